@@ -1,0 +1,70 @@
+# Serin: `make demo` shows the main job, `make test` runs everything. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CLUSTER ?= serin
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CLUSTER_CLI := $(PYTHON) -m tests.cluster
+
+.PHONY: help demo test check lint types unit chart e2e venv lock generate cluster-up cluster-down cluster-status images clean preflight
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: preflight venv ## watch a better model be promoted and a harmful one be stopped, on a real cluster
+	$(BIN)/python -m demo $(DEMO_ARGS)
+
+test: preflight check chart e2e ## everything, in order of cost
+
+check: lint types unit ## lint, types and unit tests: no cluster, under two minutes
+
+lint: venv ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+unit: venv ## unit tests
+	$(BIN)/pytest -m "not helm and not cluster and not e2e" -n 2
+
+chart: cluster-up ## Helm lint and template; schema and examples against the API server
+	$(BIN)/python -m tests.run -m "helm or (cluster and not e2e)" tests/chart
+
+e2e: cluster-up images ## the rollouts, on the cluster
+	$(BIN)/python -m tests.run -m e2e tests/e2e
+
+cluster-up: preflight venv ## bring a cluster up (kind, or real components in a network namespace)
+	$(CLUSTER_CLI) up --name $(CLUSTER)
+
+cluster-down: ## take it down, leaving nothing behind
+	$(CLUSTER_CLI) down --name $(CLUSTER)
+
+cluster-status: ## say what runs and what does not
+	$(CLUSTER_CLI) status --name $(CLUSTER)
+
+preflight: ## say what is missing before anything starts
+	@$(CLUSTER_CLI) preflight
+
+venv: $(VENV)/.installed ## the virtual environment, from the lock
+
+$(VENV)/.installed: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Serin needs Python 3.11 or newer; found " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	touch $@
+
+# Names no index, so that a lock serves behind any mirror.
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+lock: ## resolve the dependencies again and pin them with hashes
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv
+	$(COMPILE) --extra operator -o requirements/operator.txt pyproject.toml
+	$(COMPILE) --extra server -o requirements/server.txt pyproject.toml
+	$(COMPILE) --group demo -o requirements/demo.txt pyproject.toml
+	$(COMPILE) --group router -o requirements/router.txt pyproject.toml
+	$(COMPILE) --extra operator --extra server --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
+
+clean: ## remove what the targets above made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
