@@ -1,0 +1,102 @@
+"""Envoy and small upstreams on loopback, for tests that need the real router but no cluster."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+READY_SECONDS = 20.0
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Returns when the condition holds; raises TimeoutError when it does not within `seconds`."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Upstream:
+    """A model server's stand-in: answers every POST after `delay` seconds and names itself."""
+
+    name: str
+    port: int = field(default_factory=free_port)
+    delay: float = 0.0
+    status: int = 200
+    attempts: list[str | None] = field(default_factory=list)
+
+    async def _infer(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.attempts.append(request.headers.get("x-envoy-attempt-count"))
+        await asyncio.sleep(self.delay)
+        return web.json_response(
+            {"by": self.name}, status=self.status, headers={"x-serin-revision": self.name}
+        )
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.Response(text="ready")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Upstream"]:
+        """Serves on loopback until the block ends."""
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_get("/v2/health/ready", self._ready)
+        app.router.add_post("/{path:.*}", self._infer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def envoy(binary: Path, bootstrap: dict[str, Any], directory: Path) -> AsyncIterator[None]:
+    """Runs Envoy with this bootstrap until the block ends; enters it when Envoy says that it is ready.
+
+    Raises RuntimeError that names Envoy's log when it exits or is not ready in time.
+    """
+    admin = bootstrap["admin"]["address"]["socket_address"]["port_value"]
+    config = directory / "bootstrap.json"
+    config.write_text(json.dumps(bootstrap))
+    log = directory / "envoy.log"
+    command = [str(binary), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1"]
+    with log.open("w") as stream:
+        process = await asyncio.create_subprocess_exec(*command, stdout=stream, stderr=stream)
+    try:
+        await _until_ready(process, f"http://127.0.0.1:{admin}/ready", log)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _until_ready(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS
+    async with aiohttp.ClientSession() as session:
+        while asyncio.get_running_loop().time() < deadline and process.returncode is None:
+            try:
+                async with session.get(url) as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                pass  # not listening yet
+            await asyncio.sleep(0.02)
+    raise RuntimeError(f"Envoy is not ready; its log is {log}")
