@@ -1,0 +1,1 @@
+"""What the server measures about itself: metrics, prediction ids, and the labels that come back for them."""

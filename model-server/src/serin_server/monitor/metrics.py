@@ -1,0 +1,157 @@
+"""Prometheus metrics of one server, with label children looked up once."""
+
+from collections.abc import Iterable, Sequence
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+DURATION_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3,
+    5, 10, 30,
+)  # fmt: skip
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+DELAY_BUCKETS = (
+    1, 10, _MINUTE, 5 * _MINUTE, 30 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY, 14 * _DAY, 30 *
+    _DAY,
+)  # fmt: skip
+MAX_CLASSES = 50
+OTHER = "other"
+# A wrong prediction must never read as predicted == actual, also when neither class has a label of its own.
+ANOTHER = "another"
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The server's counters. Not safe to call from several threads: the event loop's thread owns it."""
+
+    def __init__(self, model: str, revision: str, classes: Sequence[str] | None) -> None:
+        """`classes` are the texts of the model's own classes, None for a model that is not a classifier."""
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._model = model
+        self._revision = revision
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "serin_requests",
+            "Inference requests by status code; 499 when the client went away.",
+            ["model", "revision", "code", "attempt"],
+            registry=self._registry,
+        )
+        self._durations = Histogram(
+            "serin_request_duration_seconds",
+            "Seconds from an inference request read in full to its answer.",
+            ["model", "revision", "attempt"],
+            buckets=DURATION_BUCKETS,
+            registry=self._registry,
+        )
+        self._predictions = Counter(
+            "serin_predictions",
+            "Predicted rows by class.",
+            ["model", "revision", "predicted", "attempt"],
+            registry=self._registry,
+        )
+        self._feedback = Counter(
+            "serin_feedback",
+            "Labels that arrived, by true and predicted class, for the revision that predicted.",
+            ["model", "revision", "actual", "predicted", "attempt"],
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "serin_feedback_refused",
+            "Labels that were not counted, by reason.",
+            ["model", "reason"],
+            registry=self._registry,
+        )
+        self._delays = Histogram(
+            "serin_feedback_delay_seconds",
+            "Seconds from a prediction to its label.",
+            ["model", "revision"],
+            buckets=DELAY_BUCKETS,
+            registry=self._registry,
+        )
+        self._load = Gauge(
+            "serin_model_load_seconds",
+            "Seconds that loading the model took.",
+            ["model", "revision"],
+            registry=self._registry,
+        )
+        # Children by the labels that vary on the hot path: (code, attempt), attempt, (class, attempt).
+        self._by_code: dict[tuple[str, str], Counter] = {}
+        self._by_attempt: dict[str, Histogram] = {}
+        self._by_class: dict[tuple[str, str], Counter] = {}
+        self._classes: dict[str, set[str]] = {revision: set((classes or ())[:MAX_CLASSES])}
+        self._create_own_series(classes)
+
+    def _create_own_series(self, classes: Sequence[str] | None) -> None:
+        """Series that evidence is read from start at 0, else a reader would lose their first increase."""
+        self._request_counter("200", "first")
+        self._duration("first")
+        if classes is None:
+            return
+        for name in sorted(self._classes[self._revision]):
+            self._predictions.labels(self._model, self._revision, name, "first")
+            self._feedback.labels(self._model, self._revision, name, name, "first")
+
+    def loaded(self, seconds: float) -> None:
+        self._load.labels(self._model, self._revision).set(seconds)
+
+    def request_done(self, code: int, attempt: str, seconds: float) -> None:
+        """Count an inference request that was answered, or whose client went away (499)."""
+        self._request_counter(str(code), attempt).inc()
+        self._duration(attempt).observe(seconds)
+
+    def predicted(self, classes: Iterable[tuple[str, int]], attempt: str) -> None:
+        """Count predicted rows: (class, rows) pairs."""
+        for name, rows in classes:
+            self._prediction_counter(name, attempt).inc(rows)
+
+    def feedback_counted(
+        self, revision: str, actual: str, predicted: str, attempt: str, delay: float
+    ) -> None:
+        """Count a label for the revision that predicted, `delay` seconds after the prediction."""
+        predicted_label = self._class_label(revision, predicted)
+        actual_label = self._class_label(revision, actual)
+        if actual != predicted and actual_label == predicted_label:
+            actual_label = ANOTHER
+        self._feedback.labels(self._model, revision, actual_label, predicted_label, attempt).inc()
+        self._delays.labels(self._model, revision).observe(max(0.0, delay))
+
+    def feedback_refused(self, reason: str) -> None:
+        self._refused.labels(self._model, reason).inc()
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return prometheus_client.generate_latest(self._registry)
+
+    def _request_counter(self, code: str, attempt: str) -> Counter:
+        child = self._by_code.get((code, attempt))
+        if child is None:
+            child = self._requests.labels(self._model, self._revision, code, attempt)
+            self._by_code[code, attempt] = child
+        return child
+
+    def _duration(self, attempt: str) -> Histogram:
+        child = self._by_attempt.get(attempt)
+        if child is None:
+            child = self._durations.labels(self._model, self._revision, attempt)
+            self._by_attempt[attempt] = child
+        return child
+
+    def _prediction_counter(self, name: str, attempt: str) -> Counter:
+        child = self._by_class.get((name, attempt))
+        if child is None:
+            label = self._class_label(self._revision, name)
+            child = self._predictions.labels(self._model, self._revision, label, attempt)
+            self._by_class[name, attempt] = child
+        return child
+
+    def _class_label(self, revision: str, name: str) -> str:
+        """The class itself while its revision has fewer than MAX_CLASSES known ones, else OTHER."""
+        known = self._classes.setdefault(revision, set())
+        if name in known:
+            return name
+        if len(known) >= MAX_CLASSES:
+            return OTHER
+        known.add(name)
+        return name

@@ -1,0 +1,132 @@
+"""Prediction ids: compact tokens, authenticated with a key that all pods of a ModelDeployment share.
+
+A token is unpadded base64url of
+    format (1) | model (4) | revision (5) | time (4) | nonce (8) | flags (1) | text (0..48) | tag (12)
+with sizes in bytes and numbers big-endian: the start of SHA-256 of the model's name, seconds since 1970, bit
+0 of the flags for a retry and bits 1–2 for the kind of outcome, and the start of HMAC-SHA256 over all of it.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from serin_server.monitor.classes import TEXT_LIMIT, Kind, Outcome
+
+_FORMAT = 1
+_HEADER = struct.Struct(">B4s5sI")
+_NONCE = struct.Struct(">Q")
+_TAG_BYTES = 12
+_FIXED_BYTES = _HEADER.size + _NONCE.size + 1 + _TAG_BYTES
+_LONGEST = (_FIXED_BYTES + TEXT_LIMIT + 2) // 3 * 4
+_STANDARD_ALPHABET = str.maketrans("-_+/", "+/!!")
+
+
+class Refusal(Enum):
+    """Why a label is not counted: the value of the metric's `reason`, and the text for the client."""
+
+    DAMAGED = ("damaged", "the prediction id is damaged")
+    OTHER_MODEL = ("other_model", "the prediction id was made for another model")
+    FORGED = ("forged", "the prediction id was not made by this model's servers, or their key has changed")
+    NOT_A_CLASS = ("not_a_class", "labels are taken for classification only in this version")
+    BAD_LABEL = ("bad_label", "the label cannot be compared with the predicted class")
+
+    @property
+    def label(self) -> str:
+        return self.value[0]
+
+    @property
+    def text(self) -> str:
+        return self.value[1]
+
+
+class TokenRefusedError(Exception):
+    """A prediction id that this server's key and model do not vouch for."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a token says. `time` is in seconds since 1970, `nonce` tells predictions of one model apart."""
+
+    revision: str
+    time: int
+    nonce: bytes
+    retry: bool
+    outcome: Outcome
+
+
+class Tokens:
+    """Makes and checks the prediction ids of one model."""
+
+    def __init__(self, key: bytes, model_name: str, revision: str) -> None:
+        """`key` is shared by the model's servers, `revision` is this server's own (10 hex digits)."""
+        self._model = hashlib.sha256(model_name.encode()).digest()[:4]
+        self._revision = bytes.fromhex(revision)
+        # The model's name goes into the key: a token of another model fails even where the key is shared.
+        own_key = hmac.digest(key, b"serin prediction id 1\0" + model_name.encode(), "sha256")
+        self._mac = hmac.new(own_key, digestmod="sha256")
+
+    def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
+        """One token per outcome; `now` in seconds since 1970."""
+        header = _HEADER.pack(_FORMAT, self._model, self._revision, int(now))
+        mac_of_header = self._mac.copy()
+        mac_of_header.update(header)
+        # One random number a response, counted up over its rows.
+        nonce = int.from_bytes(os.urandom(8))
+        tails = {outcome: _tail(outcome, retry) for outcome in set(outcomes)}
+        tokens = []
+        for row, outcome in enumerate(outcomes):
+            rest = _NONCE.pack((nonce + row) & 0xFFFF_FFFF_FFFF_FFFF) + tails[outcome]
+            mac = mac_of_header.copy()
+            mac.update(rest)
+            token = base64.urlsafe_b64encode(header + rest + mac.digest()[:_TAG_BYTES])
+            tokens.append(token.rstrip(b"=").decode())
+        return tokens
+
+    def read(self, token: str) -> Prediction:
+        """Check a token and return what it says. Raises TokenRefusedError."""
+        content, tag = _split(token)
+        form, model, revision, time = _HEADER.unpack_from(content)
+        if form != _FORMAT:
+            raise TokenRefusedError(Refusal.DAMAGED)
+        if model != self._model:
+            raise TokenRefusedError(Refusal.OTHER_MODEL)
+        mac = self._mac.copy()
+        mac.update(content)
+        if not hmac.compare_digest(mac.digest()[:_TAG_BYTES], tag):
+            raise TokenRefusedError(Refusal.FORGED)
+        nonce = content[_HEADER.size : _HEADER.size + _NONCE.size]
+        flags, text = content[_HEADER.size + _NONCE.size], content[_HEADER.size + _NONCE.size + 1 :]
+        return Prediction(
+            revision=revision.hex(),
+            time=time,
+            nonce=nonce,
+            retry=bool(flags & 1),
+            outcome=Outcome(Kind(flags >> 1), text.decode()),
+        )
+
+
+def _tail(outcome: Outcome, retry: bool) -> bytes:
+    return bytes([outcome.kind << 1 | retry]) + outcome.text.encode()
+
+
+def _split(token: str) -> tuple[bytes, bytes]:
+    if len(token) > _LONGEST or not token.isascii():
+        raise TokenRefusedError(Refusal.DAMAGED)
+    padded = token.translate(_STANDARD_ALPHABET) + "=" * (-len(token) % 4)
+    try:
+        data = binascii.a2b_base64(padded, strict_mode=True)
+    except binascii.Error:
+        raise TokenRefusedError(Refusal.DAMAGED) from None
+    if not _FIXED_BYTES <= len(data) <= _FIXED_BYTES + TEXT_LIMIT:
+        raise TokenRefusedError(Refusal.DAMAGED)
+    return data[:-_TAG_BYTES], data[-_TAG_BYTES:]

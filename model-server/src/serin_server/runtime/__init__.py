@@ -1,0 +1,1 @@
+"""The model in memory: loading it, describing it, and computing predictions off the event loop."""

@@ -1,0 +1,99 @@
+"""Loads a model from the very bytes whose digest was checked."""
+
+import hashlib
+import lzma
+import pickle
+import traceback
+import warnings
+import zlib
+from gzip import BadGzipFile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import joblib
+import sklearn
+from sklearn.exceptions import InconsistentVersionWarning
+
+from serin_server.failures import FatalError, Reason
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Return the file's bytes. Raises FatalError unless they have the SHA-256 (lower-case hex)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FatalError(
+            Reason.NOT_FOUND, f"the model file {path} cannot be read: {error.strerror}"
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise FatalError(
+            Reason.DIGEST_MISMATCH_AT_LOAD,
+            f"{path} holds {len(data)} bytes with SHA-256 {found}, expected {sha256}",
+        )
+    return data
+
+
+def load(data: bytes) -> Any:
+    """Unpickle a joblib file and return an object with a predict method. Raises FatalError.
+
+    This runs code from the file: only bytes with a pinned digest get here. Code that ends the process
+    outright ends this one, and the pod's restarts show it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            model = joblib.load(BytesIO(data))
+    except InconsistentVersionWarning as warning:
+        raise _other_version(
+            f"{warning.estimator_name} of scikit-learn {warning.original_sklearn_version}"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise _missing_module(error) from error
+    except (Exception, SystemExit) as error:
+        if _is_not_a_pickle(error):
+            raise FatalError(
+                Reason.NOT_A_MODEL, f"the file is not one that joblib can load ({_summary(error)})"
+            ) from error
+        raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {_summary(error)}") from error
+    if isinstance(model, type) or not callable(getattr(model, "predict", None)):
+        raise FatalError(
+            Reason.NOT_A_MODEL, f"the file holds a {type(model).__name__} without a predict method"
+        )
+    return model
+
+
+def _missing_module(error: ModuleNotFoundError) -> FatalError:
+    name = error.name or str(error)
+    if name.partition(".")[0] == "sklearn":
+        return _other_version(f"a scikit-learn that has {name}")
+    return FatalError(
+        Reason.MISSING_MODULE, f"the model needs the Python module {name!r}, which this image does not have"
+    )
+
+
+def _other_version(trained_with: str) -> FatalError:
+    return FatalError(
+        Reason.VERSION_MISMATCH,
+        f"the model was trained with {trained_with}, this image has scikit-learn {sklearn.__version__}; "
+        "train it again with this version, or use an image with the other one",
+    )
+
+
+def _is_not_a_pickle(error: BaseException) -> bool:
+    """Whether the bytes are no pickle, as opposed to a pickle of a model that fails.
+
+    Unpicklers meet foreign bytes with many exceptions. Those of the second group count only when the
+    unpickler itself raised them, not the model's code.
+    """
+    if isinstance(error, pickle.UnpicklingError | EOFError | zlib.error | lzma.LZMAError | BadGzipFile):
+        return True
+    if not isinstance(error, KeyError | IndexError | ValueError | OverflowError):
+        return False
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    return innermost == pickle.__file__ or Path(joblib.__file__).parent in Path(innermost).parents
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

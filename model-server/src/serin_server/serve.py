@@ -1,0 +1,109 @@
+"""Puts the parts of a serving process together."""
+
+import logging
+import socket
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import sklearn
+
+from serin_server import __version__
+from serin_server.failures import FatalError, Reason
+from serin_server.monitor.feedback import FeedbackCounter
+from serin_server.monitor.metrics import Metrics
+from serin_server.monitor.tokens import Tokens
+from serin_server.runtime.loading import load, read_checked
+from serin_server.runtime.model import Model
+from serin_server.runtime.worker import Worker
+from serin_server.web.app import App, Lifecycle
+from serin_server.web.inference import Inference
+from serin_server.web.server import DrainingServer, listen
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_KEY = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `serve`; `host` None listens on all addresses."""
+
+    model_name: str
+    model_version: str
+    revision: str
+    model_path: Path
+    sha256: str
+    key_path: Path
+    host: str | None
+    port: int
+    drain_seconds: float
+    max_body_bytes: int
+    max_in_flight: int
+
+
+def serve(settings: Settings) -> None:
+    """Load the model, answer requests until SIGTERM, then drain. May raise FatalError before it listens."""
+    identity = {
+        "model": settings.model_name,
+        "version": settings.model_version,
+        "revision": settings.revision,
+    }
+    log.info(
+        "starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}}
+    )
+    key = _read_key(settings.key_path)
+    started = time.perf_counter()
+    model = Model(load(read_checked(settings.model_path, settings.sha256)))
+    load_seconds = time.perf_counter() - started
+    log.info(
+        "model loaded",
+        extra={"fields": {**identity, "estimator": model.description, "seconds": round(load_seconds, 3)}},
+    )
+    # Rows come as arrays in the order of the names, checked when decoded; scikit-learn would warn on every
+    # call.
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+    metrics = Metrics(settings.model_name, settings.revision, model.classes)
+    metrics.loaded(load_seconds)
+    tokens = Tokens(key, settings.model_name, settings.revision)
+    lifecycle = Lifecycle()
+    inference = Inference(
+        model=model,
+        worker=Worker(settings.max_in_flight),
+        tokens=tokens,
+        metrics=metrics,
+        name=settings.model_name,
+        version=settings.model_version,
+        revision=settings.revision,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    app = App(inference, FeedbackCounter(tokens, metrics), lifecycle)
+    server = DrainingServer(app, lifecycle, settings.drain_seconds)
+    server.run([_listen(settings.host, settings.port)])
+    log.info("stopped", extra={"fields": identity})
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise FatalError(
+            Reason.INVALID_CONFIGURATION, f"the key {path} cannot be read: {error.strerror}"
+        ) from error
+    if len(key) < _SHORTEST_KEY:
+        raise FatalError(
+            Reason.INVALID_CONFIGURATION,
+            f"the key {path} has {len(key)} bytes, at least {_SHORTEST_KEY} are needed",
+        )
+    return key
+
+
+def _listen(host: str | None, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise FatalError(
+            Reason.INVALID_CONFIGURATION, f"cannot listen on port {port}: {error.strerror}"
+        ) from error
