@@ -1,0 +1,118 @@
+"""Laws of the reset-aware accounting of counters."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serin_operator.decide.counters import Ledger, advance, baseline
+from serin_operator.decide.evidence import Counts
+
+SERIES = st.sampled_from(["pod-a@1", "pod-b@1", "pod-b@7"])
+COUNTS = st.builds(
+    lambda failures, successes: Counts(failures, failures + successes), st.integers(0, 50), st.integers(0, 50)
+)
+SNAPSHOTS = st.lists(st.dictionaries(SERIES, COUNTS), max_size=8)
+STEPS = st.lists(st.dictionaries(SERIES, COUNTS), min_size=1, max_size=8)
+
+
+def run(ledger: Ledger, snapshots: list[Mapping[str, Counts]]) -> tuple[Ledger, Counts]:
+    total = Counts()
+    for snapshot in snapshots:
+        ledger, counts = advance(ledger, snapshot)
+        total += counts
+    return ledger, total
+
+
+def accumulate(steps: list[dict[str, Counts]]) -> list[Mapping[str, Counts]]:
+    """Cumulative snapshots of counters that only ever grow by the given steps."""
+    now: dict[str, Counts] = {}
+    snapshots: list[Mapping[str, Counts]] = []
+    for step in steps:
+        now = {**now, **{series: now.get(series, Counts()) + counts for series, counts in step.items()}}
+        snapshots.append(now)
+    return snapshots
+
+
+def test_history_before_the_rollout_is_not_counted() -> None:
+    ledger = baseline({"old": Counts(40, 1000)})
+    _, counts = advance(ledger, {"old": Counts(41, 1010), "new": Counts(2, 5)})
+    assert counts == Counts(3, 15)
+
+
+def test_a_process_older_than_the_baseline_that_was_unread_then_starts_at_its_first_reading() -> None:
+    ledger, first = advance(baseline({}), {"old": Counts(40, 1000)}, historic={"old"})
+    _, second = advance(ledger, {"old": Counts(41, 1010)}, historic={"old"})
+    assert (first, second) == (Counts(), Counts(1, 10))
+
+
+@pytest.mark.parametrize("after", [Counts(0, 7), Counts(3, 99), Counts(0, 100)])
+def test_a_counter_that_went_down_counts_from_zero(after: Counts) -> None:
+    _, counts = advance(baseline({"pod": Counts(4, 99)}), {"pod": after})
+    assert counts == after
+
+
+def test_a_missed_scrape_is_caught_up_with() -> None:
+    ledger, missed = advance(baseline({"pod": Counts(1, 10)}), {})
+    _, counts = advance(ledger, {"pod": Counts(4, 30)})
+    assert (missed, counts) == (Counts(), Counts(3, 20))
+
+
+def test_a_series_is_forgotten_only_when_it_is_gone_and_no_longer_reported() -> None:
+    ledger = baseline({"pod": Counts(1, 10), "other": Counts(2, 20)})
+    reported, counts = advance(ledger, {"pod": Counts(1, 11)}, gone={"pod"})
+    forgotten, _ = advance(reported, {}, gone={"pod"})
+    assert counts == Counts(0, 1)
+    assert reported.counted == {"pod": Counts(1, 11), "other": Counts(2, 20)}
+    assert forgotten.counted == {"other": Counts(2, 20)}
+
+
+def test_failures_ahead_of_their_trials_are_held_over() -> None:
+    ledger = baseline({"pod": Counts(0, 10)})
+    ledger, first = advance(ledger, {"pod": Counts(5, 12)})
+    ledger, second = advance(ledger, {"pod": Counts(5, 20)})
+    assert (first, second) == (Counts(2, 2), Counts(3, 8))
+
+
+@given(STEPS, st.data())
+def test_fewer_scrapes_count_the_same_in_total(steps: list[dict[str, Counts]], data: st.DataObject) -> None:
+    snapshots = accumulate(steps)
+    kept = [snapshot for snapshot in snapshots[:-1] if data.draw(st.booleans())]
+    expected = sum((counts for step in steps for counts in step.values()), Counts())
+    assert run(baseline({}), [*kept, snapshots[-1]])[1] == run(baseline({}), snapshots)[1] == expected
+
+
+@given(SNAPSHOTS, st.dictionaries(SERIES, COUNTS))
+def test_a_snapshot_seen_twice_counts_nothing_and_changes_nothing(
+    before: list[Mapping[str, Counts]], snapshot: dict[str, Counts]
+) -> None:
+    ledger, _ = run(baseline({}), before)
+    once, _ = advance(ledger, snapshot)
+    assert advance(once, snapshot) == (once, Counts())
+
+
+@given(SNAPSHOTS)
+def test_whatever_the_counters_do_counts_stay_possible_and_within_what_was_read(
+    snapshots: list[Mapping[str, Counts]],
+) -> None:
+    ledger = baseline({})
+    for snapshot in snapshots:
+        ledger, counts = advance(ledger, snapshot)  # Counts itself refuses impossible numbers
+        assert counts.trials <= sum(reading.trials for reading in snapshot.values())
+        for series, reading in snapshot.items():
+            assert ledger.counted[series].trials == reading.trials
+            assert ledger.counted[series].failures <= reading.failures
+
+
+@given(st.dictionaries(st.text(), COUNTS))
+def test_json_round_trip_is_exact(counted: dict[str, Counts]) -> None:
+    ledger = Ledger(counted)
+    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
+
+
+@pytest.mark.parametrize("value", [None, [], {"pod": 3}, {"pod": [1]}, {"pod": [2, 1]}, {"pod": ["x", 1]}])
+def test_a_ledger_in_another_form_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"ledger|failures in|literal|unpack"):
+        Ledger.from_json(value)  # type: ignore[arg-type]
