@@ -43,7 +43,7 @@ def slow() -> bytes:
     """
     train, _ = split()
     model = KNeighborsClassifier(5, metric=correlation, algorithm="brute")
-    rows = np.tile(train.rows, (SLOW_REPEATS, 1))
+    rows = np.tile(train.rows.astype(np.float32), (SLOW_REPEATS, 1))
     return packed(model.fit(rows, np.tile(train.labels, SLOW_REPEATS)))
 
 

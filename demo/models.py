@@ -54,7 +54,7 @@ def split() -> tuple[Digits, Digits]:
 def packed(model: object) -> bytes:
     """The compressed joblib file of a model. Raises ValueError when it does not fit into a ConfigMap."""
     file = io.BytesIO()
-    joblib.dump(model, file, compress=("xz", 1))
+    joblib.dump(model, file, compress=("xz", 3))
     data = file.getvalue()
     if len(data) > MOST_BYTES:
         raise ValueError(f"the model file has {len(data)} bytes, a ConfigMap takes {MOST_BYTES}")
