@@ -1,0 +1,1 @@
+"""Serin's operator: observe → decide → build → act, once per ModelDeployment and pass."""

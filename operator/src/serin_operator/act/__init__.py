@@ -1,0 +1,1 @@
+"""I/O out: write the status, apply manifests, tell people."""

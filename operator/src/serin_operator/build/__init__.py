@@ -1,0 +1,1 @@
+"""Pure: spec and status in, the complete desired manifests out."""

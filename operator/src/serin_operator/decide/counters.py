@@ -55,9 +55,7 @@ def advance(
 
     The same snapshot again counts nothing.
     """
-    counted = {
-        series: at for series, at in ledger.counted.items() if series in snapshot or series not in gone
-    }
+    counted = {series: at for series, at in ledger.counted.items() if series in snapshot or series not in gone}
     total = Counts()
     for series, reading in snapshot.items():
         before = counted.get(series, reading if series in historic else Counts())

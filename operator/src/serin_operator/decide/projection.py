@@ -74,7 +74,9 @@ def project(f_c: Array, f_s: float, differences: Array, n_c: float, n_s: float) 
         halve = (newton < low) | (newton > high) | (2 * np.abs(newton - g) > np.abs(step))
         following = np.where(halve, (low + high) / 2, newton)
         step, g = following - g, following
-        if np.all(np.abs(step) <= 4e-16 * g):
+        # After a Newton step the error is of the order of its square, after a halving as large as the step.
+        settled = np.where(halve, 0.0, 1e-9 * np.minimum(spread_c, spread_s))
+        if np.all(np.abs(step) <= np.maximum(settled, 4e-16 * g)):
             break
     return g + differences, g
 

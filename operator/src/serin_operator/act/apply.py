@@ -1,0 +1,79 @@
+"""Makes the cluster match the desired manifests, sending only what differs from what was last applied."""
+
+import hashlib
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import Iterable
+
+from serin_operator.act.client import ApiError, Client
+from serin_operator.api import ANNOTATION_ROUTE, LABEL_COMPONENT
+from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
+
+
+class Applier:
+    """Remembers per object what was applied last and the version that came of it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._applied: dict[Key, tuple[str, int]] = {}
+
+    async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> None:
+        """Applies what is new or differs, in order, then deletes what is no longer wanted."""
+        there = {item.key: item for item in existing}
+        wanted = set()
+        for manifest in manifests:
+            key = (manifest["kind"], owner.namespace, manifest["metadata"]["name"])
+            wanted.add(key)
+            await self._apply(owner, manifest, key, there.get(key))
+        for key in there.keys() - wanted:
+            await self._client.delete(*key)
+            self._applied.pop(key, None)
+
+    def forget(self, namespace: str, owner: str) -> None:
+        """Drops what is remembered of a ModelDeployment that is gone."""
+        self._applied = {
+            key: value
+            for key, value in self._applied.items()
+            if not (key[1] == namespace and (key[2] == owner or key[2].startswith(f"{owner}-")))
+        }
+
+    async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> None:
+        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        applied = self._applied.get(key)
+        if existing and applied and applied[0] == digest and existing.version <= applied[1]:
+            return
+        if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
+            await self._ensure_prediction_key(owner)
+        answer = await self._client.apply(manifest)
+        self._applied[key] = (digest, Existing.of(answer, manifest["kind"]).version)
+
+    async def _ensure_prediction_key(self, owner: Owner) -> None:
+        """Creates the key that signs prediction ids, once; Serin never reads it and never changes it."""
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": owner.metadata(owner.prediction_key, owner.labels(SERVER)),
+            "type": "Opaque",
+            "data": {"key": b64encode(secrets.token_bytes(32)).decode()},
+        }
+        try:
+            await self._client.create(secret)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+
+
+async def nudge_routers(client: Client, namespace: str, pods: Iterable[tuple[str, str | None]], version: str) -> None:
+    """Marks the router pods (name, mark so far) with the version of their files.
+
+    The kubelet then syncs the pod, and with it the mounted ConfigMap, at once instead of within a minute.
+    """
+    for name, mark in pods:
+        if mark == version:
+            continue
+        try:
+            await client.annotate("Pod", namespace, name, {ANNOTATION_ROUTE: version})
+        except ApiError as error:
+            if error.code != 404:  # the pod has just gone
+                raise

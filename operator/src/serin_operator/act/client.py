@@ -1,0 +1,142 @@
+"""The few verbs that Serin sends to the API server, over kubernetes.aio.
+
+Paths come from a table instead of API discovery: Serin writes nine kinds that never change, and a client that
+asks for the whole API first starts slower and needs more rights.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio import client as kubernetes_client
+from kubernetes.aio import config as kubernetes_config
+from prometheus_client import Counter
+
+from serin_operator.api import GROUP, PLURAL, VERSION
+
+FIELD_MANAGER = "serin"
+TIMEOUT = 15.0  # seconds for one call
+_JSON = "application/json"
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+
+_COLLECTIONS = {
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Secret": ("/api/v1", "secrets"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "Event": ("/apis/events.k8s.io/v1", "events"),
+    "ModelDeployment": (f"/apis/{GROUP}/{VERSION}", PLURAL),
+}
+
+_CALLS = Counter("serin_operator_api_calls_total", "Calls to the API server", ["verb", "kind", "code"])
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError(Exception):
+    """The API server said no: HTTP `code` and its own words."""
+
+    code: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class Client:
+    """A connection to the API server; make it with `connect`, close it when done."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> "Client":
+        """Uses the pod's service account, or KUBECONFIG outside a cluster."""
+        try:
+            kubernetes_config.load_incluster_config()  # type: ignore[no-untyped-call]
+        except kubernetes_config.ConfigException:
+            await kubernetes_config.load_kube_config()  # type: ignore[no-untyped-call]
+        return cls(kubernetes_client.ApiClient())
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._api.close()
+
+    async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Server-side apply as the one field manager; takes over fields that others have changed."""
+        metadata = manifest["metadata"]
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        path = _path(manifest["kind"], metadata["namespace"], metadata["name"])
+        return await self._call("PATCH", manifest["kind"], path, manifest, query, _APPLY)
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates an object. Raises ApiError 409 when it is there."""
+        path = _path(manifest["kind"], manifest["metadata"]["namespace"])
+        return await self._call("POST", manifest["kind"], path, manifest, [("fieldManager", FIELD_MANAGER)])
+
+    async def annotate(self, kind: str, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Sets annotations of an object that something else owns."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        await self._call("PATCH", kind, _path(kind, namespace, name), body, [], _MERGE)
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Deletes an object and, in the background, what it owns; one that is gone already is fine."""
+        body = {"propagationPolicy": "Background"}
+        try:
+            await self._call("DELETE", kind, _path(kind, namespace, name), body, [])
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+    async def replace_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the whole status, if the resource is still at the version that was read (else ApiError 409)."""
+        metadata = resource["metadata"]
+        body = {
+            "apiVersion": resource["apiVersion"],
+            "kind": resource["kind"],
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "resourceVersion")},
+            "spec": resource["spec"],
+            "status": status,
+        }
+        path = _path(resource["kind"], metadata["namespace"], metadata["name"]) + "/status"
+        return await self._call("PUT", resource["kind"], path, body, [("fieldManager", FIELD_MANAGER)])
+
+    async def _call(
+        self,
+        verb: str,
+        kind: str,
+        path: str,
+        body: Mapping[str, Any],
+        query: list[tuple[str, str]],
+        content_type: str = _JSON,
+    ) -> dict[str, Any]:
+        request = await self._api.param_serialize(
+            verb,
+            path,
+            query_params=query,
+            header_params={"Accept": _JSON, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+        data = await response.read()
+        _CALLS.labels(verb, kind, response.status).inc()
+        if not 200 <= response.status <= 299:
+            raise ApiError(response.status, _message(data))
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+
+def _path(kind: str, namespace: str, name: str | None = None) -> str:
+    prefix, plural = _COLLECTIONS[kind]
+    path = f"{prefix}/namespaces/{namespace}/{plural}"
+    return f"{path}/{name}" if name else path
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return data[:500].decode(errors="replace")

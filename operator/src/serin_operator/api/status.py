@@ -1,0 +1,239 @@
+"""`status` of a ModelDeployment as frozen values, and its exact way to and from JSON.
+
+Status is Serin's write-ahead log: a decision is written here first, and everything in the cluster is
+derived from it, so that a pass can be stopped at any instruction. Times are seconds since the epoch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+HISTORY_LIMIT = 20
+_TIME = {"time": True}
+T = TypeVar("T")
+
+
+class Phase(StrEnum):
+    """One word for people; the conditions carry the machine-readable state."""
+
+    PENDING = "Pending"
+    SERVING = "Serving"
+    PROGRESSING = "Progressing"
+    PAUSED = "Paused"
+    ROLLED_BACK = "RolledBack"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One model at exact bytes with one server configuration: all that is needed to build its Deployment again."""
+
+    revision: str
+    version: str
+    uri: str
+    format: str
+    sha256: str
+    image: str
+    secret: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    ready_replicas: int = 0
+    kept_until: float | None = field(default=None, metadata=_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The digest that a URI had when Serin read it for this model version."""
+
+    uri: str
+    sha256: str
+    size: int
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The revision that a rollout turned down; it is not tried again until the spec or the retry mark changes."""
+
+    revision: str
+    reason: str
+    message: str
+    time: float = field(metadata=_TIME)
+    retry: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last time that a container of Serin's ended badly."""
+
+    revision: str
+    reason: str
+    message: str
+    time: float = field(metadata=_TIME)
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """`failures` in `trials`, since the rollout began."""
+
+    failures: int
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricReport:
+    """What is known about one metric. `low`, `difference` and `high` are canary minus stable, as fractions."""
+
+    name: str
+    verdict: str
+    canary: Tally
+    stable: Tally
+    odds_worse: float
+    odds_non_inferior: float
+    message: str
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The rollout under way. `step` is -1 until the canary is ready; a step starts when its weight is seen serving."""
+
+    started_at: float = field(metadata=_TIME)
+    steps: int = 0
+    step: int = -1
+    step_started_at: float | None = field(default=None, metadata=_TIME)
+    step_trials: Mapping[str, int] = field(default_factory=dict)
+    verified_weight: int = 0
+    unready_since: float | None = field(default=None, metadata=_TIME)
+    evidence_at: float | None = field(default=None, metadata=_TIME)
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One decision with the evidence it stood on."""
+
+    time: float = field(metadata=_TIME)
+    decision: str = ""
+    reason: str = ""
+    message: str = ""
+    from_revision: str | None = None
+    to_revision: str | None = None
+    step: int | None = None
+    weight: int = 0
+    metrics: tuple[MetricReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A standard condition; `status` is "True", "False" or "Unknown"."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    last_transition_time: float = field(metadata=_TIME)
+    observed_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that Serin remembers about one ModelDeployment."""
+
+    observed_generation: int = 0
+    phase: Phase = Phase.PENDING
+    weight: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    selector: str = ""
+    stable: Revision | None = None
+    canary: Revision | None = None
+    previous: Revision | None = None
+    retiring: tuple[Revision, ...] = ()
+    resolved: Resolved | None = None
+    rejected: Rejected | None = None
+    last_failure: Failure | None = None
+    rollout: Rollout | None = None
+    metrics: tuple[MetricReport, ...] = ()
+    history: tuple[Record, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if there is one."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def recorded(self, record: Record) -> "Status":
+        """The same status with one more decision, newest first, bounded."""
+        return replace(self, history=(record, *self.history)[:HISTORY_LIMIT])
+
+
+def rfc3339(time: float) -> str:
+    """A time as the API server writes it, with microseconds: rollouts are judged to the second."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def dump_status(status: Status) -> dict[str, Any]:
+    """The status as JSON; what is None or empty is left out."""
+    raw: dict[str, Any] = _dump(status)
+    return raw
+
+
+def parse_status(raw: Mapping[str, Any]) -> Status:
+    """The typed status of a resource's `status`; an empty one for a resource that was never seen."""
+    return _parse_dataclass(Status, raw)
+
+
+def _dump(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        out = {}
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if inner is None or (isinstance(inner, (tuple, dict, str)) and len(inner) == 0):
+                continue
+            out[_camel(item.name)] = _dump_time(value, inner) if item.metadata else _dump(inner)
+        return out
+    if isinstance(value, tuple):
+        return [_dump(item) for item in value]
+    return value
+
+
+def _dump_time(owner: Any, time: float) -> str:
+    if isinstance(owner, Condition):  # metav1.Condition allows whole seconds only
+        return datetime.fromtimestamp(int(time), UTC).isoformat().replace("+00:00", "Z")
+    return rfc3339(time)
+
+
+def _parse_dataclass(kind: type[T], raw: Mapping[str, Any]) -> T:
+    hints = get_type_hints(kind)
+    arguments = {}
+    for item in fields(kind):  # type: ignore[arg-type]  # only dataclasses arrive here
+        if (key := _camel(item.name)) in raw:
+            value = raw[key]
+            arguments[item.name] = parse_time(value) if item.metadata else _parse(hints[item.name], value)
+    return kind(**arguments)
+
+
+def _parse(hint: Any, value: Any) -> Any:
+    if isinstance(hint, UnionType):
+        (hint,) = (option for option in get_args(hint) if option is not NoneType)
+    if get_origin(hint) is tuple:
+        return tuple(_parse(get_args(hint)[0], item) for item in value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _parse_dataclass(hint, value)
+    if isinstance(hint, type) and issubclass(hint, (StrEnum, float)):
+        return hint(value)
+    return value
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)

@@ -1,0 +1,31 @@
+"""Everything that one ModelDeployment needs in the cluster, from its spec and the status just decided."""
+
+from serin_operator.api.spec import Spec
+from serin_operator.api.status import Status
+from serin_operator.build import resolver, router, servers
+from serin_operator.build.owner import Images, Manifest, Owner
+from serin_operator.decide.revisions import resolver_name
+from serin_operator.decide.rollout import kept
+
+
+def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: Images) -> list[Manifest]:
+    """The complete desired set, in the order to apply it: servers exist before a route names them.
+
+    What Serin made earlier and is not in this set has no purpose any more.
+    """
+    wanted: list[Manifest] = []
+    if resolve:
+        image = spec.server.config.get("image") or images.server
+        wanted.append(resolver.pod(owner, resolver_name(owner.name, spec.model), spec.model, image, images))
+    if status.stable is None:
+        return wanted
+    running = [status.stable, *([status.canary] if status.canary else []), *kept(status)]
+    for revision in running:
+        wanted.append(servers.service(owner, revision))
+        wanted.append(servers.deployment(owner, revision, spec.server.replicas, images))
+    files = router.config_map(owner, status, spec.traffic)
+    if files:
+        wanted.append(files)
+    wanted.append(router.deployment(owner, spec.traffic, images))
+    wanted.append(router.service(owner))
+    return wanted

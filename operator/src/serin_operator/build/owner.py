@@ -1,0 +1,98 @@
+"""Who a manifest belongs to, and the labels and names that follow from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serin_operator.api import API_VERSION, KIND, LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION, MANAGED_BY
+
+Manifest = dict[str, Any]
+
+Key = tuple[str, str, str]  # kind, namespace, name
+
+PORT = 8080
+SERVER = "server"
+ROUTER = "router"
+RESOLVER = "resolver"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The ModelDeployment that owns every manifest built for it, so that deleting it deletes them all."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def labels(self, component: str, revision: str | None = None) -> dict[str, str]:
+        """The labels of one component's objects; also their selector, so they never change for an object."""
+        labels = {
+            "app.kubernetes.io/managed-by": MANAGED_BY,
+            LABEL_OWNER: self.name,
+            LABEL_COMPONENT: component,
+        }
+        return labels | ({LABEL_REVISION: revision} if revision else {})
+
+    def metadata(self, name: str, labels: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Metadata of an owned object in the owner's namespace."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": dict(labels),
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "name": self.name,
+                    "uid": self.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+            **more,
+        }
+
+    def server(self, revision: str) -> str:
+        """Name of a revision's Deployment and Service."""
+        return f"{self.name}-{revision}"
+
+    @property
+    def router(self) -> str:
+        """Name of the router's Deployment and ConfigMap; its Service has the owner's own name."""
+        return f"{self.name}-router"
+
+    @property
+    def prediction_key(self) -> str:
+        """Name of the Secret whose key signs prediction ids."""
+        return f"{self.name}-prediction-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What Serin's own containers run, from the operator's configuration."""
+
+    server: str
+    router: str
+    pull_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """An object of Serin's that the watch cache holds. `version` rises when somebody changes what Serin applies."""
+
+    kind: str
+    namespace: str
+    name: str
+    version: int
+
+    @property
+    def key(self) -> Key:
+        """Its place among the applied objects."""
+        return (self.kind, self.namespace, self.name)
+
+    @classmethod
+    def of(cls, raw: Any, kind: str) -> "Existing":
+        """Deployments count spec changes in `generation`; the other kinds only have a resourceVersion."""
+        metadata = raw["metadata"]
+        version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
+        return cls(kind, metadata["namespace"], metadata["name"], int(version))

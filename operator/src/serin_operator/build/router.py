@@ -1,0 +1,124 @@
+"""The embedded router: an Envoy Deployment, its ConfigMap, and the Service that clients use."""
+
+import hashlib
+import json
+from typing import Any
+
+from serin_operator.api.spec import Traffic
+from serin_operator.api.status import Status
+from serin_operator.build import envoy
+from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
+from serin_operator.build.pods import container_security, pod_basics
+from serin_operator.decide.rollout import kept, route_of
+
+
+def service(owner: Owner) -> Manifest:
+    """What clients call: the ModelDeployment's own name, port 80."""
+    labels = owner.labels(ROUTER)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.name, labels),
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | None:
+    """Envoy's files for the route that the status calls for; None before there is one."""
+    route = route_of(status)
+    if route is None or status.stable is None:
+        return None
+    running = [status.stable, *([status.canary] if status.canary else []), *kept(status)]
+    fallbacks = {revision.revision: status.stable.revision for revision in status.retiring}
+    if status.canary:
+        fallbacks[status.canary.revision] = status.stable.revision
+    if status.previous:
+        # The cluster that served the new stable while it was the canary stays until its route is surely gone.
+        fallbacks[status.stable.revision] = status.previous.revision
+    revisions = sorted({revision.revision for revision in running})
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owner.metadata(owner.router, owner.labels(ROUTER)),
+        "data": {
+            "bootstrap.json": _text(envoy.bootstrap()),
+            "cds.json": _versioned(lambda version: envoy.clusters(owner, revisions, fallbacks, version)),
+            "rds.json": _versioned(lambda version: envoy.routes(route, traffic.timeout, version)),
+        },
+    }
+
+
+def files_version(config: Manifest) -> str:
+    """A short hash of a ConfigMap's files; router pods are annotated with it so that the kubelet syncs at once."""
+    return hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
+    """The routers. Only a change of the static bootstrap replaces them; routes arrive through the ConfigMap."""
+    labels = owner.labels(ROUTER)
+    started_with = hashlib.sha256(_text(envoy.bootstrap()).encode()).hexdigest()[:12]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": owner.metadata(owner.router, labels),
+        "spec": {
+            "replicas": traffic.router_replicas,
+            "selector": {"matchLabels": labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {"serin.dev/bootstrap": started_with},
+                },
+                "spec": pod_basics()
+                | {
+                    "terminationGracePeriodSeconds": 90,
+                    "containers": [_envoy(traffic, images)],
+                    "volumes": [
+                        {"name": "files", "configMap": {"name": owner.router}},
+                        {"name": "tmp", "emptyDir": {}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
+    arguments = ["-c", f"{envoy.FILES}/bootstrap.json", "--log-level", "warning", "--concurrency", "2"]
+    return {
+        "name": "envoy",
+        "image": images.router,
+        "imagePullPolicy": images.pull_policy,
+        "args": arguments,
+        "ports": [
+            {"name": "http", "containerPort": PORT, "protocol": "TCP"},
+            {"name": "status", "containerPort": envoy.STATUS_PORT, "protocol": "TCP"},
+        ],
+        "resources": dict(traffic.router_resources),
+        "securityContext": container_security(),
+        "readinessProbe": _probe(periodSeconds=2, failureThreshold=2),
+        "livenessProbe": _probe(periodSeconds=10, failureThreshold=6),
+        "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/drain"]}}},
+        "volumeMounts": [
+            {"name": "files", "mountPath": envoy.FILES, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
+        ],
+    }
+
+
+def _probe(**thresholds: int) -> dict[str, Any]:
+    return {"httpGet": {"path": "/ready", "port": "status"}, "timeoutSeconds": 5, **thresholds}
+
+
+def _versioned(build: Any) -> str:
+    """The file with the hash of its own content as version, so that equal content has an equal version."""
+    version = hashlib.sha256(_text(build("")).encode()).hexdigest()[:12]
+    return _text(build(version))
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1)

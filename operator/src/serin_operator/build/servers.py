@@ -1,0 +1,161 @@
+"""A revision's model servers: one Deployment and one headless Service."""
+
+from typing import Any
+
+from serin_operator.api.status import Revision
+from serin_operator.build.owner import PORT, SERVER, Images, Manifest, Owner
+from serin_operator.build.pods import container_security, pod_basics
+
+DRAIN_SECONDS = 15
+_MODEL = "/model/model"
+_KEY_DIRECTORY = "/etc/serin/prediction-key"
+_SCHEDULING = (
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "priorityClassName",
+    "imagePullSecrets",
+    "topologySpreadConstraints",
+)
+
+
+def service(owner: Owner, revision: Revision) -> Manifest:
+    """A headless Service: the router balances over the pods itself."""
+    labels = owner.labels(SERVER, revision.revision)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.server(revision.revision), labels),
+        "spec": {
+            "clusterIP": "None",
+            "selector": labels,
+            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def deployment(owner: Owner, revision: Revision, replicas: int, images: Images) -> Manifest:
+    """The Deployment: an init container fetches and verifies the model, the server loads just those bytes."""
+    labels = owner.labels(SERVER, revision.revision)
+    template = revision.config.get("podTemplate", {})
+    annotations = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(PORT),
+        "prometheus.io/path": "/metrics",
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": owner.metadata(owner.server(revision.revision), labels),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {
+                    "labels": template.get("labels", {}) | labels,
+                    "annotations": template.get("annotations", {}) | annotations,
+                },
+                "spec": pod_basics()
+                | {key: template[key] for key in _SCHEDULING if key in template}
+                | {
+                    "terminationGracePeriodSeconds": 60,
+                    "initContainers": [_fetch(revision, images)],
+                    "containers": [_serve(owner, revision, images)],
+                    "volumes": [
+                        {"name": "model", "emptyDir": {}},
+                        {"name": "tmp", "emptyDir": {}},
+                        {"name": "prediction-key", "secret": {"secretName": owner.prediction_key}},
+                        *claim_volumes(revision.uri),
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _fetch(revision: Revision, images: Images) -> dict[str, Any]:
+    arguments = ["fetch", "--uri", revision.uri, "--sha256", revision.sha256, "--output", _MODEL]
+    return {
+        "name": "fetch",
+        "image": revision.image,
+        "imagePullPolicy": images.pull_policy,
+        "args": arguments,
+        "env": fetch_credentials(revision.secret),
+        "resources": revision.config.get("resources", {}),
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "model", "mountPath": "/model"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
+            *claim_mounts(revision.uri),
+        ],
+    }
+
+
+def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
+    arguments = [
+        "serve",
+        *("--model-name", owner.name),
+        *("--model-version", revision.version),
+        *("--revision", revision.revision),
+        *("--model-path", _MODEL),
+        *("--sha256", revision.sha256),
+        *("--port", str(PORT)),
+        *("--key-path", f"{_KEY_DIRECTORY}/key"),
+        *("--drain-seconds", str(DRAIN_SECONDS)),
+    ]
+    return {
+        "name": "server",
+        "image": revision.image,
+        "imagePullPolicy": images.pull_policy,
+        "args": arguments,
+        "env": list(revision.config.get("env", [])),
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": revision.config.get("resources", {}),
+        "securityContext": container_security(),
+        # Loading a large model takes long; the operator's readyTimeout decides when that is too long.
+        "startupProbe": _probe("/v2/health/live", periodSeconds=1, failureThreshold=3600),
+        "readinessProbe": _probe("/v2/health/ready", periodSeconds=2, failureThreshold=2),
+        "livenessProbe": _probe("/v2/health/live", periodSeconds=10, failureThreshold=6),
+        "volumeMounts": [
+            {"name": "model", "mountPath": "/model", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
+            {"name": "prediction-key", "mountPath": _KEY_DIRECTORY, "readOnly": True},
+        ],
+    }
+
+
+def _probe(path: str, **thresholds: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5, **thresholds}
+
+
+def fetch_credentials(secret: str | None) -> list[dict[str, Any]]:
+    """Environment of a container that fetches: credentials reach no other container."""
+    if secret is None:
+        return []
+    return [
+        {
+            "name": f"SERIN_FETCH_{key.upper()}",
+            "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}},
+        }
+        for key in ("token", "username", "password")
+    ]
+
+
+def claim_volumes(uri: str) -> list[dict[str, Any]]:
+    """The volume that a pvc:// URI reads from; none for other URIs."""
+    claim = _claim(uri)
+    if claim is None:
+        return []
+    return [{"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+
+
+def claim_mounts(uri: str) -> list[dict[str, Any]]:
+    """Where that volume is mounted."""
+    claim = _claim(uri)
+    return [] if claim is None else [{"name": "claim", "mountPath": f"/pvc/{claim}", "readOnly": True}]
+
+
+def _claim(uri: str) -> str | None:
+    scheme, _, rest = uri.partition("://")
+    return rest.partition("/")[0] if scheme == "pvc" else None

@@ -1,0 +1,57 @@
+"""Conditions by the kstatus conventions: Ready always, Reconciling and Stalled only while they are true."""
+
+from dataclasses import dataclass, replace
+
+from serin_operator.api.status import Condition, Phase, Status
+from serin_operator.decide.observed import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What Serin is busy with or stuck on, in one CamelCase word and one sentence; an empty reason means nothing."""
+
+    reason: str = ""
+    message: str = ""
+    stalled: bool = False
+
+    @classmethod
+    def none(cls) -> "Activity":
+        """Nothing to do."""
+        return cls()
+
+
+def with_conditions(observed: Observed, status: Status, activity: Activity, now: float) -> Status:
+    """The status with its conditions brought up to date; transition times change only with a condition's status."""
+    wanted = [_ready(status)]
+    if activity.reason:
+        wanted.append(("Stalled" if activity.stalled else "Reconciling", "True", activity.reason, activity.message))
+    if status.rollout is not None and status.rollout.step >= 0:
+        wanted.append(_metrics_available(observed, status))
+    conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
+    return replace(status, conditions=conditions)
+
+
+def _ready(status: Status) -> tuple[str, str, str, str]:
+    if status.stable is None or status.phase is Phase.PENDING:
+        return ("Ready", "False", "Pending", "No revision serves yet.")
+    if status.ready_replicas == 0:
+        return ("Ready", "False", "StableNotReady", f"No pod of {status.stable.version} is ready.")
+    return ("Ready", "True", "Serving", f"{status.stable.version} answers.")
+
+
+def _metrics_available(observed: Observed, status: Status) -> tuple[str, str, str, str]:
+    if observed.snapshot is not None:
+        problem = observed.snapshot.problem
+        if problem:
+            return ("MetricsAvailable", "False", "CannotSee", problem)
+        return ("MetricsAvailable", "True", "Read", "The counters of both revisions were read.")
+    before = status.condition("MetricsAvailable")
+    if before:
+        return ("MetricsAvailable", before.status, before.reason, before.message)
+    return ("MetricsAvailable", "Unknown", "NotRead", "The counters were not read yet.")
+
+
+def _condition(status: Status, kind: str, value: str, reason: str, message: str, now: float) -> Condition:
+    before = status.condition(kind)
+    since = before.last_transition_time if before and before.status == value else now
+    return Condition(kind, value, reason, message, since, status.observed_generation)

@@ -1,0 +1,111 @@
+"""What one pass sees: plain values, gathered by `observe`, read by `decide`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from serin_operator.api.spec import Spec
+from serin_operator.api.status import Status
+from serin_operator.decide.evidence import Counts
+
+# samples[metric key][revision][series]: cumulative since the series' process started; a series is "pod/start time"
+Samples = Mapping[str, Mapping[str, Mapping[str, Counts]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a container does not run. A `permanent` one ends the same way at every try."""
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The pods of one revision: how many are ready to serve, and what keeps one of them from it."""
+
+    ready: int = 0
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which revisions answer clients, and the canary's share in per cent."""
+
+    stable: str
+    canary: str | None = None
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """What the ready router pods really do now, one entry of `routes` and `healthy` per pod.
+
+    healthy: per revision, how many of its hosts pass that router's health checks.
+    problem: why the routers could not be asked, if they could not.
+    """
+
+    ready: int = 0
+    routes: tuple[Route, ...] = ()
+    healthy: tuple[Mapping[str, int], ...] = ()
+    problem: str | None = None
+
+    def serves(self, route: Route) -> bool:
+        """Whether every ready router pod, and at least one, serves exactly this route."""
+        return self.ready > 0 and len(self.routes) == self.ready and all(live == route for live in self.routes)
+
+    def reaches(self, revision: str) -> bool:
+        """Whether every ready router pod, and at least one, sees a healthy host of the revision."""
+        return (
+            self.ready > 0
+            and len(self.healthy) == self.ready
+            and all(hosts.get(revision, 0) > 0 for hosts in self.healthy)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One look at the metrics source.
+
+    pods: names of all pods that exist, so that the series of others can be forgotten.
+    unread: ready pods whose counters were not read.
+    problem: why one of the arms can not be seen at all, if so.
+    """
+
+    samples: Samples = field(default_factory=dict)
+    pods: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the resolver pod found: a digest, or why there is none yet."""
+
+    sha256: str | None = None
+    size: int = 0
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator's own configuration contributes to a revision."""
+
+    server_image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One ModelDeployment at one moment. What was not asked for is None."""
+
+    name: str
+    generation: int
+    retry: str | None
+    spec: Spec
+    status: Status
+    defaults: Defaults
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
+    router: Router | None = None
+    snapshot: Snapshot | None = None
+    resolution: Resolution | None = None

@@ -1,0 +1,450 @@
+"""The life of one ModelDeployment, one pass at a time: `decide(observed, now)` gives the next status.
+
+    Pending ──first revision serves──► Serving ──spec changes──► Progressing ──evidence──► Serving (promoted)
+                                          ▲                          │
+                                          └── spec is mended ── RolledBack (worse, or it can not run)
+
+A weight rises only when the weight before it was seen serving, every judged metric has counted canary trials at
+it, its time has passed and nothing speaks against it. Whatever is uncertain holds; only evidence promotes.
+"""
+
+from dataclasses import dataclass, replace
+
+from serin_operator.api.spec import OnInconclusive, Spec
+from serin_operator.api.status import (
+    Failure,
+    Phase,
+    Record,
+    Rejected,
+    Resolved,
+    Revision,
+    Rollout,
+    Status,
+)
+from serin_operator.decide import analysis
+from serin_operator.decide.conditions import Activity, with_conditions
+from serin_operator.decide.evidence import Action
+from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Trouble, Workload
+from serin_operator.decide.revisions import pinned, revision_of
+
+DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
+ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
+READY_POLL_SECONDS = 1.0  # while pods start; their events wake the loop as well
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The status to write, whether a resolver pod shall run, and the latest time to look again (None: on events)."""
+
+    status: Status
+    resolve: bool
+    check_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a pass has to ask beyond the watch cache."""
+
+    router: bool
+    snapshot: bool
+
+
+def route_of(status: Status) -> Route | None:
+    """The route that a status calls for; None before there is anything to route to."""
+    if status.stable is None:
+        return None
+    if status.canary is None or status.weight == 0:
+        return Route(stable=status.stable.revision)
+    return Route(status.stable.revision, status.canary.revision, status.weight)
+
+
+def wants(status: Status, spec: Spec, now: float) -> Wants:
+    """Which questions this pass needs answered. An idle ModelDeployment asks nothing."""
+    rollout = status.rollout
+    due = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
+    return Wants(
+        router=status.phase is Phase.PENDING or rollout is not None or due,
+        snapshot=rollout is not None
+        and (rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval),
+    )
+
+
+def kept(status: Status) -> tuple[Revision, ...]:
+    """Revisions that run without a role: the old stable while it is warm, and those that drain."""
+    return ((status.previous,) if status.previous else ()) + status.retiring
+
+
+def decide(observed: Observed, now: float) -> Decision:
+    """The next status of a ModelDeployment. Pure: the same observation at the same time gives the same decision."""
+    status = replace(observed.status, observed_generation=observed.generation)
+    status, trouble = _resolve(observed, status, now)
+    sha256 = pinned(observed.spec.model, status.resolved)
+    target = revision_of(observed.spec, sha256, observed.defaults) if sha256 else None
+
+    if status.stable is None or status.phase is Phase.PENDING:
+        status, activity = _first(observed, status, target, now)
+    else:
+        status, activity = _later(observed, status, target, now)
+    if trouble:
+        activity = Activity("ModelUnresolved", trouble.message, stalled=True)
+    elif target is None:
+        activity = Activity("ResolvingModel", f"Reading the digest of {observed.spec.model.uri}.")
+
+    status = _retire(observed.router, status, now)
+    status = _with_ready_counts(observed, status)
+    status = with_conditions(observed, status, activity, now)
+    return Decision(status, resolve=target is None, check_at=_check_at(observed, status, activity, now))
+
+
+# --- which bytes -----------------------------------------------------------------------------------------------
+
+
+def _resolve(observed: Observed, status: Status, now: float) -> tuple[Status, Trouble | None]:
+    """Takes in what the resolver pod found, if the spec leaves the digest open."""
+    model, resolution = observed.spec.model, observed.resolution
+    if pinned(model, status.resolved) or resolution is None:
+        return status, None
+    if resolution.sha256:
+        resolved = Resolved(model.uri, resolution.sha256, resolution.size, model.version)
+        return replace(status, resolved=resolved), None
+    return _with_failure(status, "", resolution.trouble, now), resolution.trouble
+
+
+# --- the first revision ----------------------------------------------------------------------------------------
+
+
+def _first(observed: Observed, status: Status, target: Revision | None, now: float) -> tuple[Status, Activity]:
+    """Nothing serves yet, so the newest spec takes over at once; it serves when pods and route are seen serving."""
+    if target and (status.stable is None or status.stable.revision != target.revision):
+        status = replace(status, stable=target, phase=Phase.PENDING, retiring=())
+        message = f"Starting {target.version}, the first revision."
+        status = status.recorded(Record(now, "Started", "FirstRevision", message, to_revision=target.revision))
+    stable = status.stable
+    if stable is None:
+        return status, Activity("Starting", "Waiting for the model's digest.")
+
+    workload = observed.workloads.get(stable.revision, Workload())
+    status = _with_failure(status, stable.revision, workload.trouble, now)
+    router = observed.router or Router()
+    if workload.ready > 0 and router.serves(Route(stable.revision)) and router.reaches(stable.revision):
+        message = f"{stable.version} serves all traffic."
+        record = Record(now, "Serving", "FirstRevision", message, to_revision=stable.revision)
+        return replace(status, phase=Phase.SERVING).recorded(record), Activity.none()
+    if workload.trouble:
+        text = f"{stable.version} does not start: {workload.trouble.message}"
+        return status, Activity(workload.trouble.reason, text, stalled=workload.trouble.permanent)
+    if workload.ready == 0:
+        return status, Activity("StartingServer", f"Waiting for a ready pod of {stable.version}.")
+    return status, Activity("StartingRouter", router.problem or "Waiting for the router to reach the model servers.")
+
+
+# --- every later revision --------------------------------------------------------------------------------------
+
+
+def _later(observed: Observed, status: Status, target: Revision | None, now: float) -> tuple[Status, Activity]:
+    """A stable revision serves: drop what is no longer asked for, then start or go on with what is."""
+    stable = status.stable
+    assert stable
+    if status.canary and (target is None or target.revision != status.canary.revision):
+        status = _supersede(status, target, now)
+    if target is None:
+        return status, Activity.none()
+    if target.revision == stable.revision:
+        return replace(status, rejected=None, phase=Phase.SERVING), Activity.none()
+    rejected = status.rejected
+    if rejected and rejected.revision == target.revision and rejected.retry == observed.retry:
+        return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
+    if status.canary is None:
+        status = _begin(observed, status, target, now)
+    return _progress(observed, status, now)
+
+
+def _begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
+    """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
+    previous = status.previous if status.previous and status.previous.revision != target.revision else None
+    message = f"Rolling out {target.version} in {len(observed.spec.rollout.steps)} steps."
+    return replace(
+        status,
+        canary=target,
+        previous=previous,
+        retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
+        rejected=None,
+        rollout=Rollout(started_at=now, steps=len(observed.spec.rollout.steps)),
+        metrics=(),
+        weight=0,
+        phase=Phase.PROGRESSING,
+    ).recorded(
+        Record(
+            now,
+            "Started",
+            "SpecChanged",
+            message,
+            from_revision=status.stable.revision if status.stable else None,
+            to_revision=target.revision,
+        )
+    )
+
+
+def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
+    """One pass over a rollout under way. The order of the questions is the safety argument."""
+    canary, stable, rollout = status.canary, status.stable, status.rollout
+    assert canary and stable and rollout
+    spec = observed.spec
+    workload = observed.workloads.get(canary.revision, Workload())
+    status = _with_failure(status, canary.revision, workload.trouble, now)
+
+    # Can it run at all?
+    if rollout.step < 0 and workload.trouble and workload.trouble.permanent:
+        return _reject(observed, status, "Rejected", workload.trouble.reason, workload.trouble.message, now)
+    rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
+    status = replace(status, rollout=rollout)
+    if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
+        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
+        message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
+        return _reject(observed, status, "Rejected", "NotReady", message, now)
+
+    if rollout.step < 0:
+        return _start_first_step(observed, status, workload, now)
+
+    # What does the evidence say? Worse goes before everything else.
+    if observed.snapshot is not None:
+        judged = analysis.judge(spec.analysis, rollout.evidence, observed.snapshot, canary.revision, stable.revision)
+        rollout = replace(rollout, evidence=judged.state, evidence_at=now)
+        status = replace(status, rollout=rollout, metrics=judged.reports)
+    else:
+        judged = analysis.recall(spec.analysis, rollout.evidence)
+    if judged.verdict.action is Action.ROLL_BACK:
+        return _reject(observed, status, "RolledBack", *judged.reason_for_rollback(), now)
+
+    # Is the weight that was written the weight that serves?
+    router = observed.router or Router()
+    route = route_of(status)
+    if route is None or not router.serves(route):
+        text = router.problem or f"Waiting until every router serves weight {status.weight}."
+        return status, Activity("VerifyingRoute", text)
+    if rollout.step_started_at is None:
+        rollout = replace(rollout, step_started_at=now, verified_weight=status.weight, step_trials=judged.canary_trials)
+        status = replace(status, rollout=rollout)
+    return _hold_or_advance(observed, status, judged, workload, now)
+
+
+def _start_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
+    """Leaves step -1 once the canary has its pods, the routers reach it and the counters have a base to count from."""
+    canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
+    assert canary and stable and rollout
+    if workload.ready < spec.server.replicas:
+        trouble = f" {workload.trouble.message}" if workload.trouble else ""
+        text = f"{workload.ready} of {spec.server.replicas} pods of {canary.version} are ready.{trouble}"
+        return status, Activity("StartingCanary", text)
+    router = observed.router or Router()
+    if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision):
+        return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
+    if spec.rollout.paused:
+        return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
+    problem = _unseen(observed.snapshot)
+    if observed.snapshot is None or problem:
+        return status, Activity("CannotSee", f"No traffic moves before metrics can be read: {problem}")
+    evidence = analysis.begin(spec.analysis, observed.snapshot, canary.revision, stable.revision)
+    status = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
+    return _to_step(observed, status, 0, now)
+
+
+def _unseen(snapshot: Snapshot | None) -> str | None:
+    """Why counting can not begin: every ready pod must give its base, or its past would count as news later."""
+    if snapshot is None:
+        return "the counters were not read yet."
+    if snapshot.problem:
+        return snapshot.problem
+    return f"no counters from {', '.join(snapshot.unread)}." if snapshot.unread else None
+
+
+def _hold_or_advance(
+    observed: Observed, status: Status, judged: analysis.Judgement, workload: Workload, now: float
+) -> tuple[Status, Activity]:
+    """The rollout is healthy and its weight serves: the first reason to hold wins, else it moves on."""
+    canary, rollout, spec = status.canary, status.rollout, observed.spec
+    assert canary and rollout and rollout.step_started_at is not None
+    last = rollout.step >= len(spec.rollout.steps) - 1
+    step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
+    where = f"Step {rollout.step + 1} of {len(spec.rollout.steps)} at {status.weight} %"
+
+    if spec.rollout.paused:
+        return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
+    status = replace(status, phase=Phase.PROGRESSING)
+    if judged.problem:
+        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
+    if now - rollout.started_at >= spec.rollout.max_duration:
+        text = f"No verdict within maxDuration ({spec.rollout.max_duration:g} s)."
+        if spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK:
+            return _reject(observed, status, "RolledBack", "Inconclusive", text, now)
+        return status, Activity("Inconclusive", f"{where}: holding. {text}")
+    if workload.ready < spec.server.replicas:
+        text = f"{where}: holding, {workload.ready} of {spec.server.replicas} canary pods are ready."
+        return status, Activity("CanaryNotReady", text)
+    quiet = judged.without_new_trials(rollout.step_trials)
+    if quiet:
+        text = f"{where}: holding, no canary data at this step for {', '.join(quiet)}."
+        return status, Activity("NoTraffic", text)
+    if now - rollout.step_started_at < step.duration:
+        return status, Activity("Evaluating", f"{where}: {judged.summary}")
+    if not last:
+        return _to_step(observed, status, rollout.step + 1, now)
+    if judged.verdict.action is Action.PROMOTE:
+        return _promote(observed, status, judged, now)
+    return status, Activity("GatheringEvidence", f"{where}: {judged.summary}")
+
+
+def _to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
+    assert status.canary and status.rollout
+    steps = observed.spec.rollout.steps
+    weight = steps[index].weight
+    rollout = replace(status.rollout, step=index, steps=len(steps), step_started_at=None, step_trials={})
+    message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
+    record = Record(
+        now,
+        "Advanced",
+        "StepPassed" if index else "CanaryReady",
+        message,
+        to_revision=status.canary.revision,
+        step=index,
+        weight=weight,
+        metrics=status.metrics,
+    )
+    status = replace(status, rollout=rollout, weight=weight, phase=Phase.PROGRESSING).recorded(record)
+    return status, Activity("VerifyingRoute", message)
+
+
+def _promote(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> tuple[Status, Activity]:
+    """The canary becomes stable where it runs; the old stable stays warm."""
+    canary, stable = status.canary, status.stable
+    assert canary and stable
+    message = f"{canary.version} serves all traffic. {judged.summary}"
+    record = Record(
+        now,
+        "Promoted",
+        "NonInferior",
+        message,
+        from_revision=stable.revision,
+        to_revision=canary.revision,
+        step=status.rollout.step if status.rollout else None,
+        weight=100,
+        metrics=status.metrics,
+    )
+    drained = (replace(status.previous, kept_until=now + DRAIN_SECONDS),) if status.previous else ()
+    status = replace(
+        status,
+        stable=canary,
+        canary=None,
+        previous=replace(stable, kept_until=now + observed.spec.rollout.keep_previous),
+        retiring=status.retiring + drained,
+        rollout=None,
+        weight=0,
+        phase=Phase.SERVING,
+    ).recorded(record)
+    return status, Activity.none()
+
+
+def _reject(
+    observed: Observed, status: Status, decision: str, reason: str, message: str, now: float
+) -> tuple[Status, Activity]:
+    """All traffic back to stable, and the canary is remembered as turned down."""
+    canary, stable = status.canary, status.stable
+    assert canary and stable
+    record = Record(
+        now,
+        decision,
+        reason,
+        message,
+        from_revision=canary.revision,
+        to_revision=stable.revision,
+        step=status.rollout.step if status.rollout else None,
+        weight=0,
+        metrics=status.metrics,
+    )
+    status = replace(
+        _without_canary(status, now),
+        rejected=Rejected(canary.revision, reason, message, now, observed.retry),
+        phase=Phase.ROLLED_BACK,
+    ).recorded(record)
+    return status, Activity(reason, message, stalled=True)
+
+
+def _supersede(status: Status, target: Revision | None, now: float) -> Status:
+    """The spec asks for something else, so the canary under way is dropped without a verdict on it."""
+    assert status.canary and status.stable
+    message = f"{status.canary.version} is no longer what the spec asks for."
+    record = Record(
+        now,
+        "Superseded",
+        "SpecChanged",
+        message,
+        from_revision=status.canary.revision,
+        to_revision=target.revision if target else status.stable.revision,
+        metrics=status.metrics,
+    )
+    return replace(_without_canary(status, now), metrics=(), phase=Phase.SERVING).recorded(record)
+
+
+def _without_canary(status: Status, now: float) -> Status:
+    assert status.canary
+    retiring = (*status.retiring, replace(status.canary, kept_until=now + DRAIN_SECONDS))
+    return replace(status, canary=None, retiring=retiring, rollout=None, weight=0)
+
+
+# --- what every pass does --------------------------------------------------------------------------------------
+
+
+def _retire(router: Router | None, status: Status, now: float) -> Status:
+    """Forgets revisions whose time is over, once every router is seen serving without them."""
+    route = route_of(status)
+    if router is None or route is None or not router.serves(route):
+        return status
+    over = {item.revision for item in kept(status) if item.kept_until is not None and item.kept_until <= now}
+    if not over:
+        return status
+    return replace(
+        status,
+        previous=None if status.previous and status.previous.revision in over else status.previous,
+        retiring=tuple(revision for revision in status.retiring if revision.revision not in over),
+    )
+
+
+def _with_failure(status: Status, revision: str, trouble: Trouble | None, now: float) -> Status:
+    """Remembers a container's failure; the same one seen again is not news."""
+    last = status.last_failure
+    if trouble is None or (
+        last and (last.revision, last.reason, last.message) == (revision, trouble.reason, trouble.message)
+    ):
+        return status
+    return replace(status, last_failure=Failure(revision, trouble.reason, trouble.message, now, trouble.exit_code))
+
+
+def _with_ready_counts(observed: Observed, status: Status) -> Status:
+    def counted(revision: Revision | None) -> Revision | None:
+        if revision is None:
+            return None
+        workload = observed.workloads.get(revision.revision, Workload())
+        return replace(revision, ready_replicas=workload.ready)
+
+    stable = counted(status.stable)
+    return replace(
+        status,
+        stable=stable,
+        canary=counted(status.canary),
+        previous=counted(status.previous),
+        replicas=observed.spec.server.replicas,
+        ready_replicas=stable.ready_replicas if stable else 0,
+    )
+
+
+def _check_at(observed: Observed, status: Status, activity: Activity, now: float) -> float | None:
+    """The next moment at which something can be due although no watch event comes."""
+    times = [revision.kept_until for revision in kept(status) if revision.kept_until is not None]
+    times = [max(time, now + ROUTE_POLL_SECONDS) for time in times]
+    if status.phase is Phase.PENDING:
+        times.append(now + READY_POLL_SECONDS)
+    if status.rollout is not None:
+        waits_for_route = activity.reason == "VerifyingRoute"
+        starting = READY_POLL_SECONDS if status.rollout.step < 0 else observed.spec.analysis.interval
+        times.append(now + (ROUTE_POLL_SECONDS if waits_for_route else starting))
+    return min(times, default=None)

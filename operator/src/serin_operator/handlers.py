@@ -1,0 +1,80 @@
+"""Kopf's side: what is watched, what is kept of it, and whom an event wakes. No handler writes anything.
+
+Neither finalizers nor annotations of Kopf's are used: owner references delete what Serin made, also while the
+operator is down, and status alone carries its memory.
+"""
+
+from typing import Any
+
+import kopf
+
+from serin_operator.api import GROUP, LABEL_OWNER, PLURAL, VERSION
+from serin_operator.build.owner import Existing
+from serin_operator.loop import Loop
+from serin_operator.observe.cache import Cache
+from serin_operator.observe.pods import read_pod
+
+_CHILDREN = (("", "v1", "pods"), ("", "v1", "services"), ("", "v1", "configmaps"), ("apps", "v1", "deployments"))
+
+
+def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
+    """Registers indexes and events. The cache is filled when Kopf starts, before any event."""
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **indexes: Any) -> None:
+        settings.posting.enabled = False  # Serin posts its own Events, about decisions only
+        settings.scanning.disabled = True  # the kinds are known; no need to watch the API's own changes
+        settings.peering.standalone = True
+        settings.persistence.finalizer = f"{GROUP}/finalizer"
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.watching.server_timeout = 600
+        settings.watching.client_timeout = 660
+        settings.watching.connect_timeout = 10
+        settings.networking.request_timeout = 30
+        settings.queueing.worker_limit = 50
+        for _, _, plural in _CHILDREN:
+            settings.watching.label_selectors[plural] = LABEL_OWNER
+        cache.resources = indexes["resources"]
+        cache.pods = indexes["pods"]
+        cache.objects = (indexes["services"], indexes["configmaps"], indexes["deployments"])
+
+    @kopf.index(GROUP, VERSION, PLURAL, registry=registry)
+    def resources(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_place(body): dict(body)}
+
+    @kopf.index("", "v1", "pods", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    def pods(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): read_pod(body)}
+
+    @kopf.index("", "v1", "services", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    def services(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): Existing.of(body, "Service")}
+
+    @kopf.index("", "v1", "configmaps", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    def configmaps(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): Existing.of(body, "ConfigMap")}
+
+    @kopf.index("apps", "v1", "deployments", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    def deployments(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): Existing.of(body, "Deployment")}
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def resource_changed(body: kopf.Body, **_: Any) -> None:
+        loop.wake(_place(body))
+
+    async def child_changed(body: kopf.Body, **_: Any) -> None:
+        place = _owner(body)
+        if cache.resource(place) is not None:
+            loop.wake(place)
+
+    for child in _CHILDREN:
+        kopf.on.event(*child, labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)(child_changed)
+
+
+def _place(body: kopf.Body) -> tuple[str, str]:
+    return (body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _owner(body: kopf.Body) -> tuple[str, str]:
+    return (body["metadata"]["namespace"], body["metadata"]["labels"][LABEL_OWNER])

@@ -1,0 +1,217 @@
+"""One task per ModelDeployment: observe → decide → write the status → apply → announce, then sleep until woken.
+
+The status is written before anything that follows from it is done, under the resourceVersion that was read. A pass
+that is killed anywhere is finished by the next one from the cluster's state and the status alone.
+
+Evidence grows with every scrape. It is a function of the pods' cumulative counters, so it need not be written every
+time: a restarted operator counts what it did not write as one larger block.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+from prometheus_client import Counter, Gauge, Histogram
+
+from serin_operator.act.announce import announce
+from serin_operator.act.apply import Applier, nudge_routers
+from serin_operator.act.client import ApiError, Client
+from serin_operator.api import ANNOTATION_RETRY
+from serin_operator.api.spec import Spec, parse_spec
+from serin_operator.api.status import Status, dump_status, parse_status
+from serin_operator.build.manifests import manifests
+from serin_operator.build.owner import Manifest, Owner
+from serin_operator.build.router import files_version
+from serin_operator.decide.observed import Defaults, Observed, Snapshot
+from serin_operator.decide.revisions import pinned, resolver_name
+from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.observe.cache import Cache, Place
+from serin_operator.observe.pods import Pod, resolution, workload
+from serin_operator.observe.prometheus import query
+from serin_operator.observe.routers import ask_routers
+from serin_operator.observe.scrape import scrape
+from serin_operator.settings import Settings
+
+_LOGGER = logging.getLogger("serin.loop")
+_PASSES = Counter("serin_operator_passes_total", "Passes over one ModelDeployment", ["result"])
+_SECONDS = Histogram("serin_operator_pass_seconds", "Duration of one pass")
+_WATCHED = Gauge("serin_operator_model_deployments", "ModelDeployments under care")
+
+RESYNC_SECONDS = 300.0
+CACHE_LAG_SECONDS = 5.0
+PASS_LIMIT_SECONDS = 60.0
+EVIDENCE_WRITE_SECONDS = 10.0
+_FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+
+
+@dataclass
+class Memory:
+    """What is known of one ModelDeployment beyond the watch cache: the latest status, written or not."""
+
+    uid: str
+    status: Status
+    resource_version: int
+    written_at: float = 0.0
+
+
+class Loop:
+    """Runs the passes. `wake` it on every event; it looks again by itself when something can be due."""
+
+    def __init__(self, settings: Settings, client: Client, session: aiohttp.ClientSession, cache: Cache) -> None:
+        self._settings = settings
+        self._client = client
+        self._session = session
+        self._cache = cache
+        self._applier = Applier(client)
+        self._memories: dict[Place, Memory] = {}
+        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._wakes: dict[Place, asyncio.Event] = {}
+        self._running_since: dict[Place, float] = {}
+
+    def wake(self, place: Place) -> None:
+        """Something about this ModelDeployment has changed."""
+        if place not in self._tasks:
+            self._wakes[place] = asyncio.Event()
+            self._tasks[place] = asyncio.create_task(self._care(place), name=f"care for {place[0]}/{place[1]}")
+            _WATCHED.set(len(self._tasks))
+        self._wakes[place].set()
+
+    def stuck(self) -> list[str]:
+        """ModelDeployments whose pass runs longer than it ever may, or whose task has died."""
+        now = time.monotonic()
+        slow = [place for place, since in self._running_since.items() if now - since > 2 * PASS_LIMIT_SECONDS]
+        dead = [place for place, task in self._tasks.items() if task.done()]
+        return [f"{namespace}/{name}" for namespace, name in slow + dead]
+
+    async def _care(self, place: Place) -> None:
+        retry = _FIRST_RETRY
+        while self._cache.resource(place) is not None:
+            self._wakes[place].clear()
+            try:
+                wait = await self._timed_pass(place)
+                retry = _FIRST_RETRY
+            except ApiError as error:
+                # 409: somebody wrote the resource since it was read, and the event of that is on its way.
+                level = logging.DEBUG if error.code == 409 else logging.WARNING
+                _LOGGER.log(level, "%s/%s: the API server says %s", *place, error)
+                wait, retry = retry, min(2 * retry, _LAST_RETRY)
+            except Exception:
+                # One ModelDeployment's trouble must not end the care for the others; it is told and tried again.
+                _LOGGER.exception("%s/%s: the pass failed", *place)
+                wait, retry = retry, min(2 * retry, _LAST_RETRY)
+            try:
+                await asyncio.wait_for(self._wakes[place].wait(), wait)
+            except TimeoutError:
+                continue
+        self._memories.pop(place, None)
+        self._applier.forget(*place)
+        del self._tasks[place], self._wakes[place]
+        _WATCHED.set(len(self._tasks))
+
+    async def _timed_pass(self, place: Place) -> float:
+        self._running_since[place] = time.monotonic()
+        try:
+            with _SECONDS.time():
+                async with asyncio.timeout(PASS_LIMIT_SECONDS):
+                    wait = await self._pass(place)
+        except BaseException:
+            _PASSES.labels("failed").inc()
+            raise
+        finally:
+            del self._running_since[place]
+        _PASSES.labels("done").inc()
+        return wait
+
+    async def _pass(self, place: Place) -> float:
+        resource = self._cache.resource(place)
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return RESYNC_SECONDS
+        metadata = resource["metadata"]
+        memory = self._remember(place, resource)
+        if int(metadata["resourceVersion"]) < memory.resource_version:
+            return CACHE_LAG_SECONDS  # the watch cache has not seen yet what this loop wrote; its event wakes the loop
+        spec = parse_spec(resource["spec"])
+        pods = self._cache.pods_of(place)
+        observed = await self._observe(place, metadata, spec, memory.status, pods)
+        now = time.time()
+        decision = decide(observed, now)
+
+        await self._write(resource, memory, decision.status, now)
+        owner = Owner(*place, metadata["uid"])
+        wanted = manifests(owner, spec, decision.status, decision.resolve, self._settings.images)
+        await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+        await self._nudge(place, wanted, pods)
+        return self._wait(decision)
+
+    def _remember(self, place: Place, resource: Mapping[str, Any]) -> Memory:
+        memory = self._memories.get(place)
+        if memory is None or memory.uid != resource["metadata"]["uid"]:
+            memory = Memory(resource["metadata"]["uid"], parse_status(resource.get("status", {})), 0)
+            self._memories[place] = memory
+        return memory
+
+    async def _observe(
+        self,
+        place: Place,
+        metadata: Mapping[str, Any],
+        spec: Spec,
+        status: Status,
+        pods: list[Pod],
+    ) -> Observed:
+        wanted = wants(status, spec, time.time())
+        revisions = {pod.revision for pod in pods if pod.revision}
+        unresolved = pinned(spec.model, status.resolved) is None
+        return Observed(
+            name=place[1],
+            generation=metadata["generation"],
+            retry=metadata.get("annotations", {}).get(ANNOTATION_RETRY),
+            spec=spec,
+            status=status,
+            defaults=Defaults(self._settings.images.server),
+            workloads={revision: workload(pods, revision) for revision in revisions},
+            router=await ask_routers(self._session, pods) if wanted.router else None,
+            snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
+            resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
+        )
+
+    async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
+        arms = [revision.revision for revision in (status.canary, status.stable) if revision]
+        address = spec.analysis.prometheus or self._settings.prometheus
+        if address:
+            return await query(self._session, address, place[0], pods, spec.analysis.metrics, arms)
+        return await scrape(self._session, pods, spec.analysis.metrics, arms)
+
+    async def _write(self, resource: Mapping[str, Any], memory: Memory, status: Status, now: float) -> None:
+        before = memory.status
+        if status == before:
+            return
+        only_evidence = _without_evidence(status) == _without_evidence(before)
+        if not only_evidence or now - memory.written_at >= EVIDENCE_WRITE_SECONDS:
+            answer = await self._client.replace_status(resource, dump_status(status))
+            memory.resource_version = int(answer["metadata"]["resourceVersion"])
+            memory.written_at = now
+        memory.status = status
+        await announce(self._client, resource, before, status)
+
+    async def _nudge(self, place: Place, wanted: list[Manifest], pods: list[Pod]) -> None:
+        files = next((manifest for manifest in wanted if manifest["kind"] == "ConfigMap"), None)
+        if files is None:
+            return
+        routers = [(pod.name, pod.route_mark) for pod in pods if pod.component == "router" and not pod.terminating]
+        await nudge_routers(self._client, place[0], routers, files_version(files))
+
+    def _wait(self, decision: Decision) -> float:
+        if decision.check_at is None:
+            return RESYNC_SECONDS
+        return min(max(decision.check_at - time.time(), 0.05), RESYNC_SECONDS)
+
+
+def _without_evidence(status: Status) -> Status:
+    """The status without what grows at every scrape."""
+    rollout = status.rollout and replace(status.rollout, evidence="", evidence_at=None)
+    conditions = tuple(replace(condition, message="") for condition in status.conditions)
+    return replace(status, rollout=rollout, metrics=(), conditions=conditions)

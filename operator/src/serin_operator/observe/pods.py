@@ -1,0 +1,113 @@
+"""What a Pod object says about a revision: ready or not, and why not. Pure reading of watched objects."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serin_operator.api import ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_REVISION
+from serin_operator.decide.observed import Resolution, Trouble, Workload
+
+# Exit codes of `serin-server` (its cli documents them) after which another try ends the same way.
+_PERMANENT_EXITS = {13, 14, *range(20, 30)}
+_CRASHES_UNTIL_PERMANENT = 3
+_WAITING_FOR_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The part of a Pod that Serin reads."""
+
+    name: str
+    component: str
+    revision: str
+    ip: str | None
+    ready: bool
+    terminating: bool
+    route_mark: str | None
+    trouble: Trouble | None
+    answer: str | None  # the termination message of a container that succeeded
+
+    @property
+    def serving(self) -> bool:
+        """Ready, reachable and not about to go."""
+        return self.ready and not self.terminating and self.ip is not None
+
+
+def read_pod(raw: Mapping[str, Any]) -> Pod:
+    """The pod of a watched object."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    labels = metadata.get("labels", {})
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return Pod(
+        name=metadata["name"],
+        component=labels.get(LABEL_COMPONENT, ""),
+        revision=labels.get(LABEL_REVISION, ""),
+        ip=status.get("podIP"),
+        ready=ready,
+        terminating="deletionTimestamp" in metadata,
+        route_mark=metadata.get("annotations", {}).get(ANNOTATION_ROUTE),
+        trouble=None if ready else _trouble(status, containers),
+        answer=next(
+            (t["message"] for c in containers if (t := _ended(c)) and t["exitCode"] == 0 and "message" in t), None
+        ),
+    )
+
+
+def workload(pods: Iterable[Pod], revision: str) -> Workload:
+    """The revision's pods taken together; a permanent trouble is told before a passing one."""
+    own = [pod for pod in pods if pod.revision == revision and pod.component == "server" and not pod.terminating]
+    troubles = sorted((pod.trouble for pod in own if pod.trouble), key=lambda trouble: not trouble.permanent)
+    return Workload(ready=sum(pod.serving for pod in own), trouble=troubles[0] if troubles else None)
+
+
+def resolution(pods: Iterable[Pod], name: str) -> Resolution:
+    """What the resolver pod of this name has found so far."""
+    pod = next((pod for pod in pods if pod.name == name), None)
+    if pod is None:
+        return Resolution()
+    if pod.answer:
+        answer = json.loads(pod.answer)
+        return Resolution(sha256=answer["sha256"], size=answer["size"])
+    return Resolution(trouble=pod.trouble)
+
+
+def _trouble(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> Trouble | None:
+    for container in containers:
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in _WAITING_FOR_IMAGE or waiting.get("reason") == "CreateContainerConfigError":
+            return Trouble(waiting["reason"], f"container {container['name']}: {waiting.get('message', '')}")
+        ended = _ended(container)
+        if ended and ended["exitCode"] != 0:
+            return _exit_trouble(container, ended)
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Trouble(condition.get("reason", "Unschedulable"), condition.get("message", ""))
+    return None
+
+
+def _ended(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How the container ended last; None while it has not."""
+    state = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
+    return state or None
+
+
+def _exit_trouble(container: Mapping[str, Any], ended: Mapping[str, Any]) -> Trouble:
+    code = ended["exitCode"]
+    told = _told(ended.get("message", ""))
+    crashes = container.get("restartCount", 0) + (1 if "terminated" in container.get("state", {}) else 0)
+    if told:
+        return Trouble(told["reason"], told["message"], code, permanent=code in _PERMANENT_EXITS)
+    reason = "OutOfMemory" if ended.get("reason") == "OOMKilled" else "Crashed"
+    message = f"container {container['name']} ended with exit code {code} ({ended.get('reason', 'Error')})"
+    return Trouble(reason, message, code, permanent=crashes >= _CRASHES_UNTIL_PERMANENT)
+
+
+def _told(message: str) -> dict[str, str] | None:
+    """The reason that a container of Serin's leaves in its termination message."""
+    try:
+        told = json.loads(message)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and {"reason", "message"} <= told.keys() else None

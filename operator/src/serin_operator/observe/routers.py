@@ -1,0 +1,82 @@
+"""Asks the router pods what they really serve: the live route table and the hosts that pass health checks."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+
+from serin_operator.build import envoy
+from serin_operator.decide.observed import Route, Router
+from serin_operator.observe.pods import Pod
+
+_TIMEOUT = aiohttp.ClientTimeout(total=2)
+_UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "failed_degraded_check", "pending_dynamic_removal")
+
+
+async def ask_routers(session: aiohttp.ClientSession, pods: Iterable[Pod]) -> Router:
+    """Asks every ready router pod. One that does not answer leaves `routes` short, so nothing counts as served."""
+    ready = [pod for pod in pods if pod.component == "router" and pod.serving]
+    answers = await asyncio.gather(*(_ask(session, pod) for pod in ready), return_exceptions=True)
+    problems = []
+    routes, healthy = [], []
+    for pod, answer in zip(ready, answers, strict=True):
+        if isinstance(answer, (aiohttp.ClientError, TimeoutError, ValueError, KeyError)):
+            problems.append(f"router {pod.name} does not tell its route: {type(answer).__name__} {answer}")
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            routes.append(answer[0])
+            healthy.append(answer[1])
+    problem = "no router pod is ready" if not ready else "; ".join(problems) or None
+    return Router(ready=len(ready), routes=tuple(routes), healthy=tuple(healthy), problem=problem)
+
+
+async def _ask(session: aiohttp.ClientSession, pod: Pod) -> tuple[Route, Mapping[str, int]]:
+    base = f"http://{pod.ip}:{envoy.STATUS_PORT}"
+    table, clusters = await asyncio.gather(
+        _get(session, f"{base}/config_dump?resource=dynamic_route_configs"),
+        _get(session, f"{base}/clusters?format=json"),
+    )
+    return live_route(table), healthy_hosts(clusters)
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
+    async with session.get(url, timeout=_TIMEOUT) as response:
+        response.raise_for_status()
+        answer: Mapping[str, Any] = await response.json(content_type=None)
+        return answer
+
+
+def live_route(dump: Mapping[str, Any]) -> Route:
+    """The route in Envoy's `config_dump`. Raises ValueError when there is none yet."""
+    for config in dump.get("configs", []):
+        routes = {route["name"]: route for route in config["route_config"]["virtual_hosts"][0]["routes"]}
+        stable = routes[envoy.STABLE_ROUTE]["route"]["cluster"].removeprefix(envoy.cluster_of(""))
+        canary = routes.get(envoy.CANARY_ROUTE)
+        if canary is None:
+            return Route(stable)
+        weight = canary["match"]["runtime_fraction"]["default_value"].get("numerator", 0)
+        return Route(stable, canary["route"]["cluster"].removeprefix(envoy.canary_cluster_of("")), weight)
+    raise ValueError("it has no route yet")
+
+
+def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
+    """Per revision, the hosts that pass this router's health checks, from Envoy's `clusters?format=json`.
+
+    A revision that has both its own cluster and a canary cluster counts by the worse of the two.
+    """
+    counts: Counter[str] = Counter()
+    for cluster in clusters.get("cluster_statuses", []):
+        for prefix in (envoy.cluster_of(""), envoy.canary_cluster_of("")):
+            if cluster["name"].startswith(prefix):
+                hosts = [host for host in cluster.get("host_statuses", []) if host.get("priority", 0) == 0]
+                healthy = sum(_is_healthy(host["health_status"]) for host in hosts)
+                revision = cluster["name"].removeprefix(prefix)
+                counts[revision] = min(counts.get(revision, healthy), healthy)
+    return counts
+
+
+def _is_healthy(health: Mapping[str, Any]) -> bool:
+    return health.get("eds_health_status") == "HEALTHY" and not any(health.get(flag) for flag in _UNHEALTHY)

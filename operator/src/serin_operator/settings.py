@@ -1,0 +1,38 @@
+"""The operator's own configuration, from the environment that the Helm chart sets."""
+
+import os
+from dataclasses import dataclass
+
+from serin_operator.build.owner import Images
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Images to run, namespaces to watch (none: all), and the Prometheus to use where a resource names none."""
+
+    images: Images
+    namespaces: tuple[str, ...]
+    prometheus: str | None
+    log_level: str
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Raises SystemExit naming the variable that is missing."""
+        namespaces = os.environ.get("SERIN_WATCH_NAMESPACES", "")
+        return cls(
+            images=Images(
+                server=_required("SERIN_SERVER_IMAGE"),
+                router=_required("SERIN_ROUTER_IMAGE"),
+                pull_policy=os.environ.get("SERIN_IMAGE_PULL_POLICY", "IfNotPresent"),
+            ),
+            namespaces=tuple(part.strip() for part in namespaces.split(",") if part.strip()),
+            prometheus=os.environ.get("SERIN_PROMETHEUS_ADDRESS") or None,
+            log_level=os.environ.get("SERIN_LOG_LEVEL", "INFO").upper(),
+        )
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise SystemExit(f"{name} is not set; the Helm chart sets it from images.*")
+    return value
