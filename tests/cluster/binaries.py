@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .commands import run, run_long
 from .places import cache, locked
+from .report import say
 
 SOURCES = Path(__file__).parent / "components"
 NAMES_OF_ONE_BINARY = (
@@ -91,8 +92,9 @@ def _key() -> str:
 def _build(directory: Path, packages: Sequence[str]) -> None:
     unfinished = directory.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
+    say("the first build of these versions takes many minutes; the result is kept")
     run_long(
-        f"building Kubernetes {pinned('k8s.io/kubernetes')} and its tools from source; the first time takes many minutes",
+        f"building Kubernetes {pinned('k8s.io/kubernetes')} from source",
         ["go", "build", "-v", "-trimpath", "-ldflags", f"-s -w {_stamps()}", "-o", f"{unfinished}/", *packages],
         cache() / "logs" / f"go-build-{directory.parent.name}.log",
         cwd=SOURCES,

@@ -51,8 +51,7 @@ def check_backend() -> None:
 
 
 def check_kind() -> None:
-    missing = [tool for tool in ("kind",) if shutil.which(tool) is None]
-    if missing:
+    if shutil.which("kind") is None:
         raise Failure(
             "there is a Docker engine but no `kind`: install it (`go install sigs.k8s.io/kind@latest`),"
             " or set SERIN_CLUSTER_BACKEND=local to do without, as root on Linux"

@@ -121,6 +121,7 @@ def _controller_manager(layout: Layout, binaries: Path) -> Component:
         f"--cluster-signing-cert-file={pki}/ca.crt",
         f"--cluster-signing-key-file={pki}/ca.key",
         f"--cluster-cidr={POD_RANGE}",
+        f"--flex-volume-plugin-dir={layout.root}/volume-plugins",  # it makes the directory, elsewhere otherwise
     ]
     return Component("kube-controller-manager", argv, lambda: health.ok("https://127.0.0.1:10257/healthz"))
 
@@ -143,5 +144,3 @@ def _kubeconfig_flags(kubeconfig: Path) -> list[str]:
 def forward_argv(binaries: Path, socket: int, network: Path) -> list[str]:
     """The bridge between the machine and the API server; it runs outside the cluster's network."""
     return [f"{binaries}/forward", f"-socket={socket}", f"-netns={network}", f"-target={NODE_IP}:6443"]
-
-

@@ -25,8 +25,8 @@ def answers(name: str = "kubernetes.default.svc.cluster.local") -> bool:
         sock.connect((DNS_SERVICE_IP, 53))
         sock.send(question)
         reply = sock.recv(512)
-    _, flags, _, answered, _, _ = struct.unpack(">HHHHHH", reply[:12])
-    return flags & 0x000F == 0 and answered > 0
+    flags, _, answers_given = struct.unpack(">HHH", reply[2:8])
+    return bool(flags & 0x000F == 0 and answers_given > 0)
 
 
 def _manifests() -> Iterator[tuple[str, dict[str, Any]]]:

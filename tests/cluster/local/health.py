@@ -19,7 +19,7 @@ NOT_YET = (OSError, HTTPException)
 
 def ok(url: str) -> None:
     """Raise unless the URL answers with success. Whose certificate it shows doesn't matter here."""
-    context = ssl._create_unverified_context()  # noqa: S323
+    context = ssl._create_unverified_context()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     with opener.open(url, timeout=2):
         pass
@@ -45,7 +45,6 @@ def await_check(daemon: Daemon, check: Callable[[], object], seconds: float = 60
         if daemon.pid is None:
             raise Failure(f"{daemon.name} ended while starting; the end of {daemon.log}:\n{tail(daemon.log)}")
         if time.monotonic() > deadline:
-            raise Failure(
-                f"{daemon.name} is not well after {seconds:.0f} s ({trouble}); the end of {daemon.log}:\n{tail(daemon.log)}"
-            )
+            ending = f"the end of {daemon.log}:\n{tail(daemon.log)}"
+            raise Failure(f"{daemon.name} is not well after {seconds:.0f} s ({trouble}); {ending}")
         time.sleep(0.1)

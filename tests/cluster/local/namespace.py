@@ -79,8 +79,8 @@ def visitors(network: str) -> set[int]:
             try:
                 if (process / "ns" / "net").readlink().name == network:
                     found.add(int(process.name))
-            except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-                continue
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # it ended while we looked, or has more rights than we, so it came from neither us nor a pod
     return found
 
 

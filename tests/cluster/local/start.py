@@ -1,4 +1,4 @@
-"""Starting a cluster from nothing: files, namespaces, then the components in the order in which they need each other."""
+"""Starting a cluster from nothing: files, namespaces, then the components, each after those that it needs."""
 
 import socket
 from collections.abc import Sequence
