@@ -1,4 +1,4 @@
-"""Fixtures for the chart, the definition and the examples. A missing tool fails: a skipped suite proves nothing."""
+"""Fixtures for the chart, the definition and the examples. A missing tool fails: a skip proves nothing."""
 
 import os
 import shutil
@@ -17,9 +17,7 @@ def helm() -> Helm:
     """Helm: $SERIN_HELM, else the local cluster's pinned one, else the one on PATH."""
     found = os.environ.get("SERIN_HELM") or _pinned_helm() or shutil.which("helm")
     if not found:
-        pytest.fail(
-            "no helm: set SERIN_HELM to its path, or bring the local cluster up with `make cluster-up`"
-        )
+        pytest.fail("no helm: set SERIN_HELM to its path, or bring the local cluster up with `make cluster-up`")
     return Helm(found)
 
 

@@ -92,19 +92,13 @@ def test_every_string_list_and_map_is_bounded(fields: list[tuple[str, Schema]]) 
 
 
 def test_every_list_says_how_it_merges(fields: list[tuple[str, Schema]]) -> None:
-    kinds = {
-        path: schema.get("x-kubernetes-list-type") for path, schema in fields if schema.get("type") == "array"
-    }
+    kinds = {path: schema.get("x-kubernetes-list-type") for path, schema in fields if schema.get("type") == "array"}
     assert {path for path, kind in kinds.items() if kind not in ("map", "atomic")} == set()
 
 
 def test_every_rule_has_words_of_one_line(fields: list[tuple[str, Schema]], version: Schema) -> None:
     root = ("", version["schema"]["openAPIV3Schema"])
-    rules = [
-        (path, rule)
-        for path, schema in [root, *fields]
-        for rule in schema.get("x-kubernetes-validations", [])
-    ]
+    rules = [(path, rule) for path, schema in [root, *fields] for rule in schema.get("x-kubernetes-validations", [])]
     assert len(rules) > 30
     assert [path for path, rule in rules if not rule.get("message") or "\n" in rule["message"]] == []
 

@@ -16,6 +16,9 @@ CRD = ROOT / "crds" / "modeldeployments.serin.dev.yaml"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
 
+# What a template sees where no cluster tells: the oldest version that the chart takes.
+KUBERNETES = "1.29.0"
+
 Manifest = dict[str, Any]
 
 
@@ -58,7 +61,8 @@ class Helm:
 
     def template(self, *args: str, release: str = "serin", namespace: str = "serin-system") -> list[Manifest]:
         """The rendered manifests."""
-        answer = self("template", release, str(CHART), "--namespace", namespace, *args).must_succeed()
+        flags = ["--namespace", namespace, "--kube-version", KUBERNETES]
+        answer = self("template", release, str(CHART), *flags, *args).must_succeed()
         return [document for document in yaml.safe_load_all(answer.out) if document]
 
 
