@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.router.loopback import Upstream, envoy, free_port, until
+from tests.loopback import Upstream, envoy, free_port, until
 
 DRAIN = Path(__file__).parents[2] / "router" / "drain"
 TYPE = "type.googleapis.com/envoy.extensions.filters"
@@ -95,9 +95,7 @@ async def drain(admin: int, least: int, most: int) -> tuple[int, float, str]:
     return process.returncode, time.monotonic() - started, said.decode()
 
 
-async def test_keep_alive_clients_lose_no_request_when_their_router_stops(
-    envoy_binary: Path, tmp_path: Path
-) -> None:
+async def test_keep_alive_clients_lose_no_request_when_their_router_stops(envoy_binary: Path, tmp_path: Path) -> None:
     listen, admin = free_port(), free_port()
     async with Upstream("stable", delay=0.02).running() as upstream:
         clients = Clients(listen)
@@ -118,9 +116,7 @@ async def test_keep_alive_clients_lose_no_request_when_their_router_stops(
     assert 2 <= seconds < 10
 
 
-async def test_a_request_in_flight_is_waited_for_beyond_the_least_time(
-    envoy_binary: Path, tmp_path: Path
-) -> None:
+async def test_a_request_in_flight_is_waited_for_beyond_the_least_time(envoy_binary: Path, tmp_path: Path) -> None:
     listen, admin = free_port(), free_port()
     async with (
         Upstream("stable", delay=2.5).running() as upstream,

@@ -45,9 +45,7 @@ class Upstream:
         await request.read()
         self.attempts.append(request.headers.get("x-envoy-attempt-count"))
         await asyncio.sleep(self.delay)
-        return web.json_response(
-            {"by": self.name}, status=self.status, headers={"x-serin-revision": self.name}
-        )
+        return web.json_response({"by": self.name}, status=self.status, headers={"x-serin-revision": self.name})
 
     async def _ready(self, _: web.Request) -> web.Response:
         return web.Response(text="ready")
