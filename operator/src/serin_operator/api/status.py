@@ -100,11 +100,11 @@ class MetricReport:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The rollout under way. `step` is -1 until the canary is ready; a step starts when its weight is seen serving."""
+    """The rollout under way. `step` is None until the canary is ready; a step starts when its weight is seen serving."""
 
     started_at: float = field(metadata=_TIME)
     steps: int = 0
-    step: int = -1
+    step: int | None = None
     step_started_at: float | None = field(default=None, metadata=_TIME)
     step_trials: Mapping[str, int] = field(default_factory=dict)
     verified_weight: int = 0

@@ -25,7 +25,7 @@ def with_conditions(observed: Observed, status: Status, activity: Activity, now:
     wanted = [_ready(status)]
     if activity.reason:
         wanted.append(("Stalled" if activity.stalled else "Reconciling", "True", activity.reason, activity.message))
-    if status.rollout is not None and status.rollout.step >= 0:
+    if status.rollout is not None and status.rollout.step is not None:
         wanted.append(_metrics_available(observed, status))
     conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
     return replace(status, conditions=conditions)

@@ -194,7 +194,7 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
     status = _with_failure(status, canary.revision, workload.trouble, now)
 
     # Can it run at all?
-    if rollout.step < 0 and workload.trouble and workload.trouble.permanent:
+    if rollout.step is None and workload.trouble and workload.trouble.permanent:
         return _reject(observed, status, "Rejected", workload.trouble.reason, workload.trouble.message, now)
     rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
@@ -203,7 +203,7 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
         return _reject(observed, status, "Rejected", "NotReady", message, now)
 
-    if rollout.step < 0:
+    if rollout.step is None:
         return _start_first_step(observed, status, workload, now)
 
     # What does the evidence say? Worse goes before everything else.
@@ -229,7 +229,7 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
 
 
 def _start_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
-    """Leaves step -1 once the canary has its pods, the routers reach it and the counters have a base to count from."""
+    """Takes the first step once the canary has its pods, the routers reach it and the counters have a base to count from."""
     canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
     assert canary and stable and rollout
     if workload.ready < spec.server.replicas:
@@ -263,7 +263,7 @@ def _hold_or_advance(
 ) -> tuple[Status, Activity]:
     """The rollout is healthy and its weight serves: the first reason to hold wins, else it moves on."""
     canary, rollout, spec = status.canary, status.rollout, observed.spec
-    assert canary and rollout and rollout.step_started_at is not None
+    assert canary and rollout and rollout.step is not None and rollout.step_started_at is not None
     last = rollout.step >= len(spec.rollout.steps) - 1
     step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
     where = f"Step {rollout.step + 1} of {len(spec.rollout.steps)} at {status.weight} %"
@@ -445,6 +445,6 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(now + READY_POLL_SECONDS)
     if status.rollout is not None:
         waits_for_route = activity.reason == "VerifyingRoute"
-        starting = READY_POLL_SECONDS if status.rollout.step < 0 else observed.spec.analysis.interval
+        starting = READY_POLL_SECONDS if status.rollout.step is None else observed.spec.analysis.interval
         times.append(now + (ROUTE_POLL_SECONDS if waits_for_route else starting))
     return min(times, default=None)
