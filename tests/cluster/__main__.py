@@ -76,6 +76,7 @@ def _status(backend: Backend, arguments: argparse.Namespace) -> bool:
     if arguments.kubeconfig:
         print(backend.kubeconfig(arguments.name))
         return True
+    backend.check()
     return backend.print_status(arguments.name)
 
 
