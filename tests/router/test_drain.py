@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from tests.loopback import Upstream, envoy, free_port, until
 
 DRAIN = Path(__file__).parents[2] / "router" / "drain"
@@ -148,14 +147,6 @@ async def test_an_idle_connection_holds_the_router_only_for_the_greatest_time(
             assert ready.status == 503
     assert (code, said) == (0, "drain: 1 client connections still open after 2 seconds\n")
     assert 1 < seconds < 5
-
-
-@pytest.mark.parametrize("arguments", [(), ("1",)])
-async def test_it_says_how_it_is_used(arguments: tuple[str, ...]) -> None:
-    process = await asyncio.create_subprocess_exec(DRAIN, *arguments, stderr=asyncio.subprocess.PIPE)
-    _, said = await process.communicate()
-    assert process.returncode != 0
-    assert b"usage: drain LEAST MOST" in said
 
 
 async def test_it_fails_at_once_when_no_envoy_answers() -> None:
