@@ -44,9 +44,7 @@ def _exit_on_sigterm() -> None:
 def _fetch(options: argparse.Namespace) -> int:
     from serin_server.fetch import fetch
 
-    digest = fetch(
-        options.uri, options.sha256, options.output, max_bytes=options.max_bytes, claims=options.claims_root
-    )
+    digest = fetch(options.uri, options.sha256, options.output, max_bytes=options.max_bytes, claims=options.claims_root)
     log.info("model fetched", extra={"fields": {"sha256": digest.sha256, "size": digest.size}})
     return 0
 
@@ -93,41 +91,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    fetch = commands.add_parser(
-        "fetch", help="copy a model to a file and check its SHA-256", description=_SOURCE_HELP
-    )
+    fetch = commands.add_parser("fetch", help="copy a model to a file and check its SHA-256", description=_SOURCE_HELP)
     _add_source(fetch)
-    fetch.add_argument(
-        "--sha256", required=True, type=_sha256, metavar="HEX", help="digest the bytes must have"
-    )
+    fetch.add_argument("--sha256", required=True, type=_sha256, metavar="HEX", help="digest the bytes must have")
     fetch.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the model goes")
     fetch.set_defaults(command=_fetch)
 
-    digest = commands.add_parser(
-        "digest", help="read a model and print its SHA-256 and size", description=_SOURCE_HELP
-    )
+    digest = commands.add_parser("digest", help="read a model and print its SHA-256 and size", description=_SOURCE_HELP)
     _add_source(digest)
     digest.set_defaults(command=_digest)
 
     serve = commands.add_parser("serve", help="load a model and answer requests")
     serve.add_argument("--model-name", required=True, metavar="M", help="name in the URLs and metrics")
     serve.add_argument("--model-version", required=True, metavar="V", help="version that responses carry")
-    serve.add_argument(
-        "--revision", required=True, type=_revision, metavar="R", help="Serin's revision, 10 hex digits"
-    )
-    serve.add_argument(
-        "--model-path", required=True, type=Path, metavar="PATH", help="file that `fetch` wrote"
-    )
-    serve.add_argument(
-        "--sha256", required=True, type=_sha256, metavar="HEX", help="digest the file must have"
-    )
+    serve.add_argument("--revision", required=True, type=_revision, metavar="R", help="Serin's revision, 10 hex digits")
+    serve.add_argument("--model-path", required=True, type=Path, metavar="PATH", help="file that `fetch` wrote")
+    serve.add_argument("--sha256", required=True, type=_sha256, metavar="HEX", help="digest the file must have")
     serve.add_argument(
         "--key-path", required=True, type=Path, metavar="PATH", help="key that authenticates prediction ids"
     )
     serve.add_argument("--host", default=None, help="address to listen on (default: all, IPv4 and IPv6)")
-    serve.add_argument(
-        "--port", default=8080, type=int, help="port to listen on, 0 for any (default: %(default)s)"
-    )
+    serve.add_argument("--port", default=8080, type=int, help="port to listen on, 0 for any (default: %(default)s)")
     serve.add_argument(
         "--drain-seconds",
         default=15.0,

@@ -50,9 +50,7 @@ def serve(settings: Settings) -> None:
         "version": settings.model_version,
         "revision": settings.revision,
     }
-    log.info(
-        "starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}}
-    )
+    log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
     key = _read_key(settings.key_path)
     started = time.perf_counter()
     model = Model(load(read_checked(settings.model_path, settings.sha256)))
@@ -61,14 +59,20 @@ def serve(settings: Settings) -> None:
         "model loaded",
         extra={"fields": {**identity, "estimator": model.description, "seconds": round(load_seconds, 3)}},
     )
-    # Rows come as arrays in the order of the names, checked when decoded; scikit-learn would warn on every
-    # call.
+    # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    lifecycle = Lifecycle()
+    app = make_app(settings, model, key, load_seconds, lifecycle)
+    server = DrainingServer(app, lifecycle, settings.drain_seconds)
+    server.run([_listen(settings.host, settings.port)])
+    log.info("stopped", extra={"fields": identity})
 
+
+def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float, lifecycle: Lifecycle) -> App:
+    """Put the application together around a loaded model."""
     metrics = Metrics(settings.model_name, settings.revision, model.classes)
     metrics.loaded(load_seconds)
     tokens = Tokens(key, settings.model_name, settings.revision)
-    lifecycle = Lifecycle()
     inference = Inference(
         model=model,
         worker=Worker(settings.max_in_flight),
@@ -79,19 +83,14 @@ def serve(settings: Settings) -> None:
         revision=settings.revision,
         max_body_bytes=settings.max_body_bytes,
     )
-    app = App(inference, FeedbackCounter(tokens, metrics), lifecycle)
-    server = DrainingServer(app, lifecycle, settings.drain_seconds)
-    server.run([_listen(settings.host, settings.port)])
-    log.info("stopped", extra={"fields": identity})
+    return App(inference, FeedbackCounter(tokens, metrics), lifecycle)
 
 
 def _read_key(path: Path) -> bytes:
     try:
         key = path.read_bytes()
     except OSError as error:
-        raise FatalError(
-            Reason.INVALID_CONFIGURATION, f"the key {path} cannot be read: {error.strerror}"
-        ) from error
+        raise FatalError(Reason.INVALID_CONFIGURATION, f"the key {path} cannot be read: {error.strerror}") from error
     if len(key) < _SHORTEST_KEY:
         raise FatalError(
             Reason.INVALID_CONFIGURATION,
@@ -104,6 +103,4 @@ def _listen(host: str | None, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as error:
-        raise FatalError(
-            Reason.INVALID_CONFIGURATION, f"cannot listen on port {port}: {error.strerror}"
-        ) from error
+        raise FatalError(Reason.INVALID_CONFIGURATION, f"cannot listen on port {port}: {error.strerror}") from error

@@ -58,9 +58,7 @@ def _open(uri: str, claims: Path) -> AbstractContextManager[Source]:
     if separator and scheme.lower() == "pvc":
         return open_claim(rest, claims)
     shown = f"{scheme}://" if separator else "a URI without a scheme"
-    raise FatalError(
-        Reason.UNSUPPORTED_URI, f"{shown} is not supported: use http(s)://… or pvc://<claim>/<path>"
-    )
+    raise FatalError(Reason.UNSUPPORTED_URI, f"{shown} is not supported: use http(s)://… or pvc://<claim>/<path>")
 
 
 def _read(source: Source, max_bytes: int | None, write: Callable[[bytes], object]) -> Digest:

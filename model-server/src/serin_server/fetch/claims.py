@@ -35,8 +35,9 @@ def open_claim(location: str, root: Path) -> Iterator[Source]:
 
 
 def _open_inside(claim: Path, path: str, name: str) -> BinaryIO:
-    base = claim.resolve(strict=True)
-    target = (base / path.lstrip("/")).resolve(strict=True)
+    # Not Path.resolve, which reports a loop of links as a RuntimeError.
+    base = Path(os.path.realpath(claim, strict=True))
+    target = Path(os.path.realpath(base / path.lstrip("/"), strict=True))
     if not target.is_relative_to(base):
         raise FatalError(Reason.UNSUPPORTED_URI, f"{name} is a link that leads out of the claim")
     # The path is free of links now; one that appears since is refused. Non-blocking: a FIFO has no end to

@@ -103,9 +103,7 @@ def _chunks(response: http.client.HTTPResponse, name: str, size: int | None) -> 
             received += len(chunk)
             yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise FatalError(
-            Reason.UNREACHABLE, f"{name} broke off after {received} bytes: {_cause(error)}"
-        ) from None
+        raise FatalError(Reason.UNREACHABLE, f"{name} broke off after {received} bytes: {_cause(error)}") from None
     # http.client ends a short body like a complete one.
     if size is not None and received != size:
         raise FatalError(Reason.UNREACHABLE, f"{name} broke off after {received} of {size} bytes")
@@ -132,9 +130,7 @@ def _redirected(url: SplitResult, location: str) -> SplitResult:
     except FatalError as failure:
         raise FatalError(failure.reason, f"{_shown(url)} redirects wrongly: {failure.message}") from None
     if url.scheme == "https" and target.scheme == "http":
-        raise FatalError(
-            Reason.UNSUPPORTED_URI, f"{_shown(url)} redirects from https to http, which is not followed"
-        )
+        raise FatalError(Reason.UNSUPPORTED_URI, f"{_shown(url)} redirects from https to http, which is not followed")
     return target
 
 

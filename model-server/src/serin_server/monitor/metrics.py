@@ -106,9 +106,7 @@ class Metrics:
         for name, rows in classes:
             self._prediction_counter(name, attempt).inc(rows)
 
-    def feedback_counted(
-        self, revision: str, actual: str, predicted: str, attempt: str, delay: float
-    ) -> None:
+    def feedback_counted(self, revision: str, actual: str, predicted: str, attempt: str, delay: float) -> None:
         """Count a label for the revision that predicted, `delay` seconds after the prediction."""
         predicted_label = self._class_label(revision, predicted)
         actual_label = self._class_label(revision, actual)

@@ -82,10 +82,14 @@ class Tokens:
         mac_of_header.update(header)
         # One random number a response, counted up over its rows.
         nonce = int.from_bytes(os.urandom(8))
-        tails = {outcome: _tail(outcome, retry) for outcome in set(outcomes)}
+        # Rows of one class share one Outcome object; comparing objects by their fields would cost more than the MAC.
+        tails: dict[int, bytes] = {}
         tokens = []
         for row, outcome in enumerate(outcomes):
-            rest = _NONCE.pack((nonce + row) & 0xFFFF_FFFF_FFFF_FFFF) + tails[outcome]
+            tail = tails.get(id(outcome))
+            if tail is None:
+                tail = tails[id(outcome)] = _tail(outcome, retry)
+            rest = _NONCE.pack((nonce + row) & 0xFFFF_FFFF_FFFF_FFFF) + tail
             mac = mac_of_header.copy()
             mac.update(rest)
             token = base64.urlsafe_b64encode(header + rest + mac.digest()[:_TAG_BYTES])

@@ -78,9 +78,7 @@ def _flatten(data: object, shape: Sequence[int]) -> list[Any]:
         raise invalid(f"data has {len(data)} rows, shape {list(shape)} needs {rows}")
     for position, row in enumerate(data):
         if not isinstance(row, list) or len(row) != columns:
-            raise invalid(
-                f"row {position} of data is not an array of {columns} values as shape {list(shape)} needs"
-            )
+            raise invalid(f"row {position} of data is not an array of {columns} values as shape {list(shape)} needs")
     return list(chain.from_iterable(data))
 
 

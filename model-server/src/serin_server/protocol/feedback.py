@@ -25,11 +25,7 @@ def parse_feedback(body: bytes) -> list[Label]:
         raise invalid(f"one request takes at most {MAX_LABELS} labels, this one has {len(items)}")
     labels = []
     for position, item in enumerate(items):
-        if (
-            not isinstance(item, dict)
-            or not isinstance(item.get("prediction_id"), str)
-            or "label" not in item
-        ):
+        if not isinstance(item, dict) or not isinstance(item.get("prediction_id"), str) or "label" not in item:
             raise invalid(f"item {position} must be an object with prediction_id (a string) and label")
         labels.append(Label(item["prediction_id"], item["label"]))
     return labels

@@ -72,8 +72,8 @@ def _tensor(position: int, item: object) -> Tensor:
     where = f"{where} ({name})"
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise invalid(f"{where}: datatype must be one of {', '.join(DATATYPES)}")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise invalid(f"{where}: shape must be an array of sizes")
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise invalid(f"{where}: shape must be an array of sizes above zero")
     if len(shape) not in (1, 2):
         raise invalid(f"{where}: shape {shape} must have one or two dimensions")
     if "data" not in item:
@@ -105,8 +105,6 @@ def to_matrix(inputs: Sequence[Tensor], signature: Signature) -> Array:
     are not finite.
     """
     matrix = _single(inputs[0], signature) if len(inputs) == 1 else _stacked(inputs, signature)
-    if matrix.shape[0] == 0:
-        raise invalid("the request has no rows")
     if signature.features is not None and matrix.shape[1] != signature.features:
         raise invalid(f"the input has {matrix.shape[1]} features, the model takes {signature.features}")
     if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
@@ -134,9 +132,7 @@ def _stacked(inputs: Sequence[Tensor], signature: Signature) -> Array:
     for tensor in inputs:
         shape = tensor.array.shape
         if len(shape) == 2 and shape[1] != 1:
-            raise invalid(
-                f"{tensor.name} has shape {list(shape)}: each of several tensors is a column, [{rows}, 1]"
-            )
+            raise invalid(f"{tensor.name} has shape {list(shape)}: each of several tensors is a column, [{rows}, 1]")
         if shape[0] != rows:
             raise invalid(f"{tensor.name} has {shape[0]} rows, {inputs[0].name} has {rows}")
         if tensor.name in columns:

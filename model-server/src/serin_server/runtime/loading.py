@@ -6,7 +6,6 @@ import pickle
 import traceback
 import warnings
 import zlib
-from gzip import BadGzipFile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FatalError(
-            Reason.NOT_FOUND, f"the model file {path} cannot be read: {error.strerror}"
-        ) from error
+        raise FatalError(Reason.NOT_FOUND, f"the model file {path} cannot be read: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise FatalError(
@@ -46,9 +43,7 @@ def load(data: bytes) -> Any:
             warnings.simplefilter("error", InconsistentVersionWarning)
             model = joblib.load(BytesIO(data))
     except InconsistentVersionWarning as warning:
-        raise _other_version(
-            f"{warning.estimator_name} of scikit-learn {warning.original_sklearn_version}"
-        ) from None
+        raise _other_version(f"{warning.estimator_name} of scikit-learn {warning.original_sklearn_version}") from None
     except ModuleNotFoundError as error:
         raise _missing_module(error) from error
     except (Exception, SystemExit) as error:
@@ -58,9 +53,7 @@ def load(data: bytes) -> Any:
             ) from error
         raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {_summary(error)}") from error
     if isinstance(model, type) or not callable(getattr(model, "predict", None)):
-        raise FatalError(
-            Reason.NOT_A_MODEL, f"the file holds a {type(model).__name__} without a predict method"
-        )
+        raise FatalError(Reason.NOT_A_MODEL, f"the file holds a {type(model).__name__} without a predict method")
     return model
 
 
@@ -84,11 +77,13 @@ def _other_version(trained_with: str) -> FatalError:
 def _is_not_a_pickle(error: BaseException) -> bool:
     """Whether the bytes are no pickle, as opposed to a pickle of a model that fails.
 
-    Unpicklers meet foreign bytes with many exceptions. Those of the second group count only when the
-    unpickler itself raised them, not the model's code.
+    Unpicklers meet foreign bytes with many exceptions. Those of the last group count only when the unpickler
+    itself raised them, not the model's code.
     """
-    if isinstance(error, pickle.UnpicklingError | EOFError | zlib.error | lzma.LZMAError | BadGzipFile):
+    if isinstance(error, pickle.UnpicklingError | EOFError | zlib.error | lzma.LZMAError):
         return True
+    if isinstance(error, OSError):
+        return error.errno is None  # so gzip and bzip2 complain about data; the system's errors have a number
     if not isinstance(error, KeyError | IndexError | ValueError | OverflowError):
         return False
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename

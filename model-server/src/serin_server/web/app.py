@@ -120,7 +120,7 @@ class App:
 
     async def _take_feedback(self, headers: RequestHeaders, receive: Receive) -> Answer | None:
         try:
-            labels = parse_feedback(await read_body(receive, self._inference.max_body_bytes))
+            labels = parse_feedback(await read_body(headers, receive, self._inference.max_body_bytes))
         except RequestError as error:
             return _error(error.status, error.message)
         except ClientGoneError:

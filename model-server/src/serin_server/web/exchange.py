@@ -1,12 +1,12 @@
 """Reading requests and sending answers, the little that a web framework would do."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from serin_server.protocol.errors import RequestError
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -46,7 +46,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
     retry, request_id, unsupported = False, None, None
     for name, value in headers:
         if name == b"x-envoy-attempt-count":
-            retry = value.isdigit() and int(value) > 1
+            retry = value not in (b"0", b"1")
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"inference-header-content-length" or (
@@ -56,8 +56,8 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
     return RequestHeaders(retry, request_id, unsupported)
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Read the whole body. Raises RequestError (413) when longer than `limit` bytes, or ClientGoneError.
+async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> bytes:
+    """Read the whole body. Raises RequestError (413 when longer than `limit` bytes, 415) or ClientGoneError.
 
     A body that is too long is read to its end and thrown away: closing earlier would make the kernel reset
     the connection, and the client would see that instead of the answer.
@@ -76,6 +76,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         else:
             chunks.clear()
         more = message.get("more_body", False)
+    if headers.unsupported:
+        raise RequestError(415, f"{headers.unsupported} is not supported: send plain JSON")
     if size > limit:
         raise RequestError(413, f"the body has {size} bytes, the limit is {limit}")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -53,7 +53,7 @@ class Inference:
         started = time.perf_counter()
         answer: Answer | None = None
         try:
-            body = await read_body(receive, self.max_body_bytes)
+            body = await read_body(headers, receive, self.max_body_bytes)
             started = time.perf_counter()
             answer = self._with_revision(200, await self._infer(body, headers, receive))
         except RequestError as error:
@@ -74,8 +74,6 @@ class Inference:
         return answer
 
     async def _infer(self, body: bytes, headers: RequestHeaders, receive: Receive) -> bytes:
-        if headers.unsupported:
-            raise invalid(f"{headers.unsupported} is not supported: send plain JSON")
         request = parse_request(body)
         wanted = self._wanted(request.outputs)
         matrix = to_matrix(request.inputs, self.model.signature)
@@ -95,9 +93,7 @@ class Inference:
             return (PREDICT, PREDICTION_ID)
         for name in outputs:
             if name not in (PREDICT, PROBABILITIES, PREDICTION_ID):
-                raise invalid(
-                    f"there is no output {name!r}: use {PREDICT}, {PROBABILITIES} or {PREDICTION_ID}"
-                )
+                raise invalid(f"there is no output {name!r}: use {PREDICT}, {PROBABILITIES} or {PREDICTION_ID}")
         if PROBABILITIES in outputs and not self.model.has_probabilities:
             raise invalid(f"the model has no {PROBABILITIES}")
         return tuple(dict.fromkeys(outputs))

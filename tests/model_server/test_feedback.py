@@ -1,0 +1,223 @@
+"""Prediction ids and the labels that come back for them, without a server."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from serin_server.monitor.classes import (
+    TEXT_LIMIT,
+    Kind,
+    Outcome,
+    bounded,
+    class_outcome,
+    label_text,
+    quantity_outcome,
+)
+from serin_server.monitor.feedback import FeedbackCounter, Receipt
+from serin_server.monitor.metrics import MAX_CLASSES, Metrics
+from serin_server.monitor.tokens import Refusal, TokenRefusedError, Tokens
+from serin_server.protocol.feedback import Label
+
+KEY = bytes(range(32))
+STABLE, CANARY = "0123456789", "abcdef0123"
+NOW = 1_800_000_000.0
+
+
+def tokens(model: str = "m", revision: str = STABLE, key: bytes = KEY) -> Tokens:
+    return Tokens(key, model, revision)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label"),
+    [
+        (3, 3), (3, 3.0), (3, "3"), (3, "3.0"), (3, " 3 "), (np.int64(3), 3), (3.0, 3), (np.float64(3), "3"),
+        (1, True), (-7, "-7"), (2**60, 2**60), (2**60, str(2**60)),
+        ("cat", "cat"), ("3", 3), ("3", 3.0), (np.str_("ü"), "ü"), ("", ""),
+        (True, True), (np.bool_(True), "True"), (True, 1), (False, "0"), (False, 0.0),
+        ("x" * 1000, "x" * 1000),
+    ],
+)  # fmt: skip
+def test_equal_labels_agree_however_they_are_written(predicted: Any, label: Any) -> None:
+    outcome = class_outcome(predicted)
+    assert label_text(label, outcome.kind) == outcome.text
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label"),
+    [(3, 4), (3, 3.5), ("3", "3.0"), ("cat", "Cat"), (True, False), ("x" * 1000, "x" * 999), ("01", 1)],
+)
+def test_different_labels_differ(predicted: Any, label: Any) -> None:
+    outcome = class_outcome(predicted)
+    assert label_text(label, outcome.kind) != outcome.text
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label"), [(3, "cat"), (3, None), (3, [3]), (3, "nan"), (True, 2), (True, "yes"), ("a", {})]
+)
+def test_labels_that_cannot_be_compared_are_refused(predicted: Any, label: Any) -> None:
+    with pytest.raises(ValueError, match="the label must be"):
+        label_text(label, class_outcome(predicted).kind)
+
+
+@given(st.text())
+def test_texts_are_bounded_and_stay_so(text: str) -> None:
+    once = bounded(text)
+    assert len(once.encode()) <= TEXT_LIMIT
+    assert bounded(once) == once
+
+
+@given(st.text(max_size=60), st.sampled_from(Kind), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_token_says_what_was_put_in(text: str, kind: Kind, retry: bool, now: int) -> None:
+    outcome = Outcome(kind, bounded(text))
+    (token,) = tokens(revision=CANARY).issue([outcome], now, retry)
+    read = tokens(revision=STABLE).read(token)
+    assert (read.revision, read.time, read.retry, read.outcome) == (CANARY, now, retry, outcome)
+
+
+def test_rows_get_tokens_of_their_own() -> None:
+    outcome = class_outcome(1)
+    issued = tokens().issue([outcome] * 100, NOW, retry=False)
+    assert len({tokens().read(token).nonce for token in issued}) == 100
+
+
+def test_a_token_is_short() -> None:
+    (token,) = tokens().issue([class_outcome(2)], NOW, retry=False)
+    assert len(token) <= 50
+
+
+def test_every_changed_byte_is_noticed() -> None:
+    (token,) = tokens().issue([class_outcome("cat")], NOW, retry=False)
+    data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        with pytest.raises(TokenRefusedError):
+            tokens().read(base64.urlsafe_b64encode(changed).rstrip(b"=").decode())
+
+
+@pytest.mark.parametrize(
+    ("made_by", "refusal"),
+    [
+        (tokens(key=b"another key, as long"), Refusal.FORGED),
+        (tokens(model="another"), Refusal.OTHER_MODEL),
+    ],
+)
+def test_tokens_of_others_are_refused(made_by: Tokens, refusal: Refusal) -> None:
+    (token,) = made_by.issue([class_outcome(1)], NOW, retry=False)
+    with pytest.raises(TokenRefusedError) as refused:
+        tokens().read(token)
+    assert refused.value.refusal is refusal
+
+
+@pytest.mark.parametrize("damage", ["", "a", "é" * 40, "!" * 48, "A" * 47, "A" * 48, "A" * 10_000, "=" * 48])
+def test_damaged_tokens_are_refused_as_such(damage: str) -> None:
+    with pytest.raises(TokenRefusedError) as refused:
+        tokens().read(damage)
+    assert refused.value.refusal is Refusal.DAMAGED
+
+
+@given(st.text(max_size=150))
+def test_no_text_makes_reading_fail_in_another_way_than_a_refusal(text: str) -> None:
+    with pytest.raises(TokenRefusedError):
+        tokens().read(text)
+
+
+class Desk:
+    """A pod that takes labels."""
+
+    def __init__(self, revision: str = STABLE, remembered: int = 100) -> None:
+        self.metrics = Metrics("m", revision, ["0", "1"])
+        self.counter = FeedbackCounter(tokens(revision=revision), self.metrics, remembered)
+
+    def count(self, *labels: tuple[str, Any], now: float = NOW) -> Receipt:
+        return self.counter.count([Label(token, value) for token, value in labels], now)
+
+    def feedback(self, **labels: str) -> float:
+        """The sum of the feedback cells that have these labels."""
+        return sum(cell.value for cell in self.cells() if labels.items() <= cell.labels.items())
+
+    def cells(self) -> list[Sample]:
+        """All series of serin_feedback_total."""
+        families = text_string_to_metric_families(self.metrics.render().decode())
+        samples = [sample for family in families for sample in family.samples]
+        return [sample for sample in samples if sample.name == "serin_feedback_total"]
+
+
+def issue(predicted: Any, revision: str = STABLE, retry: bool = False, now: float = NOW) -> str:
+    return tokens(revision=revision).issue([class_outcome(predicted)], now, retry)[0]
+
+
+def test_a_label_is_counted_for_the_revision_that_predicted_by_any_other() -> None:
+    desk = Desk(STABLE)
+    assert desk.count((issue(1, CANARY), 0), (issue(1, CANARY), 1)) == Receipt(2, 0, [])
+    assert desk.feedback(revision=CANARY, predicted="1", actual="0") == 1
+    assert desk.feedback(revision=CANARY, predicted="1", actual="1") == 1
+    assert desk.feedback(revision=STABLE) == 0
+
+
+def test_a_retrys_label_is_kept_apart() -> None:
+    desk = Desk()
+    desk.count((issue(1, retry=True), 1))
+    assert desk.feedback(attempt="retry") == 1
+    assert desk.feedback(attempt="first") == 0
+
+
+def test_a_repeated_label_counts_once() -> None:
+    desk = Desk()
+    token = issue(1)
+    assert desk.count((token, 1), (token, 1)) == Receipt(1, 1, [])
+    assert desk.count((token, 0)) == Receipt(0, 1, [])
+    assert desk.feedback() == 1
+
+
+def test_memory_is_bounded_and_forgets_the_oldest_first() -> None:
+    desk = Desk(remembered=2)
+    first, second, third = issue(1), issue(1), issue(1)
+    desk.count((first, 1), (second, 1), (third, 1))
+    assert desk.count((second, 1), (third, 1)) == Receipt(0, 2, [])
+    assert desk.count((first, 1)).accepted == 1
+
+
+def test_a_refused_label_is_reported_and_can_be_sent_again_corrected() -> None:
+    desk = Desk()
+    token = issue(1)
+    receipt = desk.count(("nonsense", 1), (token, None), (token, 1))
+    assert receipt.accepted == 1
+    assert [index for index, _ in receipt.refused] == [0, 1]
+    assert "damaged" in receipt.refused[0][1]
+    assert "must be a number" in receipt.refused[1][1]
+
+
+def test_labels_for_values_of_a_regression_are_refused() -> None:
+    (token,) = tokens().issue([quantity_outcome(1.5)], NOW, retry=False)
+    receipt = Desk().count((token, 1.5))
+    assert receipt.accepted == 0
+    assert "classification only" in receipt.refused[0][1]
+
+
+def test_classes_are_bounded_and_right_stays_right_and_wrong_stays_wrong() -> None:
+    desk = Desk()
+    for number in range(MAX_CLASSES + 20):
+        desk.count((issue(f"class {number}", CANARY), f"class {number}"))
+    for number in range(MAX_CLASSES + 20):
+        desk.count((issue(f"class {number}", CANARY), f"class {number + 1}"))
+    cells = [cell for cell in desk.cells() if cell.labels["revision"] == CANARY]
+    right = sum(cell.value for cell in cells if cell.labels["actual"] == cell.labels["predicted"])
+    wrong = sum(cell.value for cell in cells if cell.labels["actual"] != cell.labels["predicted"])
+    assert right == wrong == MAX_CLASSES + 20
+    assert len({cell.labels["predicted"] for cell in cells}) == MAX_CLASSES + 1
+
+
+def test_a_class_named_like_the_overflow_is_not_mistaken_for_it() -> None:
+    desk = Desk()
+    desk.count((issue("other", CANARY), "other"))
+    for number in range(MAX_CLASSES):
+        desk.count((issue(f"class {number}", CANARY), f"class {number}"))
+    desk.count((issue(f"class {MAX_CLASSES}", CANARY), "other"))
+    assert desk.feedback(revision=CANARY, predicted="other", actual="another") == 1

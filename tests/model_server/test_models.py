@@ -1,0 +1,115 @@
+"""Kinds of models: what each takes and answers, through the application without a process around it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from tests.model_server import estimators
+from tests.model_server.serving import KEY, infer_body, outputs, serving_settings
+
+from serin_server.runtime.model import Model
+from serin_server.serve import make_app
+from serin_server.web.app import Lifecycle
+
+
+@asynccontextmanager
+async def application(estimator: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = make_app(serving_settings(), Model(estimator), KEY, 0.0, Lifecycle())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield client
+
+
+async def infer(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Response:
+    return await client.post("/v2/models/m/infer", json=body)
+
+
+async def give_label(client: httpx.AsyncClient, prediction_id: str, label: object) -> dict[str, Any]:
+    body = [{"prediction_id": prediction_id, "label": label}]
+    receipt: dict[str, Any] = (await client.post("/v2/models/m/feedback", json=body)).json()
+    return receipt
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")  # as the server's process does
+async def test_named_features_come_as_columns_in_any_order() -> None:
+    rows = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    model = DecisionTreeClassifier().fit(rows, ["none", "b", "a", "both"])
+    model.feature_names_in_ = np.array(["a", "b"], dtype=object)
+    b = {"name": "b", "shape": [2], "datatype": "INT64", "data": [0, 1]}
+    a = {"name": "a", "shape": [2, 1], "datatype": "INT64", "data": [1, 0]}
+    async with application(model) as client:
+        answer = (await infer(client, {"inputs": [b, a]})).json()["outputs"][0]
+        assert (answer["datatype"], answer["data"]) == ("BYTES", ["a", "b"])
+        missing = await infer(client, {"inputs": [b, {**a, "name": "c"}]})
+        assert missing.status_code == 400
+        assert "features a are not among the inputs" in missing.json()["error"]
+        metadata = (await client.get("/v2/models/m")).json()
+    assert [tensor["name"] for tensor in metadata["inputs"]] == ["a", "b"]
+
+
+async def test_a_text_model_takes_strings_and_answers_booleans() -> None:
+    texts = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["tea", "coffee"]}
+    async with application(estimators.Words()) as client:
+        answer = await infer(client, {"inputs": [texts]})
+        receipt = await give_label(client, outputs(answer)["prediction_id"][1], True)
+        metrics = (await client.get("/metrics")).text
+    assert answer.json()["outputs"][0]["datatype"] == "BOOL"
+    assert outputs(answer)["predict"] == [False, True]
+    assert receipt == {"accepted": 1, "duplicates": 0, "refused": []}
+    assert 'serin_feedback_total{actual="true",attempt="first",model="m",predicted="true"' in metrics
+
+
+async def test_a_regression_answers_values_and_refuses_labels() -> None:
+    model = LinearRegression().fit([[0.0], [1.0]], [[0.5], [2.5]])  # predicts [rows, 1]
+    async with application(model) as client:
+        answer = await infer(client, infer_body([2.0]))
+        receipt = await give_label(client, outputs(answer)["prediction_id"][0], 4.5)
+        no_probabilities = await infer(client, infer_body([2.0], outputs=[{"name": "predict_proba"}]))
+        metadata = (await client.get("/v2/models/m")).json()
+        metrics = (await client.get("/metrics")).text
+    predict = answer.json()["outputs"][0]
+    assert (predict["datatype"], predict["shape"], predict["data"]) == ("FP64", [1], [pytest.approx(4.5)])
+    assert receipt["accepted"] == 0
+    assert "classification only" in receipt["refused"][0]["reason"]
+    assert no_probabilities.status_code == 400
+    assert no_probabilities.json() == {"error": "the model has no predict_proba"}
+    assert [output["name"] for output in metadata["outputs"]] == ["predict", "prediction_id"]
+    assert "serin_predictions_total{" not in metrics
+
+
+async def test_several_targets_are_answered_without_prediction_ids() -> None:
+    model = DecisionTreeRegressor().fit([[0.0], [1.0]], [[1.0, 2.0], [3.0, 4.0]])
+    async with application(model) as client:
+        answer = (await infer(client, infer_body([0.0], [1.0]))).json()["outputs"]
+    assert [output["name"] for output in answer] == ["predict"]
+    assert (answer[0]["shape"], answer[0]["data"]) == ([2, 2], [1, 2, 3, 4])
+
+
+async def test_predictions_that_are_not_numbers_are_a_failure_of_the_model() -> None:
+    async with application(estimators.NotANumber()) as client:
+        response = await infer(client, infer_body([1.0]))
+    assert response.status_code == 500
+    assert "not finite" in response.json()["error"]
+
+
+async def test_single_precision_is_answered_in_double() -> None:
+    class Single(LinearRegression):  # type: ignore[misc]
+        def predict(self, matrix: Any) -> Any:
+            return super().predict(matrix).astype(np.float32)
+
+    async with application(Single().fit([[0.0], [1.0]], [0.0, 1.0])) as client:
+        answer = (await infer(client, infer_body([0.5]))).json()["outputs"][0]
+    assert (answer["datatype"], answer["data"]) == ("FP64", [0.5])
+
+
+async def test_one_model_answers_many_requests_at_once_each_with_its_own_rows() -> None:
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    async with application(model) as client:
+        answers = await asyncio.gather(*(infer(client, infer_body([float(n)])) for n in range(8)))
+    assert [outputs(answer)["predict"] for answer in answers] == [[pytest.approx(float(n))] for n in range(8)]
