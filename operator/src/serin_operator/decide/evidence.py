@@ -44,7 +44,7 @@ _THOUSANDTHS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 20
 GRID = np.concatenate([-_THOUSANDTHS[::-1], [0], _THOUSANDTHS]) / 1000
 
 _RESOLUTION = 1e9  # sums are rounded down to 1/_RESOLUTION: still valid evidence, and short as JSON
-PLANNING_FACTOR = 1.5  # a wait to plan for, as a multiple of the mean wait that no test can beat
+PLANNING_FACTOR = 1.5  # a wait to plan for, as a multiple of the average that no test can beat
 _LAYOUT = 1
 
 
@@ -337,8 +337,7 @@ def shortest_wait(
 
     failure_rate: of both arms, within (0, 1). canary_per_minute, stable_per_minute: trials. It is
     log_odds / G, with G the Kullback-Leibler divergence per minute from the nearest pair of arms that differ
-    by `margin`. A few long waits make up much of an average, so the median is about 0.7 of it. Infinite when
-    an arm has no traffic.
+    by `margin`. Infinite when an arm has no traffic.
     """
     if canary_per_minute <= 0 or stable_per_minute <= 0:
         return math.inf
@@ -349,8 +348,10 @@ def shortest_wait(
 def forecast(evidence: Evidence, *, canary_per_minute: float, stable_per_minute: float, beta: float) -> float:
     """Minutes to plan for until this metric allows promotion, if the canary is as good as stable; may be inf.
 
-    PLANNING_FACTOR times the shortest mean wait for the odds that are still missing, at the given trials per
-    minute and the stable arm's failure rate so far (10 % before there are data). 0 when the odds suffice.
+    PLANNING_FACTOR times the shortest average wait for the odds that are still missing, at the given trials
+    per minute and the stable arm's failure rate so far (10 % before there are data). 0 when the odds suffice.
+    About seven in ten waits end within it: this test's average is 1.2 times the shortest (simulated, failure
+    rate 0.05, margin 0.02, 100 requests a second).
     """
     missing = -math.log(beta) - log_e_non_inferior(evidence)
     if missing <= 0:
