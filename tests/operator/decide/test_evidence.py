@@ -542,7 +542,7 @@ def test_a_canary_five_points_worse_is_found_within_minutes() -> None:
 def test_an_equally_good_canary_is_mostly_promoted_within_the_planned_time() -> None:
     """100 requests a second; the bound on the average is 1.58 minutes. A longer simulation has an average of
     1.2 bounds (standard deviation 0.9) and 72 % within the plan. Over 40 rollouts an average outside of 0.7 to
-    1.7 bounds has probability 0.001, and fewer than 21 within the plan 0.001."""
+    1.7 bounds has probability 0.001, and fewer than 21 within the plan 0.003."""
     bound = shortest_wait(
         failure_rate=0.05, margin=0.02, canary_per_minute=600, stable_per_minute=5400, log_odds=ENOUGH
     )
