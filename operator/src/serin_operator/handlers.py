@@ -39,23 +39,27 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
         cache.pods = indexes["pods"]
         cache.objects = (indexes["services"], indexes["configmaps"], indexes["deployments"])
 
-    @kopf.index(GROUP, VERSION, PLURAL, registry=registry)
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.index(GROUP, VERSION, PLURAL, id="resources", registry=registry)
     def resources(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_place(body): dict(body)}
 
-    @kopf.index("", "v1", "pods", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    @kopf.index("", "v1", "pods", id="pods", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
     def pods(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): read_pod(body)}
 
-    @kopf.index("", "v1", "services", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    @kopf.index("", "v1", "services", id="services", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
     def services(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): Existing.of(body, "Service")}
 
-    @kopf.index("", "v1", "configmaps", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    @kopf.index("", "v1", "configmaps", id="configmaps", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
     def configmaps(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): Existing.of(body, "ConfigMap")}
 
-    @kopf.index("apps", "v1", "deployments", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+    @kopf.index("apps", "v1", "deployments", id="deployments", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
     def deployments(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): Existing.of(body, "Deployment")}
 

@@ -100,7 +100,7 @@ class MetricReport:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The rollout under way. `step` is None until the canary is ready; a step starts when its weight is seen serving."""
+    """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving."""
 
     started_at: float = field(metadata=_TIME)
     steps: int = 0

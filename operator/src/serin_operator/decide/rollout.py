@@ -229,7 +229,7 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
 
 
 def _start_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
-    """Takes the first step once the canary has its pods, the routers reach it and the counters have a base to count from."""
+    """Takes the first step once the canary has its pods, the routers reach it and counting has a base."""
     canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
     assert canary and stable and rollout
     if workload.ready < spec.server.replicas:
