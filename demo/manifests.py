@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from demo.environment import Manifest, image
 from demo.models import Digits
 
+# In full: on a shared cluster, another definition may have the same short name.
+KIND = "modeldeployments.serin.dev"
 STORE = "model-store"
 TRAFFIC = "traffic"
 TRAFFIC_PORT = 8081

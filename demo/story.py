@@ -120,7 +120,7 @@ class Story:
             time.sleep(max(0.0, 1 - (time.monotonic() - started - seconds)))
 
     def _look(self) -> Moment:
-        status = self.cluster.get("mdep", MDEP, self.namespace).get("status", {})
+        status = self.cluster.get(manifests.KIND, MDEP, self.namespace).get("status", {})
         for role in ("stable", "canary", "previous"):
             if role in status:
                 self.versions[status[role]["revision"]] = status[role]["version"]
