@@ -31,20 +31,37 @@ class Track:
 class Judgement:
     """What one look at the counters led to.
 
-    state: to be kept until the next look. canary_trials: per metric, since the rollout began.
+    state: to be kept until the next look. tests: the evidence by metric, since the rollout began.
     problem: why nothing could be seen this time, if so; the verdict then stands on what was known before.
     """
 
     state: str
     reports: tuple[MetricReport, ...]
     verdict: Verdict
-    canary_trials: Mapping[str, int]
+    tests: Mapping[str, Evidence]
     problem: str | None = None
 
     @property
     def summary(self) -> str:
         """One sentence per metric."""
         return " ".join(f"{report.name}: {report.message}" for report in self.reports)
+
+    @property
+    def canary_trials(self) -> dict[str, int]:
+        """Per metric, what the canary has counted since the rollout began."""
+        return {name: test.total.canary.trials for name, test in self.tests.items()}
+
+    def minutes_left(self, before: Mapping[str, int], elapsed: float, weight: int, beta: float) -> float:
+        """Minutes to plan for until promotion, if the canary is good and the traffic stays as it is; may be inf.
+
+        before: `canary_trials` when the step began, `elapsed` seconds ago. weight: the canary's share in per cent.
+        """
+        waits = []
+        for name, test in self.tests.items():
+            canary = (test.total.canary.trials - before.get(name, 0)) / elapsed * 60 if elapsed > 0 else 0.0
+            stable = canary * (100 - weight) / weight
+            waits.append(evidence.forecast(test, canary_per_minute=canary, stable_per_minute=stable, beta=beta))
+        return max(waits, default=math.inf)
 
     def without_new_trials(self, before: Mapping[str, int]) -> list[str]:
         """Metrics for which the canary counted nothing since `before`."""
@@ -79,10 +96,11 @@ def judge(analysis: Analysis, state: str, snapshot: Snapshot, canary: str, stabl
     for metric in analysis.metrics:
         key = metric_key(metric)
         track = tracks.get(key)
-        if track is None:  # the metric was added while the rollout runs
-            following[key] = _fresh(metric, snapshot, canary, stable)
-        else:
+        if track is not None:
             following[key] = _advance(metric, track, snapshot, canary, stable)
+        elif not snapshot.unread:
+            # The metric was added while the rollout runs: as at the start, every pod has to give its base.
+            following[key] = _fresh(metric, snapshot, canary, stable)
     return _judgement(analysis, following, None)
 
 
@@ -127,7 +145,7 @@ def _judgement(analysis: Analysis, tracks: Mapping[str, Track], problem: str | N
         state=_dump(tracks),
         reports=tuple(_report(name, test, alpha, beta) for name, test in tests.items()),
         verdict=verdict,
-        canary_trials={name: test.total.canary.trials for name, test in tests.items()},
+        tests=tests,
         problem=problem,
     )
 

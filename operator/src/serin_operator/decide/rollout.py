@@ -8,6 +8,7 @@ A weight rises only when the weight before it was seen serving, every judged met
 it, its time has passed and nothing speaks against it. Whatever is uncertain holds; only evidence promotes.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from serin_operator.api.spec import OnInconclusive, Spec
@@ -286,12 +287,29 @@ def _hold_or_advance(
         text = f"{where}: holding, no canary data at this step for {', '.join(quiet)}."
         return status, Activity("NoTraffic", text)
     if now - rollout.step_started_at < step.duration:
-        return status, Activity("Evaluating", f"{where}: {judged.summary}")
+        return status, Activity("Evaluating", f"{where}: {_outlook(observed, status, judged, now)}")
     if not last:
         return _to_step(observed, status, rollout.step + 1, now)
     if judged.verdict.action is Action.PROMOTE:
         return _promote(observed, status, judged, now)
-    return status, Activity("GatheringEvidence", f"{where}: {judged.summary}")
+    return status, Activity("GatheringEvidence", f"{where}: {_outlook(observed, status, judged, now)}")
+
+
+def _outlook(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> str:
+    """What is known so far and how long the rest may take at the present traffic."""
+    rollout = status.rollout
+    assert rollout and rollout.step_started_at is not None
+    minutes = judged.minutes_left(
+        rollout.step_trials,
+        now - rollout.step_started_at,
+        status.weight,
+        observed.spec.analysis.false_promotion_rate,
+    )
+    if minutes == 0:
+        return f"the evidence suffices for promotion. {judged.summary}"
+    if math.isinf(minutes):
+        return f"too little traffic to say how long a verdict takes. {judged.summary}"
+    return f"about {max(minutes, 0.1):.1f} min to a verdict if the canary is good. {judged.summary}"
 
 
 def _to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
