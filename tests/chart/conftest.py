@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.chart.tools import CRD, ROOT, Helm, Kubectl, run
+from tests.chart.tools import CRD, PLURAL, ROOT, Helm, Kubectl, load
 
 
 @pytest.fixture(scope="session")
@@ -35,20 +35,23 @@ def _pinned_helm() -> str | None:
 
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
-    """kubectl in a namespace of its own, with the definition applied. The namespace is deleted at the end."""
+    """kubectl with a namespace and a copy of the definition of its own; both are deleted at the end."""
     if not os.environ.get("KUBECONFIG"):
         pytest.fail("no cluster: set KUBECONFIG, or run `make chart`, which brings one up")
-    cluster = Kubectl("default")
-    apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=serin-tests")
-    cluster(*apply, "-f", str(CRD)).must_succeed()
-    crd = "crd/modeldeployments.serin.dev"
-    cluster("wait", "--for=condition=Established", crd, "--timeout=60s").must_succeed()
-    namespace = f"serin-chart-{uuid.uuid4().hex[:8]}"
-    cluster("create", "namespace", namespace).must_succeed()
+    mine = f"chart-{uuid.uuid4().hex[:8]}"
+    kubectl = Kubectl(namespace=mine, group=f"{mine}.serin.dev")
+    crd = load(CRD)
+    crd["spec"]["group"] = kubectl.group
+    crd["spec"]["names"] = {"kind": "ModelDeployment", "plural": PLURAL, "singular": "modeldeploymentcopy"}
+    crd["metadata"]["name"] = kubectl.resource
+    # The strictest level that a cluster may ask of pods: what the chart makes must pass it.
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": mine, "labels": labels}}
     try:
-        # The strictest level that a cluster may ask of pods: what the chart makes must pass it.
-        label = "pod-security.kubernetes.io/enforce=restricted"
-        cluster("label", "namespace", namespace, label).must_succeed()
-        yield Kubectl(namespace)
+        kubectl.apply(namespace, crd).must_succeed()
+        established = ("--for=condition=Established", f"crd/{kubectl.resource}")
+        kubectl("wait", *established, "--timeout=60s").must_succeed()
+        yield kubectl
     finally:
-        run(["kubectl", "delete", "namespace", namespace, "--wait=false"]).must_succeed()
+        gone = (f"namespace/{mine}", f"crd/{kubectl.resource}")
+        kubectl("delete", *gone, "--ignore-not-found", "--wait=false").must_succeed()

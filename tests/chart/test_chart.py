@@ -8,6 +8,8 @@ import jsonschema
 import pytest
 from tests.chart.tools import CHART, CRD, VALUES, Helm, Manifest, load, of_kind, only
 
+from serin_operator.settings import Settings
+
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 REFUSED_VALUES: dict[str, Any] = {
@@ -258,6 +260,22 @@ def test_every_setting_reaches_the_operator(helm: Helm) -> None:
     monitor = only(manifests, "ServiceMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "15s"}]
+
+
+@pytest.mark.helm
+@every_values
+def test_the_operator_reads_its_settings(helm: Helm, values: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = helm.template(*values_of(values))
+    for name, value in env_of(manifests).items():
+        monkeypatch.setenv(name, value)
+    chosen = load(CHART / "values.yaml") | (load(values) if values else {})
+    settings = Settings.from_environment()
+    assert settings.images.server == env_of(manifests)["SERIN_SERVER_IMAGE"]
+    assert settings.images.router == env_of(manifests)["SERIN_ROUTER_IMAGE"]
+    assert settings.images.pull_policy == container_of(manifests)["imagePullPolicy"]
+    assert list(settings.namespaces) == chosen["watchNamespaces"]
+    assert settings.prometheus == (chosen["prometheus"]["address"] or None)
+    assert settings.log_level == chosen["logLevel"].upper()
 
 
 @pytest.mark.helm

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
 # What a template sees where no cluster tells: the oldest version that the chart takes.
 KUBERNETES = "1.29.0"
 
+# The plural of the tests' copy of the definition: `kubectl get modeldeployments` goes on meaning the real one.
+PLURAL = "modeldeploymentcopies"
+
 Manifest = dict[str, Any]
+Schema = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,36 @@ class Helm:
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl in one namespace."""
+    """kubectl in one namespace, with a copy of the definition in an API group of the tests' own.
+
+    An operator in the same cluster leaves objects of that group alone.
+    """
 
     namespace: str
+    group: str
     user: str = ""
 
     def __call__(self, *args: str, stdin: str = "") -> Answer:
         impersonate = ["--as", self.user] if self.user else []
         return run(["kubectl", "--namespace", self.namespace, *impersonate, *args], stdin=stdin)
 
-    def dry_run(self, manifest: Manifest, *args: str) -> Answer:
+    @property
+    def resource(self) -> str:
+        """What to `kubectl get` for the tests' ModelDeployments."""
+        return f"{PLURAL}.{self.group}"
+
+    def dry_run(self, manifest: Manifest) -> Answer:
         """Whether the API server would create an object, and the object with its defaults."""
-        return self("create", "--dry-run=server", "-o", "json", *args, "-f", "-", stdin=json.dumps(manifest))
+        flags = ["--dry-run=server", "-o", "json"]
+        return self("create", *flags, "-f", "-", stdin=json.dumps(self._own(manifest)))
+
+    def create(self, manifest: Manifest) -> Answer:
+        """Create an object for real."""
+        return self("create", "-f", "-", stdin=json.dumps(self._own(manifest)))
 
     def apply(self, *manifests: Manifest, dry_run: bool = False) -> Answer:
         """Server-side apply."""
-        text = yaml.safe_dump_all(manifests)
+        text = yaml.safe_dump_all([self._own(manifest) for manifest in manifests])
         mode = ["--dry-run=server"] if dry_run else []
         flags = ["--server-side", "--force-conflicts", "--field-manager=serin-tests", *mode]
         return self("apply", *flags, "-f", "-", stdin=text)
@@ -92,6 +110,12 @@ class Kubectl:
         """An object as JSON."""
         found: Manifest = json.loads(self("get", *args, "-o", "json").must_succeed().out)
         return found
+
+    def _own(self, manifest: Manifest) -> Manifest:
+        if manifest["kind"] != "ModelDeployment":
+            return manifest
+        _, version = manifest["apiVersion"].split("/")
+        return {**manifest, "apiVersion": f"{self.group}/{version}"}
 
 
 def of_kind(manifests: Sequence[Manifest], kind: str) -> list[Manifest]:
@@ -106,3 +130,14 @@ def only(manifests: Sequence[Manifest], kind: str) -> Manifest:
 
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
+
+
+def walk(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """Every schema below a path with its own path."""
+    yield path, schema
+    for name, field in schema.get("properties", {}).items():
+        yield from walk(f"{path}.{name}", field)
+    if "items" in schema:
+        yield from walk(f"{path}[]", schema["items"])
+    if "additionalProperties" in schema:
+        yield from walk(f"{path}{{}}", schema["additionalProperties"])
