@@ -22,7 +22,7 @@ check: lint types unit ## lint, types and unit tests: no cluster, under two minu
 lint: venv ## ruff and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	PYTHONPATH=operator/src:model-server/src $(BIN)/lint-imports
 
 types: venv ## mypy, strict
 	$(BIN)/mypy
@@ -33,8 +33,11 @@ unit: venv ## unit tests
 chart: cluster-up ## Helm lint and template; schema and examples against the API server
 	$(BIN)/python -m tests.run -m "helm or (cluster and not e2e)" tests/chart
 
-e2e: cluster-up images ## the rollouts, on the cluster
+e2e: images ## the rollouts, on the cluster
 	$(BIN)/python -m tests.run -m e2e tests/e2e
+
+images: cluster-up ## build the images and load them into the cluster
+	$(CLUSTER_CLI) images --name $(CLUSTER)
 
 cluster-up: preflight venv ## bring a cluster up (kind, or real components in a network namespace)
 	$(CLUSTER_CLI) up --name $(CLUSTER)

@@ -32,6 +32,7 @@ class Judgement:
     """What one look at the counters led to.
 
     state: to be kept until the next look. tests: the evidence by metric, since the rollout began.
+    needed: which odds decide.
     problem: why nothing could be seen this time, if so; the verdict then stands on what was known before.
     """
 
@@ -39,12 +40,13 @@ class Judgement:
     reports: tuple[MetricReport, ...]
     verdict: Verdict
     tests: Mapping[str, Evidence]
+    needed: str
     problem: str | None = None
 
     @property
     def summary(self) -> str:
-        """One sentence per metric."""
-        return " ".join(f"{report.name}: {report.message}" for report in self.reports)
+        """One sentence per metric, and what it takes."""
+        return " ".join([*(f"{report.name}: {report.message}" for report in self.reports), self.needed])
 
     @property
     def canary_trials(self) -> dict[str, int]:
@@ -146,6 +148,7 @@ def _judgement(analysis: Analysis, tracks: Mapping[str, Track], problem: str | N
         reports=tuple(_report(name, test, alpha, beta) for name, test in tests.items()),
         verdict=verdict,
         tests=tests,
+        needed=f"(Rolls back at {1 / alpha:g} : 1 on average over the metrics, promotes at {1 / beta:g} : 1 on each.)",
         problem=problem,
     )
 
@@ -168,24 +171,22 @@ def _report(name: str, test: Evidence, alpha: float, beta: float) -> MetricRepor
         low=low if seen else None,
         high=high if seen else None,
     )
-    return _with_message(report, alpha, beta)
+    return replace(report, message=_message(report))
 
 
-def _with_message(report: MetricReport, alpha: float, beta: float) -> MetricReport:
-    """The same report with its sentence for people."""
+def _message(report: MetricReport) -> str:
+    """What a report says, as a sentence for people."""
     word = _FAILURE_WORDS[report.name]
     if report.difference is None or report.low is None or report.high is None:
         missing = "canary" if report.canary.trials == 0 else "stable"
-        text = f"no data from the {missing} revision yet."
-    else:
-        text = (
-            f"{_share(report.canary)} {word} against {_share(report.stable)} of stable, "
-            f"difference {report.difference * 100:+.2f} points "
-            f"({report.low * 100:+.2f} to {report.high * 100:+.2f}); "
-            f"odds {_shown(report.odds_worse)} : 1 that it is worse ({1 / alpha:g} roll back), "
-            f"{_shown(report.odds_non_inferior)} : 1 that it is good enough ({1 / beta:g} promote)."
-        )
-    return replace(report, message=text)
+        return f"no data from the {missing} revision yet."
+    return (
+        f"{_share(report.canary)} {word} against {_share(report.stable)} of stable, "
+        f"difference {report.difference * 100:+.2f} points "
+        f"({report.low * 100:+.2f} to {report.high * 100:+.2f}); "
+        f"odds {_shown(report.odds_worse)} : 1 that it is worse, "
+        f"{_shown(report.odds_non_inferior)} : 1 that it is good enough."
+    )
 
 
 def _share(tally: Tally) -> str:
