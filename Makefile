@@ -69,5 +69,9 @@ lock: ## resolve the dependencies again and pin them with hashes
 	$(COMPILE) --group router -o requirements/router.txt pyproject.toml
 	$(COMPILE) --extra operator --extra server --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
 
+generate: venv ## copy the resource's definition into the chart and write its reference page
+	cp crds/modeldeployments.serin.dev.yaml charts/serin/files/crd.yaml
+	$(BIN)/python docs/generate_reference.py
+
 clean: ## remove what the targets above made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,6 @@
 """A revision's model servers: one Deployment and one headless Service."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from serin_operator.api.status import Revision
@@ -15,7 +16,6 @@ _SCHEDULING = (
     "affinity",
     "priorityClassName",
     "imagePullSecrets",
-    "topologySpreadConstraints",
 )
 
 
@@ -58,6 +58,7 @@ def deployment(owner: Owner, revision: Revision, replicas: int, images: Images) 
                 },
                 "spec": pod_basics()
                 | {key: template[key] for key in _SCHEDULING if key in template}
+                | _spread(template, labels)
                 | {
                     "terminationGracePeriodSeconds": 60,
                     "initContainers": [_fetch(revision, images)],
@@ -72,6 +73,14 @@ def deployment(owner: Owner, revision: Revision, replicas: int, images: Images) 
             },
         },
     }
+
+
+def _spread(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Spreads the revision's own pods where the user names no others: without a selector Kubernetes counts none."""
+    if "topologySpreadConstraints" not in template:
+        return {}
+    own = {"labelSelector": {"matchLabels": dict(labels)}}
+    return {"topologySpreadConstraints": [own | constraint for constraint in template["topologySpreadConstraints"]]}
 
 
 def _fetch(revision: Revision, images: Images) -> dict[str, Any]:
