@@ -5,7 +5,7 @@ derived from it, so that a pass can be stopped at any instruction. Times are sec
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import NoneType, UnionType
@@ -182,7 +182,7 @@ def parse_time(text: str) -> float:
 
 
 def dump_status(status: Status) -> dict[str, Any]:
-    """The status as JSON; what is None or empty is left out."""
+    """The status as JSON; what is None or empty is left out, unless its field is required."""
     raw: dict[str, Any] = _dump(status)
     return raw
 
@@ -197,7 +197,8 @@ def _dump(value: Any) -> Any:
         out = {}
         for item in fields(value):
             inner = getattr(value, item.name)
-            if inner is None or (isinstance(inner, (tuple, dict, str)) and len(inner) == 0):
+            required = item.default is MISSING and item.default_factory is MISSING
+            if inner is None or (inner in ("", (), {}) and not required):
                 continue
             out[_camel(item.name)] = _dump_time(value, inner) if item.metadata else _dump(inner)
         return out
