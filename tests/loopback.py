@@ -33,22 +33,29 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @dataclass
 class Upstream:
-    """A model server's stand-in: answers every POST after `delay` seconds and names itself."""
+    """A model server's stand-in: answers every POST after `delay` seconds and names itself.
+
+    `attempts` and `paths` have one element per request.
+    """
 
     name: str
     port: int = field(default_factory=free_port)
     delay: float = 0.0
     status: int = 200
+    ready: bool = True
     attempts: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    _runner: web.AppRunner | None = None
 
     async def _infer(self, request: web.Request) -> web.Response:
         await request.read()
         self.attempts.append(request.headers.get("x-envoy-attempt-count"))
+        self.paths.append(request.path)
         await asyncio.sleep(self.delay)
         return web.json_response({"by": self.name}, status=self.status, headers={"x-serin-revision": self.name})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        return web.Response(text="ready")
+        return web.Response(status=200 if self.ready else 503)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Upstream"]:
@@ -56,13 +63,42 @@ class Upstream:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_get("/v2/health/ready", self._ready)
         app.router.add_post("/{path:.*}", self._infer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         try:
             yield self
         finally:
-            await runner.cleanup()
+            await self.die()
+
+    async def die(self) -> None:
+        """Stop listening and cut every connection, whatever is in flight."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+class ConfigMapVolume:
+    """A directory whose files change together, by one rename of a link, as the kubelet changes a ConfigMap's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._versions = 0
+        path.mkdir()
+
+    def write(self, files: dict[str, str]) -> None:
+        """Replace the files by these."""
+        self._versions += 1
+        version = self.path / f"..version{self._versions}"
+        version.mkdir()
+        for name, text in files.items():
+            (version / name).write_text(text)
+        link = self.path / "..data_tmp"
+        link.symlink_to(version.name)
+        link.rename(self.path / "..data")
+        for name in files:
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(f"..data/{name}")
 
 
 @asynccontextmanager

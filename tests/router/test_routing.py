@@ -1,0 +1,309 @@
+"""The operator's Envoy files in the real Envoy: what clients see while a canary misbehaves."""
+
+import asyncio
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.loopback import ConfigMapVolume, Upstream, envoy, free_port, until
+
+from serin_operator.build import envoy as config
+from serin_operator.build.owner import Owner
+from serin_operator.decide.observed import Route
+from serin_operator.observe.routers import healthy_hosts, live_route
+
+OWNER = Owner("demo", "digits", "uid")
+STABLE, CANARY = "aaaaaaaaaa", "bbbbbbbbbb"
+INFER = "/v2/models/digits/infer"
+Ports = dict[tuple[str, int], int]
+
+
+def on_loopback(value: Any, ports: Ports, directory: Path) -> Any:
+    """The same configuration with its hosts and ports on loopback, its files in `directory`, and no DNS."""
+    if isinstance(value, list):
+        return [on_loopback(item, ports, directory) for item in value]
+    if isinstance(value, str):
+        return value.replace(config.FILES, str(directory))
+    if not isinstance(value, dict):
+        return value
+    if "socket_address" in value:
+        address = value["socket_address"]
+        port = ports[address["address"], address["port_value"]]
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    moved = {key: on_loopback(item, ports, directory) for key, item in value.items() if key != "cluster_type"}
+    return moved | ({"type": "STATIC"} if "cluster_type" in value else {})
+
+
+@dataclass
+class Router:
+    """A running Envoy with the operator's configuration between two upstreams."""
+
+    stable: Upstream
+    canary: Upstream
+    volume: ConfigMapVolume
+    ports: Ports
+    session: aiohttp.ClientSession
+    request_seconds: float
+
+    def write(self, route: Route, *, with_canary: bool = True) -> None:
+        """Change the files as the operator does."""
+        revisions, fallbacks = ([STABLE, CANARY], {CANARY: STABLE}) if with_canary else ([STABLE], {})
+        files = {
+            "cds.json": config.clusters(OWNER, revisions, fallbacks, str(with_canary)),
+            "rds.json": config.routes(route, self.request_seconds, str(route)),
+        }
+        self.volume.write(
+            {name: json.dumps(on_loopback(file, self.ports, self.volume.path)) for name, file in files.items()}
+        )
+
+    async def status(self, path: str) -> Any:
+        """GET something of the status listener; its JSON."""
+        url = f"http://127.0.0.1:{self.ports['0.0.0.0', config.STATUS_PORT]}{path}"
+        async with self.session.get(url) as answer:
+            assert answer.status == 200
+            return await answer.json(content_type=None)
+
+    async def set_route(self, route: Route) -> None:
+        """Change the route and wait until it is the one that serves."""
+        self.write(route)
+        await eventually(lambda: self._serves(route))
+
+    async def _serves(self, route: Route) -> bool:
+        return live_route(await self.status("/config_dump?resource=dynamic_route_configs")) == route
+
+    async def reaches(self, **hosts: int) -> None:
+        """Wait until so many hosts of each revision are healthy."""
+
+        async def as_wanted() -> bool:
+            found = healthy_hosts(await self.status("/clusters?format=json"))
+            return {"stable": found[STABLE], "canary": found[CANARY]} == hosts
+
+        await eventually(as_wanted)
+
+    async def one(self, path: str = INFER, **request: Any) -> tuple[int, str]:
+        """One POST: its status, and who answered."""
+        url = f"http://127.0.0.1:{self.ports['0.0.0.0', 8080]}{path}"
+        async with self.session.post(url, **request) as answer:
+            await answer.read()
+            return answer.status, answer.headers.get("x-serin-revision", "nobody")
+
+    async def many(self, number: int, clients: int = 8) -> Counter[tuple[int, str]]:
+        """So many POSTs, a few at a time."""
+        counts: Counter[tuple[int, str]] = Counter()
+
+        async def client() -> None:
+            for _ in range(number // clients):
+                counts[await self.one(data=b"{}")] += 1
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return counts
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(
+    binary: Path, directory: Path, route: Route, *, request_seconds: float = 30.0
+) -> AsyncIterator[Router]:
+    volume = ConfigMapVolume(directory / "files")
+    async with (
+        Upstream("stable").running() as stable,
+        Upstream("canary").running() as canary,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        ports: Ports = {
+            ("0.0.0.0", 8080): free_port(),
+            ("0.0.0.0", config.STATUS_PORT): free_port(),
+            ("127.0.0.1", config.ADMIN_PORT): free_port(),
+            (OWNER.server(STABLE), 8080): stable.port,
+            (OWNER.server(CANARY), 8080): canary.port,
+        }
+        router = Router(stable, canary, volume, ports, session, request_seconds)
+        router.write(route)
+        bootstrap = on_loopback(config.bootstrap(), ports, volume.path)
+        async with envoy(binary, bootstrap, directory):
+            await router.reaches(stable=1, canary=1)
+            yield router
+
+
+@pytest.fixture
+async def half(envoy_binary: Path, tmp_path: Path) -> AsyncIterator[Router]:
+    """A router that gives the canary half of the traffic."""
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 50)) as router:
+        yield router
+
+
+@pytest.mark.parametrize("weight", [1, 10, 50])
+async def test_the_canary_gets_its_share(envoy_binary: Path, tmp_path: Path, weight: int) -> None:
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, weight)) as router:
+        counts = await router.many(2000)
+    assert sum(counts.values()) == counts[200, "stable"] + counts[200, "canary"] == 2000
+    share = weight / 100
+    assert abs(counts[200, "canary"] - 2000 * share) < 5 * math.sqrt(2000 * share * (1 - share))
+
+
+@pytest.mark.parametrize("status", [500, 503, 400, 404, 422, 429])
+async def test_what_the_canary_fails_is_answered_by_stable_and_marked_as_a_retry(half: Router, status: int) -> None:
+    half.canary.status = status
+    assert await half.many(400) == {(200, "stable"): 400}
+    failed = len(half.canary.attempts)
+    assert 100 < failed < 300
+    assert set(half.canary.attempts) == {"1"}
+    assert Counter(half.stable.attempts) == {"2": failed, "1": 400 - failed}
+
+
+async def test_what_both_refuse_is_the_clients_to_see(half: Router) -> None:
+    half.canary.status = half.stable.status = 400
+    assert await half.many(80) == {(400, "stable"): 80}
+
+
+async def test_a_canary_that_is_not_ready_gets_nothing_and_stable_is_asked_first(half: Router) -> None:
+    half.canary.ready = False
+    await half.reaches(stable=1, canary=0)
+    half.canary.attempts.clear()
+    assert await half.many(400) == {(200, "stable"): 400}
+    assert half.canary.attempts == []
+    assert set(half.stable.attempts) == {"1"}
+
+
+async def test_no_health_check_passes_and_still_requests_are_served(half: Router) -> None:
+    half.canary.ready = half.stable.ready = False
+    await half.reaches(stable=0, canary=0)
+    counts = await half.many(200)
+    assert {status for status, _ in counts} == {200}
+
+
+async def test_a_hung_canary_costs_half_the_timeout_at_most(envoy_binary: Path, tmp_path: Path) -> None:
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 99), request_seconds=2.0) as router:
+        router.canary.delay = 60.0
+        started = time.monotonic()
+        assert await router.many(16, clients=16) == {(200, "stable"): 16}
+        assert 0.9 < time.monotonic() - started < 2.0
+
+
+async def test_a_slow_canary_that_answers_first_is_heard(envoy_binary: Path, tmp_path: Path) -> None:
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 99), request_seconds=4.0) as router:
+        router.canary.delay, router.stable.delay = 2.5, 1.9
+        counts = await router.many(16, clients=16)
+    assert counts[200, "canary"] >= 12
+    assert sum(counts.values()) == counts[200, "canary"] + counts[200, "stable"]
+
+
+async def test_a_body_too_large_to_send_twice_goes_to_stable_at_once(half: Router) -> None:
+    half.canary.status = 500
+    body = b"x" * (17 << 20)
+    answers = [await half.one(data=body) for _ in range(6)]
+    assert answers == [(200, "stable")] * 6
+    assert half.canary.attempts == []
+
+
+async def test_a_body_that_can_be_sent_twice_is(half: Router) -> None:
+    half.canary.status = 500
+    answers = [await half.one(data=b"x" * (15 << 20)) for _ in range(6)]
+    assert answers == [(200, "stable")] * 6
+    assert half.canary.attempts
+
+
+async def test_feedback_goes_to_stable(half: Router) -> None:
+    for path in ("/v2/models/digits/feedback", "/v2/models/digits/versions/7/feedback"):
+        answers = [await half.one(path) for _ in range(30)]
+        assert answers == [(200, "stable")] * 30
+    assert half.canary.paths == []
+
+
+async def test_no_client_may_steer_the_router_by_headers(half: Router) -> None:
+    forged = {
+        "x-envoy-attempt-count": "2",
+        "x-envoy-upstream-rq-timeout-ms": "1",
+        "x-envoy-retry-on": "retriable-4xx",
+        "x-envoy-max-retries": "9",
+        "x-forwarded-for": "10.0.0.1",  # Envoy's own idea of an address to be believed
+    }
+    half.canary.delay = half.stable.delay = 0.05
+    half.stable.status = half.canary.status = 409
+    answers = [await half.one(headers=forged) for _ in range(20)]
+    assert answers == [(409, "stable")] * 20
+    assert len(half.stable.attempts) == 20
+    assert half.stable.attempts.count("1") == 20 - len(half.canary.attempts)
+
+
+async def test_changes_of_the_weight_lose_no_request_and_are_quick(half: Router) -> None:
+    traffic = asyncio.create_task(half.many(4000))
+    seconds = []
+    while not traffic.done():
+        for weight in (5, 50, 25):
+            started = time.monotonic()
+            await half.set_route(Route(STABLE, CANARY, weight))
+            seconds.append(time.monotonic() - started)
+    counts = await traffic
+    assert counts[200, "stable"] + counts[200, "canary"] == 4000
+    assert len(seconds) >= 3
+    assert max(seconds) < 1.0
+
+
+async def test_a_whole_rollout_loses_no_request(envoy_binary: Path, tmp_path: Path) -> None:
+    async with running(envoy_binary, tmp_path, Route(STABLE)) as router:
+        router.write(Route(STABLE), with_canary=False)
+        await router.reaches(stable=1, canary=0)
+        traffic = asyncio.create_task(router.many(6000))
+        router.write(Route(STABLE))  # the canary's clusters first, its route when they are healthy
+        await router.reaches(stable=1, canary=1)
+        await router.set_route(Route(STABLE, CANARY, 50))
+        await router.set_route(Route(CANARY))
+        while not traffic.done():
+            await router.set_route(Route(CANARY))
+        counts = await traffic
+    assert counts[200, "stable"] + counts[200, "canary"] == 6000
+    assert counts[200, "canary"] > 0
+
+
+async def test_the_canary_dies_under_load_and_nobody_notices(half: Router) -> None:
+    half.canary.delay = half.stable.delay = 0.02
+    traffic = asyncio.create_task(half.many(2000, clients=16))
+    await until(lambda: len(half.canary.attempts) > 100)
+    await half.canary.die()
+    counts = await traffic
+    assert counts[200, "stable"] + counts[200, "canary"] == 2000
+    assert counts[200, "stable"] > 1000
+    assert "2" in half.stable.attempts
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/ready"),
+        ("POST", "/quitquitquit"),
+        ("GET", "/quitquitquit"),
+        ("GET", "/stats"),
+        ("GET", "/stats/prometheus/../../certs"),
+        ("GET", "//ready"),
+        ("GET", "/"),
+    ],
+)
+async def test_the_status_listener_shows_nothing_else(half: Router, method: str, path: str) -> None:
+    url = f"http://127.0.0.1:{half.ports['0.0.0.0', config.STATUS_PORT]}{path}"
+    async with half.session.request(method, url) as answer:
+        assert answer.status == 404
+
+
+async def test_envoy_has_no_complaint_about_the_configuration(envoy_binary: Path, tmp_path: Path) -> None:
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 50)) as router:
+        await router.set_route(Route(STABLE, CANARY, 25))
+    log = (tmp_path / "envoy.log").read_text()
+    assert "starting main dispatch loop" in log
+    assert "eprecated" not in log
+    assert "rejected" not in log
