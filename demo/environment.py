@@ -17,12 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RELEASE = "serin"
 SERIN_NAMESPACE = "serin-system"
 TAG = "dev"
-DOCKERFILES = {
-    "operator": "operator/Dockerfile",
-    "model-server": "model-server/Dockerfile",
-    "router": "router/Dockerfile",
-    "demo": "demo/Dockerfile",
-}
+IMAGES = ("operator", "model-server", "router", "demo")
 Manifest = dict[str, Any]
 
 
@@ -91,12 +86,7 @@ def remove_cluster(name: str = "serin") -> None:
 
 def build_and_load_images(name: str = "serin") -> None:
     """Build the images from this checkout, those that changed, and put them into the cluster."""
-    for image_name, dockerfile in DOCKERFILES.items():
-        tag = image(image_name)
-        _cluster_command(
-            "build-image", "--tag", tag, "--file", str(REPOSITORY / dockerfile), "--context", str(REPOSITORY)
-        )
-        _cluster_command("load-image", "--name", name, tag)
+    _cluster_command("images", "--name", name, *IMAGES)
 
 
 def serin_is_installed(cluster: Cluster) -> bool:
