@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -94,7 +95,7 @@ def line(now: Frame) -> str:
 def panel(now: Frame) -> Panel:
     """A frame as a table for a terminal."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("phase", f"[bold]{now.phase}[/bold]  {now.message}")
+    facts.add_row("phase", f"[bold]{now.phase}[/bold]  {escape(now.message)}")
     facts.add_row("traffic", f"{now.weight} % {now.canary}, the rest {now.stable}")
     p99 = "-" if now.p99 is None else f"{now.p99:.0f} ms"
     colour = "red" if now.failed else "green"
@@ -113,7 +114,9 @@ def panel(now: Frame) -> Panel:
             f"{one.odds_non_inferior:,.1f}",
             one.verdict,
         )
-    return Panel(Group(facts, evidence), title=f"{now.chapter}  {now.seconds:.0f} s", title_align="left")
+    # What the operator says of each metric, with how long a decision may still take.
+    sentences = [f"[dim]{one.name}: {escape(one.message)}[/dim]" for one in now.evidence]
+    return Panel(Group(facts, evidence, *sentences), title=f"{now.chapter}  {now.seconds:.0f} s", title_align="left")
 
 
 def _rate(counts: tuple[int, int]) -> str:

@@ -21,7 +21,7 @@ STATUS: dict[str, Any] = {
             "stable": {"failures": 120, "trials": 1800},
             "oddsWorse": 0.25,
             "oddsNonInferior": 7.5,
-            "message": "more is needed",
+            "message": "more is needed [/2 min]",
         }
     ],
 }
@@ -49,7 +49,15 @@ def test_a_line_has_phase_weight_requests_and_evidence() -> None:
 
 def test_a_panel_has_the_answers_of_each_version_and_the_odds() -> None:
     shown = text_of(panel(frame("rolling out", 12.4, STATUS, STATS, VERSIONS)))
-    for part in ("rolling out", "25 % better, the rest first", "step 2 of 3", "210 answers, 3 wrong", "0.2", "7.5"):
+    for part in (
+        "rolling out",
+        "25 % better, the rest first",
+        "step 2 of 3",
+        "210 answers, 3 wrong",
+        "0.2",
+        "7.5",
+        "accuracy: more is needed [/2 min]",
+    ):
         assert part in shown
 
 
