@@ -1,0 +1,249 @@
+"""The documentation says what the code does: examples, links, make targets, reasons, decisions, failures, metrics.
+
+Reasons and decisions are strings in the operator's code, so they are read from its syntax tree.
+"""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from serin_operator.act import announce
+from serin_operator.api.status import Phase
+from serin_operator.decide.evidence import Finding
+from serin_operator.observe import pods
+from serin_server.failures import Reason
+from serin_server.monitor.metrics import Metrics
+from serin_server.monitor.tokens import Refusal
+
+ROOT = Path(__file__).parents[2]
+OPERATOR = ROOT / "operator" / "src" / "serin_operator"
+GUIDE = ROOT / "docs" / "guide.md"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/README.md")])
+
+_CODE = re.compile(r"`([^`\n]+)`")
+_CONDITIONS = {"Ready", "MetricsAvailable"}
+
+
+# --- reading the pages -----------------------------------------------------------------------------------------
+
+
+def section(page: Path, heading: str) -> str:
+    """The text below a heading, up to the next heading of any level."""
+    text = page.read_text()
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading {heading!r}"
+    return found[1]
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """The cells of all table rows in a section, headers left out."""
+    lines = section(page, heading).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rules = [number for number, row in enumerate(rows) if all(set(cell) <= set("-: ") and cell for cell in row)]
+    assert rules, f"{page.name}, {heading}: no table"
+    return [row for number, row in enumerate(rows) if number not in rules and number + 1 not in rules]
+
+
+def code(text: str) -> list[str]:
+    """What stands in backticks."""
+    return _CODE.findall(text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- reading the code ------------------------------------------------------------------------------------------
+
+
+def calls(name: str) -> Iterator[ast.Call]:
+    """Every call of this function in the operator."""
+    for path in OPERATOR.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+                yield node
+
+
+def strings(node: ast.expr) -> list[str]:
+    """The strings that an expression can be, as far as they are written in it: "A", or "A" if … else "B"."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return strings(node.body) + strings(node.orelse)
+    return []
+
+
+def rollback_reasons() -> set[str]:
+    """The values of `_ROLLBACK_REASONS`."""
+    tree = ast.parse((OPERATOR / "decide" / "analysis.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "_ROLLBACK_REASONS" for target in node.targets
+        ):
+            return set(ast.literal_eval(node.value).values())
+    raise AssertionError("decide/analysis.py has no _ROLLBACK_REASONS")
+
+
+def written_decisions() -> set[tuple[str, str]]:
+    """(decision, reason) of every Record and every rejection whose reason is written in the code."""
+    pairs = set()
+    for name in ("Record", "_reject"):
+        first = {"Record": 1, "_reject": 2}[name]
+        for call in calls(name):
+            arguments = [argument for argument in call.args if not isinstance(argument, ast.Starred)]
+            if len(arguments) <= first:
+                continue
+            decisions = strings(arguments[first])
+            reasons = strings(arguments[first + 1]) if len(arguments) > first + 1 else []
+            starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+            for decision in decisions:
+                pairs |= {(decision, reason) for reason in (rollback_reasons() if starred else reasons)}
+    return pairs
+
+
+def condition_reasons() -> set[str]:
+    """Reasons of conditions that the operator's code spells out; those of containers come on top."""
+    found = {reason for call in calls("Activity") for reason in strings(call.args[0])}
+    found |= {reason for decision, reason in written_decisions() if decision in ("RolledBack", "Rejected")}
+    tree = ast.parse((OPERATOR / "decide" / "conditions.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Tuple) and len(node.elts) == 4 and set(strings(node.elts[0])) & _CONDITIONS:
+            found |= set(strings(node.elts[2]))
+    return found
+
+
+def container_reasons() -> set[str]:
+    """Reasons that `observe/pods.py` gives for containers that leave no message of their own."""
+    found = set(pods._WAITING_FOR_IMAGE)
+    tree = ast.parse((OPERATOR / "observe" / "pods.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "reason" for t in node.targets):
+            found |= set(strings(node.value))
+        if isinstance(node, ast.Compare):  # waiting.get("reason") == "…"
+            names = {text for side in (node.left, *node.comparators) for text in strings(side)}
+            found |= {name for name in names if name.endswith("Error")}
+        # condition.get("reason", "Unschedulable")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            found |= {text for argument in node.args[1:] for text in strings(argument) if text.startswith("Unsched")}
+    return found
+
+
+# --- tests -----------------------------------------------------------------------------------------------------
+
+
+def test_readmes_smallest_resource_is_the_example() -> None:
+    shown = re.search(r"```yaml\n(.*?)```", section(ROOT / "README.md", "The smallest ModelDeployment"), re.DOTALL)
+    assert shown
+    assert yaml.safe_load(shown[1]) == yaml.safe_load((ROOT / "examples" / "minimal.yaml").read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = page.read_text()
+    in_blocks = "\n".join(re.findall(r"^(?: {4}|\t)(.*)$", text, re.MULTILINE))
+    mentioned = {
+        name for piece in [*code(text), in_blocks] for name in re.findall(r"(?:^|\s)make ([a-z][a-z-]*)\b", piece)
+    }
+    assert mentioned <= targets
+
+
+def test_guide_lists_every_phase() -> None:
+    assert [name for row in table(GUIDE, "Phases") for name in code(row[0])] == [phase.value for phase in Phase]
+
+
+def test_guide_lists_every_verdict() -> None:
+    listed = [name for row in table(GUIDE, "Verdicts of a metric") for name in code(row[0])]
+    assert listed == [finding.value for finding in Finding]
+
+
+def test_guide_lists_the_reasons_of_conditions() -> None:
+    listed = [name for row in table(GUIDE, "Conditions and their reasons") for name in code(row[1])]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == condition_reasons()
+
+
+def test_guide_lists_the_decisions() -> None:
+    rows = table(GUIDE, "Decisions")
+    listed = {(decision, reason) for row in rows for decision in code(row[0]) for reason in code(row[1])}
+    assert listed == written_decisions()
+
+
+def test_guide_lists_the_holds_that_become_events() -> None:
+    last = section(GUIDE, "Decisions").partition("when a hold begins:")[2]
+    assert set(code(last)) == announce._HOLDS
+
+
+def test_guide_lists_the_failures_with_their_exit_codes() -> None:
+    rows = table(GUIDE, "Failures of pods")
+    own = [(name, int(row[1]), row[2] == "yes") for row in rows if row[1] for name in code(row[0])]
+    assert own == [
+        (reason.label, reason.exit_code, reason.exit_code in pods._PERMANENT_EXITS)
+        for reason in sorted(Reason, key=lambda reason: reason.exit_code)
+    ]
+
+
+def test_guide_lists_the_failures_of_silent_containers() -> None:
+    rows = [row for row in table(GUIDE, "Failures of pods") if not row[1]]
+    assert {name for row in rows for name in code(row[0])} == container_reasons()
+    finals = {row[2] for row in rows if set(code(row[0])) & {"Crashed", "OutOfMemory"}}
+    assert finals == {f"after {pods._CRASHES_UNTIL_PERMANENT}"}
+
+
+def test_guide_lists_why_labels_are_refused() -> None:
+    listed = {name for row in table(GUIDE, "Send labels") for name in code(row[0])}
+    assert listed == {refusal.label for refusal in Refusal}
+
+
+def test_guide_lists_the_model_servers_metrics() -> None:
+    metrics = Metrics("m", "0123456789", ["a"])
+    metrics.loaded(1.0)
+    metrics.feedback_refused("damaged")
+    metrics.feedback_counted("0123456789", "a", "a", "first", 1.0)
+    exposed = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        if family.name.startswith("serin_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            exposed[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    listed = {code(row[0])[0]: set(code(row[1])) for row in table(GUIDE, "Of a model server")}
+    assert listed == exposed
+
+
+def test_guide_lists_the_operators_metrics() -> None:
+    defined: dict[str, set[str]] = {}
+    for kind in ("Counter", "Gauge", "Histogram"):
+        for call in calls(kind):
+            if call.args and strings(call.args[0]):
+                labels = ast.literal_eval(call.args[2]) if len(call.args) > 2 else []
+                defined[strings(call.args[0])[0]] = set(labels)
+    listed = {code(row[0])[0]: set(code(row[1])) for row in table(GUIDE, "Of the operator")}
+    assert listed == defined
+
+
+def test_contributing_says_why_each_dependency_is_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = [*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()]
+    direct = {re.split(r"[<>=\[; ]", dependency)[0] for group in groups for dependency in group}
+    rows = [row for row in table(ROOT / "CONTRIBUTING.md", "Dependencies") if len(row) == 3]
+    assert {name.strip() for row in rows for name in row[0].split(",")} == direct
