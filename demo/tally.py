@@ -11,12 +11,17 @@ MOST_KINDS = 40
 
 @dataclass
 class RevisionTally:
-    """Answers of one revision; times are milliseconds since 1970."""
+    """Answers of one revision; times are milliseconds since 1970.
+
+    `last_sent` is when the newest of the requests that it answered was sent: a slow revision still answers what
+    was sent to it long ago.
+    """
 
     n: int = 0
     wrong: int = 0
     first_seen: int = 0
     last_seen: int = 0
+    last_sent: int = 0
 
 
 @dataclass
@@ -55,6 +60,7 @@ class Tally:
         one.n += 1
         one.wrong += not right
         one.last_seen = now_ms
+        one.last_sent = max(one.last_sent, now_ms - round(seconds * 1000))
         self._took(seconds)
 
     def not_answered(self, kind: str, seconds: float) -> None:

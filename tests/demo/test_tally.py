@@ -23,14 +23,14 @@ def test_answers_are_counted_by_the_revision_that_gave_them() -> None:
     tally = Tally(sent=3)
     tally.answered("aaa", right=True, seconds=0.002, now_ms=1000)
     tally.answered("bbb", right=False, seconds=0.004, now_ms=1010)
-    tally.answered("bbb", right=True, seconds=0.004, now_ms=1020)
+    tally.answered("bbb", right=True, seconds=0.014, now_ms=1020)
     counts = tally.cumulative()
     assert (counts["sent"], counts["ok"], counts["failed"], counts["late"]) == (3, 3, 0, 0)
     assert counts["by_revision"] == {
-        "aaa": {"n": 1, "wrong": 0, "first_seen": 1000, "last_seen": 1000},
-        "bbb": {"n": 2, "wrong": 1, "first_seen": 1010, "last_seen": 1020},
+        "aaa": {"n": 1, "wrong": 0, "first_seen": 1000, "last_seen": 1000, "last_sent": 998},
+        "bbb": {"n": 2, "wrong": 1, "first_seen": 1010, "last_seen": 1020, "last_sent": 1006},
     }
-    assert (counts["p50"], counts["p99"]) == (4.0, 4.0)
+    assert (counts["p50"], counts["p99"]) == (4.0, 14.0)
 
 
 def test_an_interval_has_its_own_percentiles_and_the_counts_since_the_start() -> None:
