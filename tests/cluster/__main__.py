@@ -5,15 +5,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import backends
+from . import backends, images
 from .backends import Backend
 from .images import Build
 from .report import Failure
 
+Command = Callable[[Backend, argparse.Namespace], bool]
+
 
 def main() -> int:
     arguments = _parser().parse_args()
-    command: Callable[[Backend, argparse.Namespace], bool] = arguments.command
+    command: Command = arguments.command
     try:
         return 0 if command(backends.choose(), arguments) else 1
     except Failure as failure:
@@ -31,9 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        name: str, command: Callable[[Backend, argparse.Namespace], bool], does: str, *, of_cluster: bool = True
-    ) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, does: str, *, of_cluster: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=does, description=does)
         added.set_defaults(command=command)
         if of_cluster:
@@ -52,11 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--context", required=True, type=Path, help="the directory that COPY reads from")
     build.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     add("load-image", _load_image, "put a built image into a cluster").add_argument("tag")
+    of_ours = add("images", _images, "build the images of this repository and put them into a cluster")
+    of_ours.add_argument("only", nargs="*", metavar="IMAGE", help=f"some of {', '.join(images.DOCKERFILES)}; else all")
     return parser
 
 
 def _preflight(backend: Backend, _: argparse.Namespace) -> bool:
-    backend.check()
+    print(backend.check())
     return True
 
 
@@ -67,7 +69,7 @@ def _up(backend: Backend, arguments: argparse.Namespace) -> bool:
 
 
 def _down(backend: Backend, arguments: argparse.Namespace) -> bool:
-    backend.check()
+    backend.require()
     backend.down(arguments.name)
     return True
 
@@ -76,7 +78,7 @@ def _status(backend: Backend, arguments: argparse.Namespace) -> bool:
     if arguments.kubeconfig:
         print(backend.kubeconfig(arguments.name))
         return True
-    backend.check()
+    backend.require()
     return backend.print_status(arguments.name)
 
 
@@ -95,8 +97,17 @@ def _build_image(backend: Backend, arguments: argparse.Namespace) -> bool:
 
 
 def _load_image(backend: Backend, arguments: argparse.Namespace) -> bool:
-    backend.check()
+    backend.require()
     backend.load_image(arguments.name, arguments.tag)
+    return True
+
+
+def _images(backend: Backend, arguments: argparse.Namespace) -> bool:
+    wanted = images.ours(arguments.only)
+    backend.check()
+    for build in wanted:
+        backend.build_image(build)
+        backend.load_image(arguments.name, build.tag)
     return True
 
 

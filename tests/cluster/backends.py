@@ -9,15 +9,24 @@ from .images import Build
 from .local import cluster, containerd
 from .local.layout import Layout
 from .report import Failure, say
+from .transfer import transfer
 
 _VARIABLE = "SERIN_CLUSTER_BACKEND"
 
 
 class Backend(Protocol):
-    """Every method but `check` expects that `check` has passed."""
+    """Every method but the first three expects that `require` has passed; those that make things, `check` too."""
 
-    def check(self) -> None:
-        """Raise a Failure that says what this machine lacks; start and install nothing."""
+    def kubeconfig(self, name: str) -> Path: ...
+
+    def require(self) -> None:
+        """Raise a Failure where this back end can't even look at a cluster or end it."""
+
+    def check(self) -> str:
+        """Return how clusters are made here, or raise a Failure that says all that the machine lacks.
+
+        Starts and installs nothing.
+        """
 
     def up(self, name: str) -> None: ...
 
@@ -25,8 +34,6 @@ class Backend(Protocol):
 
     def print_status(self, name: str) -> bool:
         """Print how the cluster is, and return whether it is well."""
-
-    def kubeconfig(self, name: str) -> Path: ...
 
     def tools(self) -> Path:
         """A directory with kubectl and helm."""
@@ -49,8 +56,12 @@ def choose() -> Backend:
 class Kind:
     """Kubernetes in Docker."""
 
-    def check(self) -> None:
+    def require(self) -> None:
+        preflight.require_kind()
+
+    def check(self) -> str:
         preflight.check_kind()
+        return f"clusters come from kind, with {kind.NODE_IMAGE.partition('@')[0]}"
 
     def up(self, name: str) -> None:
         kind.up(name)
@@ -80,8 +91,13 @@ class Kind:
 class Local:
     """Real components in namespaces of their own."""
 
-    def check(self) -> None:
+    def require(self) -> None:
+        preflight.require_root()
+
+    def check(self) -> str:
         preflight.check_local()
+        state = "are in the cache" if binaries.components_are_built() else "have to be built, which takes many minutes"
+        return f"clusters are made of Kubernetes {binaries.pinned('k8s.io/kubernetes')} itself; its programs {state}"
 
     def up(self, name: str) -> None:
         preflight.install_for_cluster()
@@ -119,9 +135,6 @@ class Local:
         if loaded.exists() and loaded.read_text() == image_id:
             say(f"{tag} is in cluster {name} already")
             return
-        archive = layout.images / "loading.tar"
-        buildah.export(tag, archive)
-        containerd.import_image(layout, archive)
-        archive.unlink()
+        sent = transfer(tag, buildah.exporter(tag), containerd.importer(layout), containerd.digests(layout))
         loaded.write_text(image_id)
-        say(f"{tag} is in cluster {name}")
+        say(f"{tag} is in cluster {name}, {sent / 1e6:.0f} MB of it new there")

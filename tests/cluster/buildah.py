@@ -8,13 +8,12 @@ from pathlib import Path
 from .commands import run, run_long
 from .images import Build
 from .places import cache, locked
-from .report import say
+from .report import Failure, say
 
 BASE = "localhost/serin-base:bookworm"
 _SUITE = "bookworm"
 _PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv")
 _BASE_DOCKERFILE = 'FROM scratch\nADD base.tar /\nCMD ["/bin/bash"]\n'
-_RECIPE_LABEL = "dev.serin.recipe"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # Base images that the Dockerfiles name by these arguments come from a registry, and there is none here.
@@ -25,38 +24,32 @@ def build(wanted: Build) -> None:
     """Build an image, or find that the one there is was made from the same files."""
     with locked(_store()):
         _ensure_base()
-        recipe = f"{wanted.digest()}-{_base_recipe()}"
-        if _recipe_of(wanted.tag) == recipe:
+        recipe = wanted.digest(image_id(BASE))
+        if _is_made_from(wanted.tag, recipe):
             say(f"{wanted.tag} is up to date")
             return
         arguments = dict.fromkeys(_BASE_ARGUMENTS, BASE) | wanted.args
-        _bud(
-            f"building {wanted.tag}",
-            wanted.tag,
-            wanted.file,
-            wanted.context,
-            [
-                "--layers",
-                f"--label={_RECIPE_LABEL}={recipe}",
-                *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-                *_mounts(),
-            ],
-        )
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        _bud(f"building {wanted.tag}", wanted.tag, wanted.file, wanted.context, ["--layers", *options, *_mounts()])
+        _note(wanted.tag, recipe)
 
 
 def image_id(tag: str) -> str:
-    return _buildah("inspect", "--type=image", "--format={{.FromImageID}}", tag).strip()
+    """The id of the image that a tag names now."""
+    found = _image_ids().get(tag)
+    if found is None:
+        raise Failure(f"there is no image {tag}: build it first")
+    return found
 
 
-def export(tag: str, archive: Path) -> None:
-    """Write an image as an archive that containerd imports under the same tag."""
-    archive.unlink(missing_ok=True)
-    _buildah("push", tag, f"docker-archive:{archive}:{tag}")
+def exporter(tag: str) -> list[str]:
+    """The command that prints an image as a Docker archive."""
+    return [*_command(), "push", "--quiet", tag, f"docker-archive:/dev/stdout:{tag}"]
 
 
 def _ensure_base() -> None:
-    recipe = _base_recipe()
-    if _recipe_of(BASE) == recipe:
+    recipe = hashlib.sha256(repr((_SUITE, _PACKAGES, _BASE_DOCKERFILE)).encode()).hexdigest()[:16]
+    if _is_made_from(BASE, recipe):
         return
     context = cache() / "base" / recipe
     context.mkdir(parents=True, exist_ok=True)
@@ -71,20 +64,31 @@ def _ensure_base() -> None:
         unfinished.rename(tarball)
     file = context / "Dockerfile"
     file.write_text(_BASE_DOCKERFILE)
-    _bud(f"importing {BASE}", BASE, file, context, [f"--label={_RECIPE_LABEL}={recipe}"])
+    _bud(f"importing {BASE}", BASE, file, context, [])
+    _note(BASE, recipe)
 
 
-def _base_recipe() -> str:
-    return hashlib.sha256(repr((_SUITE, _PACKAGES, _BASE_DOCKERFILE)).encode()).hexdigest()[:16]
+def _image_ids() -> dict[str, str]:
+    # The list, because inspecting an image that is not there would go and look for it in a registry.
+    lines = _buildah("images", "--no-trunc", "--format={{.Name}}:{{.Tag}} {{.ID}}").splitlines()
+    return dict(line.split() for line in lines)
 
 
-def _recipe_of(tag: str) -> str | None:
-    """What the image of this tag was made from, or None if there is no such image."""
-    # Asked of the list, because inspecting an image that is not there would go and look for it in a registry.
-    if tag not in _buildah("images", "--format={{.Name}}:{{.Tag}}").split():
-        return None
-    template = f'--format={{{{index .Docker.Config.Labels "{_RECIPE_LABEL}"}}}}'
-    return _buildah("inspect", "--type=image", template, tag).strip()
+def _is_made_from(tag: str, recipe: str) -> bool:
+    """Whether the image of this tag is the one that was noted with this recipe."""
+    note = _note_file(tag)
+    return note.exists() and note.read_text() == f"{recipe} {_image_ids().get(tag)}"
+
+
+def _note(tag: str, recipe: str) -> None:
+    """Note what an image was made from: beside it, so that the image is the same whatever led to it."""
+    note = _note_file(tag)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(f"{recipe} {image_id(tag)}")
+
+
+def _note_file(tag: str) -> Path:
+    return _store() / "recipes" / tag.replace("/", "_")
 
 
 def _mounts() -> list[str]:

@@ -68,11 +68,21 @@ def argv(layout: Layout, config: Path) -> list[str]:
 
 
 def import_image(layout: Layout, archive: Path) -> None:
-    ctr(layout, "images", "import", str(archive))
+    run([*_ctr(layout), "images", "import", str(archive)])
 
 
-def ctr(layout: Layout, *words: str) -> str:
-    return run(["ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io", *words])
+def importer(layout: Layout) -> list[str]:
+    """The command that reads an image from its standard input."""
+    return [*_ctr(layout), "images", "import", "-"]
+
+
+def digests(layout: Layout) -> frozenset[str]:
+    """What containerd has of all images: their layers and documents, by digest."""
+    return frozenset(run([*_ctr(layout), "content", "ls", "--quiet"]).split())
+
+
+def _ctr(layout: Layout) -> list[str]:
+    return ["ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io"]
 
 
 def _pod_network(layout: Layout) -> dict[str, object]:
