@@ -32,7 +32,6 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
         settings.watching.client_timeout = 660
         settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 30
-        settings.queueing.worker_limit = 50
         for _, _, plural in _CHILDREN:
             settings.watching.label_selectors[plural] = LABEL_OWNER
         cache.resources = indexes["resources"]

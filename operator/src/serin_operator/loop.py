@@ -17,18 +17,18 @@ from typing import Any
 import aiohttp
 from prometheus_client import Counter, Gauge, Histogram
 
-from serin_operator.act.announce import announce
+from serin_operator.act.announce import announce, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api import ANNOTATION_RETRY
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
-from serin_operator.build.owner import Manifest, Owner
+from serin_operator.build.owner import RESOLVER, Manifest, Owner
 from serin_operator.build.router import files_version
-from serin_operator.decide.observed import Defaults, Observed, Snapshot
+from serin_operator.decide.observed import Defaults, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
-from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.decide.rollout import Decision, decide, route_of, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.pods import Pod, resolution, workload
 from serin_operator.observe.prometheus import query
@@ -43,6 +43,8 @@ _WATCHED = Gauge("serin_operator_model_deployments", "ModelDeployments under car
 
 RESYNC_SECONDS = 300.0
 CACHE_LAG_SECONDS = 5.0
+CACHE_LAG_LIMIT_SECONDS = 60.0
+NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
@@ -50,12 +52,20 @@ _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
 @dataclass
 class Memory:
-    """What is known of one ModelDeployment beyond the watch cache: the latest status, written or not."""
+    """What is known of one ModelDeployment beyond the watch cache: the latest status, written or not.
+
+    stored: the status that the API server holds, as it gave it back, at `resource_version`.
+    served: the route that every router was last seen to serve.
+    """
 
     uid: str
     status: Status
+    stored: Mapping[str, Any]
     resource_version: int
+    since: float
     written_at: float = 0.0
+    served: Route | None = None
+    nudged_at: float = 0.0
 
 
 class Loop:
@@ -136,33 +146,45 @@ class Loop:
             return CACHE_LAG_SECONDS  # the watch cache has not seen yet what this loop wrote; its event wakes the loop
         spec = parse_spec(resource["spec"])
         pods = self._cache.pods_of(place)
-        observed = await self._observe(place, metadata, spec, memory.status, pods)
-        now = time.time()
+        observed = await self._observe(place, metadata, spec, memory, pods)
+        if observed.router is not None:
+            route = route_of(memory.status)
+            memory.served = route if route is not None and observed.router.serves(route) else None
+        before, now = memory.status, time.time()
         decision = decide(observed, now)
-
         await self._write(resource, memory, decision.status, now)
         owner = Owner(*place, metadata["uid"])
         wanted = manifests(owner, spec, decision.status, decision.resolve, self._settings.images)
-        await self._applier.sync(owner, wanted, self._cache.objects_of(place))
-        await self._nudge(place, wanted, pods)
+        try:
+            await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+        finally:
+            await self._nudge(place, memory, wanted, pods, now)
+            await self._replace_failed_resolvers(place, pods)
+            await announce(self._client, resource, before, decision.status)
         return self._wait(decision)
 
     def _remember(self, place: Place, resource: Mapping[str, Any]) -> Memory:
+        """The memory of this very resource, or a fresh one from its status.
+
+        A status that this loop did not write, or does not know to have written, is the one that holds. So is an
+        older one that stays: the cluster was restored from a backup.
+        """
         memory = self._memories.get(place)
-        if memory is None or memory.uid != resource["metadata"]["uid"]:
-            memory = Memory(resource["metadata"]["uid"], parse_status(resource.get("status", {})), 0)
-            self._memories[place] = memory
+        stored = resource.get("status", {})
+        version = int(resource["metadata"]["resourceVersion"])
+        if memory is not None and memory.uid == resource["metadata"]["uid"]:
+            lags = version < memory.resource_version and time.monotonic() - memory.since < CACHE_LAG_LIMIT_SECONDS
+            if lags or stored == memory.stored:
+                return memory
+        memory = Memory(resource["metadata"]["uid"], parse_status(stored), stored, version, time.monotonic())
+        self._memories[place] = memory
         return memory
 
     async def _observe(
-        self,
-        place: Place,
-        metadata: Mapping[str, Any],
-        spec: Spec,
-        status: Status,
-        pods: list[Pod],
+        self, place: Place, metadata: Mapping[str, Any], spec: Spec, memory: Memory, pods: list[Pod]
     ) -> Observed:
-        wanted = wants(status, spec, time.time())
+        status = memory.status
+        wanted = wants(status, spec, memory.served, time.time())
         revisions = {pod.revision for pod in pods if pod.revision}
         unresolved = pinned(spec.model, status.resolved) is None
         return Observed(
@@ -176,6 +198,7 @@ class Loop:
             router=await ask_routers(self._session, pods) if wanted.router else None,
             snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
+            served=memory.served,
         )
 
     async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
@@ -192,17 +215,30 @@ class Loop:
         only_evidence = _without_evidence(status) == _without_evidence(before)
         if not only_evidence or now - memory.written_at >= EVIDENCE_WRITE_SECONDS:
             answer = await self._client.replace_status(resource, dump_status(status))
+            memory.stored = answer["status"]
             memory.resource_version = int(answer["metadata"]["resourceVersion"])
+            memory.since = time.monotonic()
             memory.written_at = now
         memory.status = status
-        await announce(self._client, resource, before, status)
+        log_decisions(resource, before, status)
 
-    async def _nudge(self, place: Place, wanted: list[Manifest], pods: list[Pod]) -> None:
+    async def _nudge(self, place: Place, memory: Memory, wanted: list[Manifest], pods: list[Pod], now: float) -> None:
         files = next((manifest for manifest in wanted if manifest["kind"] == "ConfigMap"), None)
         if files is None:
             return
         routers = [(pod.name, pod.route_mark) for pod in pods if pod.component == "router" and not pod.terminating]
-        await nudge_routers(self._client, place[0], routers, files_version(files))
+        again = None
+        if memory.served != route_of(memory.status) and now - memory.nudged_at >= NUDGE_SECONDS:
+            again = int(now)
+        if again is not None or any(mark is None for _, mark in routers):
+            memory.nudged_at = now
+        await nudge_routers(self._client, place[0], routers, files_version(files), again)
+
+    async def _replace_failed_resolvers(self, place: Place, pods: list[Pod]) -> None:
+        """Deletes resolver pods that ended for good without an answer; the next pass makes a new one."""
+        for pod in pods:
+            if pod.component == RESOLVER and pod.failed and not pod.terminating:
+                await self._client.delete("Pod", place[0], pod.name)
 
     def _wait(self, decision: Decision) -> float:
         if decision.check_at is None:

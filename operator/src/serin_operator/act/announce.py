@@ -6,27 +6,33 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 from prometheus_client import Counter
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api.status import Failure, Record, Status, dump_status, rfc3339
 
 _LOGGER = logging.getLogger("serin.decision")
-_DECISIONS = Counter("serin_operator_decisions_total", "Decisions taken", ["decision", "reason"])
+_DECISIONS = Counter("serin_operator_decisions_total", "Decisions taken", ["decision"])
 _WARNINGS = {"RolledBack", "Rejected"}
 _HOLDS = {"NoTraffic", "CannotSee", "Paused", "Inconclusive", "CanaryNotReady"}
-_MESSAGE_LIMIT = 1000  # characters that an Event's note may have
-_MESSAGE_LIMIT_REASON = 128
+_NOTE_BYTES = 1024
+_REASON_LIMIT = 128
+
+
+def log_decisions(resource: Mapping[str, Any], before: Status, after: Status) -> None:
+    """One JSON log line for each decision that is new, oldest first."""
+    for record in _new_records(before, after):
+        _log(resource, record)
+        _DECISIONS.labels(record.decision).inc()
 
 
 async def announce(client: Client, resource: Mapping[str, Any], before: Status, after: Status) -> None:
-    """Announces what changed from one status to the next: decisions, failures and the start of a hold.
+    """Posts an Event for each new decision, a new failure and the start of a hold.
 
-    An Event that the API server refuses costs no more than itself; it is logged.
+    An Event that does not get through costs no more than itself; it is logged.
     """
-    for record in reversed([record for record in after.history if record not in before.history]):
-        _log(resource, record)
-        _DECISIONS.labels(record.decision, record.reason).inc()
+    for record in _new_records(before, after):
         kind = "Warning" if record.decision in _WARNINGS else "Normal"
         await _event(client, resource, kind, record.decision, f"{record.reason}: {record.message}")
     failure = after.last_failure
@@ -35,6 +41,10 @@ async def announce(client: Client, resource: Mapping[str, Any], before: Status, 
     hold = _hold(after)
     if hold and (before_hold := _hold(before)) != hold and (before_hold or ("", ""))[0] != hold[0]:
         await _event(client, resource, "Normal", *hold)
+
+
+def _new_records(before: Status, after: Status) -> list[Record]:
+    return [record for record in reversed(after.history) if record not in before.history]
 
 
 def _hold(status: Status) -> tuple[str, str] | None:
@@ -64,9 +74,9 @@ async def _event(client: Client, resource: Mapping[str, Any], kind: str, reason:
         "reportingController": "serin.dev/operator",
         "reportingInstance": "serin-operator",
         "type": kind,
-        "reason": reason[:_MESSAGE_LIMIT_REASON],
+        "reason": reason[:_REASON_LIMIT],
         "action": "Reconcile",
-        "note": note[:_MESSAGE_LIMIT],
+        "note": note.encode()[:_NOTE_BYTES].decode(errors="ignore"),
         "regarding": {
             "apiVersion": resource["apiVersion"],
             "kind": resource["kind"],
@@ -78,5 +88,5 @@ async def _event(client: Client, resource: Mapping[str, Any], kind: str, reason:
     }
     try:
         await client.create(body)
-    except ApiError as error:
-        _LOGGER.warning("the API server refused an Event: %s", error)
+    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+        _LOGGER.warning("an Event was not posted: %s %s", type(error).__name__, error)

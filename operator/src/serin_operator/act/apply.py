@@ -19,16 +19,27 @@ class Applier:
         self._applied: dict[Key, tuple[str, int]] = {}
 
     async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> None:
-        """Applies what is new or differs, in order, then deletes what is no longer wanted."""
+        """Applies what is new or differs, in order, then deletes what is no longer wanted.
+
+        One object that the API server refuses does not keep the others back, a route least of all; but nothing is
+        deleted then. Raises the first refusal.
+        """
         there = {item.key: item for item in existing}
         wanted = set()
+        refusals = []
         for manifest in manifests:
             key = (manifest["kind"], owner.namespace, manifest["metadata"]["name"])
             wanted.add(key)
-            await self._apply(owner, manifest, key, there.get(key))
-        for key in there.keys() - wanted:
-            await self._client.delete(*key)
-            self._applied.pop(key, None)
+            try:
+                await self._apply(owner, manifest, key, there.get(key))
+            except ApiError as error:
+                refusals.append(ApiError(error.code, f"{key[0]} {key[2]}: {error.message}"))
+        if refusals:
+            raise refusals[0]
+        for key, item in there.items():
+            if key not in wanted and item.owner == owner.uid:
+                await self._client.delete(*key)
+                self._applied.pop(key, None)
 
     def forget(self, namespace: str, owner: str) -> None:
         """Drops what is remembered of a ModelDeployment that is gone."""
@@ -45,7 +56,9 @@ class Applier:
             return
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner)
-        answer = await self._client.apply(manifest)
+        # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
+        ours = applied is not None or (existing is not None and existing.owner == owner.uid)
+        answer = await self._client.apply(manifest, force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]).version)
 
     async def _ensure_prediction_key(self, owner: Owner) -> None:
@@ -64,16 +77,20 @@ class Applier:
                 raise
 
 
-async def nudge_routers(client: Client, namespace: str, pods: Iterable[tuple[str, str | None]], version: str) -> None:
+async def nudge_routers(
+    client: Client, namespace: str, pods: Iterable[tuple[str, str | None]], version: str, again: int | None
+) -> None:
     """Marks the router pods (name, mark so far) with the version of their files.
 
-    The kubelet then syncs the pod, and with it the mounted ConfigMap, at once instead of within a minute.
+    The kubelet then syncs the pod, and with it the mounted ConfigMap, at once instead of within a minute. Where it
+    did so before it saw the new ConfigMap, a further mark with another number `again` makes it look once more.
     """
     for name, mark in pods:
-        if mark == version:
+        wanted = version if again is None else f"{version}.{again}"
+        if mark == wanted or (again is None and mark is not None and mark.partition(".")[0] == version):
             continue
         try:
-            await client.annotate("Pod", namespace, name, {ANNOTATION_ROUTE: version})
+            await client.annotate("Pod", namespace, name, {ANNOTATION_ROUTE: wanted})
         except ApiError as error:
             if error.code != 404:  # the pod has just gone
                 raise

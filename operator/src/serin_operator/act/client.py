@@ -1,12 +1,11 @@
 """The few verbs that Serin sends to the API server, over kubernetes.aio.
 
-Paths come from a table instead of API discovery: Serin writes nine kinds that never change, and a client that
+Paths come from a table instead of API discovery: Serin writes a few kinds that never change, and a client that
 asks for the whole API first starts slower and needs more rights.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.aio import client as kubernetes_client
@@ -34,15 +33,13 @@ _COLLECTIONS = {
 _CALLS = Counter("serin_operator_api_calls_total", "Calls to the API server", ["verb", "kind", "code"])
 
 
-@dataclass(frozen=True, slots=True)
 class ApiError(Exception):
     """The API server said no: HTTP `code` and its own words."""
 
-    code: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
 
 
 class Client:
@@ -64,10 +61,13 @@ class Client:
         """Closes the connections."""
         await self._api.close()
 
-    async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Server-side apply as the one field manager; takes over fields that others have changed."""
+    async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+        """Server-side apply as the one field manager.
+
+        force: take over fields that others have changed; without it that is an ApiError 409.
+        """
         metadata = manifest["metadata"]
-        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false")]
         path = _path(manifest["kind"], metadata["namespace"], metadata["name"])
         return await self._call("PATCH", manifest["kind"], path, manifest, query, _APPLY)
 

@@ -18,7 +18,7 @@ ROUTES = "inference"
 CANARY_ROUTE = "canary"
 STABLE_ROUTE = "stable"
 _TYPE = "type.googleapis.com/"
-_RETRY_BODY_LIMIT = 16 * 1024 * 1024  # a larger body can not be sent twice, so it goes to stable at once
+_RETRY_BODY_LIMIT = 8 * 1024 * 1024  # what the model server takes; a larger body can not be sent twice
 _STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters")
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.
@@ -87,7 +87,7 @@ def routes(route: Route, timeout: float, version: str) -> dict[str, Any]:
 def _feedback_route(route: Route, timeout: float) -> dict[str, Any]:
     return {
         "name": "feedback",
-        "match": {"safe_regex": {"regex": "/v2/models/[^/]+(/versions/[^/]+)?/feedback"}},
+        "match": {"safe_regex": {"regex": "/v2/models/[^/]+/feedback"}},
         # A reset may come after labels were counted, so only a request that no server took is sent again.
         "route": _forward(route.stable, timeout, "connect-failure,refused-stream"),
     }

@@ -22,7 +22,7 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
     running = [status.stable, *([status.canary] if status.canary else []), *kept(status)]
     for revision in running:
         wanted.append(servers.service(owner, revision))
-        wanted.append(servers.deployment(owner, revision, spec.server.replicas, images))
+        wanted.append(servers.deployment(owner, revision, spec.server.replicas, router.grace(spec.traffic), images))
     files = router.config_map(owner, status, spec.traffic)
     if files:
         wanted.append(files)

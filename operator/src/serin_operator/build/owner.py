@@ -63,8 +63,11 @@ class Owner:
 
     @property
     def prediction_key(self) -> str:
-        """Name of the Secret whose key signs prediction ids."""
-        return f"{self.name}-prediction-key"
+        """Name of the Secret whose key signs prediction ids.
+
+        A namesake that was deleted a moment ago may still have its own, which the garbage collector is about to take.
+        """
+        return f"{self.name}-prediction-key-{self.uid[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Existing:
     namespace: str
     name: str
     version: int
+    owner: str | None = None  # the uid of its controller
 
     @property
     def key(self) -> Key:
@@ -95,4 +99,5 @@ class Existing:
         """Deployments count spec changes in `generation`; the other kinds only have a resourceVersion."""
         metadata = raw["metadata"]
         version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
-        return cls(kind, metadata["namespace"], metadata["name"], int(version))
+        controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
+        return cls(kind, metadata["namespace"], metadata["name"], int(version), next(iter(controllers), None))

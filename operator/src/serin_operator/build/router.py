@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from serin_operator.api.spec import Traffic
@@ -35,9 +36,11 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
     fallbacks = {revision.revision: status.stable.revision for revision in status.retiring}
     if status.canary:
         fallbacks[status.canary.revision] = status.stable.revision
-    if status.previous:
-        # The cluster that served the new stable while it was the canary stays until its route is surely gone.
-        fallbacks[status.stable.revision] = status.previous.revision
+    # The cluster that served stable while it was the canary stays until its route is surely gone, also when the old
+    # stable has become a canary again.
+    other = status.previous or status.canary
+    if other:
+        fallbacks[status.stable.revision] = other.revision
     revisions = sorted({revision.revision for revision in running})
     return {
         "apiVersion": "v1",
@@ -75,7 +78,7 @@ def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
                 },
                 "spec": pod_basics()
                 | {
-                    "terminationGracePeriodSeconds": 90,
+                    "terminationGracePeriodSeconds": grace(traffic),
                     "containers": [_envoy(traffic, images)],
                     "volumes": [
                         {"name": "files", "configMap": {"name": owner.router}},
@@ -85,6 +88,11 @@ def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
             },
         },
     }
+
+
+def grace(traffic: Traffic) -> int:
+    """Seconds that a pod may take to end: to be forgotten by who calls it, then the longest request, and some air."""
+    return math.ceil(traffic.timeout) + 60
 
 
 def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def service(owner: Owner, revision: Revision) -> Manifest:
     }
 
 
-def deployment(owner: Owner, revision: Revision, replicas: int, images: Images) -> Manifest:
+def deployment(owner: Owner, revision: Revision, replicas: int, grace: int, images: Images) -> Manifest:
     """The Deployment: an init container fetches and verifies the model, the server loads just those bytes."""
     labels = owner.labels(SERVER, revision.revision)
     template = revision.config.get("podTemplate", {})
@@ -60,7 +60,7 @@ def deployment(owner: Owner, revision: Revision, replicas: int, images: Images) 
                 | {key: template[key] for key in _SCHEDULING if key in template}
                 | _spread(template, labels)
                 | {
-                    "terminationGracePeriodSeconds": 60,
+                    "terminationGracePeriodSeconds": grace,
                     "initContainers": [_fetch(revision, images)],
                     "containers": [_serve(owner, revision, images)],
                     "volumes": [

@@ -20,8 +20,13 @@ _ROLLBACK_REASONS = {"errors": "MoreErrors", "latency": "Slower", "accuracy": "L
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One metric's evidence with the ledgers that say how far each arm's counters are counted."""
+    """One metric's evidence with the ledgers that say how far each arm's counters are counted.
 
+    since: when counting began, in seconds since the epoch. What an older process counted before is history, also
+    when the process could not be read then.
+    """
+
+    since: float
     canary: Ledger
     stable: Ledger
     evidence: Evidence
@@ -66,8 +71,8 @@ class Judgement:
         return max(waits, default=math.inf)
 
     def without_new_trials(self, before: Mapping[str, int]) -> list[str]:
-        """Metrics for which the canary counted nothing since `before`."""
-        return [name for name, trials in self.canary_trials.items() if trials <= before.get(name, 0)]
+        """Metrics for which the canary counted nothing since `before`; fewer than then are of a count begun anew."""
+        return [name for name, trials in self.canary_trials.items() if trials in (0, before.get(name, 0))]
 
     def reason_for_rollback(self) -> tuple[str, str]:
         """The reason and the sentence of a rollback; the verdict's metric is named in both."""
@@ -81,12 +86,12 @@ def metric_key(metric: Metric) -> str:
     return f"{metric.name}@{metric.slower_than:g}" if metric.slower_than else metric.name
 
 
-def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str) -> str:
+def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now: float) -> str:
     """The state at the start of a rollout: no evidence, and everything counted so far is history."""
-    return _dump({metric_key(m): _fresh(m, snapshot, canary, stable) for m in analysis.metrics})
+    return _dump({metric_key(m): _fresh(m, snapshot, canary, stable, now) for m in analysis.metrics})
 
 
-def judge(analysis: Analysis, state: str, snapshot: Snapshot, canary: str, stable: str) -> Judgement:
+def judge(analysis: Analysis, state: str, snapshot: Snapshot, canary: str, stable: str, now: float) -> Judgement:
     """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
 
     Raises ValueError when `state` is not one that this version wrote.
@@ -100,35 +105,51 @@ def judge(analysis: Analysis, state: str, snapshot: Snapshot, canary: str, stabl
         track = tracks.get(key)
         if track is not None:
             following[key] = _advance(metric, track, snapshot, canary, stable)
-        elif not snapshot.unread:
-            # The metric was added while the rollout runs: as at the start, every pod has to give its base.
-            following[key] = _fresh(metric, snapshot, canary, stable)
-    return _judgement(analysis, following, None)
+        else:  # the metric was added while the rollout runs
+            following[key] = _fresh(metric, snapshot, canary, stable, now)
+    problem = f"no counters from {', '.join(snapshot.unread)}" if snapshot.unread else None
+    return _judgement(analysis, following, problem)
 
 
-def recall(analysis: Analysis, state: str) -> Judgement:
-    """The judgement that `state` holds, when there is nothing new to look at."""
-    return _judgement(analysis, _load(state), None)
+def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
+    """The judgement that `state` holds when there is nothing new to look at, under the margins of now.
+
+    problem: why the last look saw nothing, if so.
+    """
+    tracks = _load(state)
+    for metric in analysis.metrics:
+        if track := tracks.get(metric_key(metric)):
+            tracks[metric_key(metric)] = replace(track, evidence=_retargeted(metric, track))
+    return _judgement(analysis, tracks, problem)
 
 
-def _fresh(metric: Metric, snapshot: Snapshot, canary: str, stable: str) -> Track:
+def _fresh(metric: Metric, snapshot: Snapshot, canary: str, stable: str, now: float) -> Track:
+    # A process that was read but has no such counter yet starts at 0: what it counts from now on is news.
+    nothing = dict.fromkeys(snapshot.processes, Counts())
     return Track(
-        counters.baseline(_series(snapshot, metric, canary)),
-        counters.baseline(_series(snapshot, metric, stable)),
+        now,
+        counters.baseline(nothing | dict(_series(snapshot, metric, canary))),
+        counters.baseline(nothing | dict(_series(snapshot, metric, stable))),
         evidence.start(tolerance=metric.tolerance, margin=metric.margin),
     )
 
 
 def _advance(metric: Metric, track: Track, snapshot: Snapshot, canary: str, stable: str) -> Track:
-    canary_ledger, canary_counts = _count(track.canary, snapshot, metric, canary)
-    stable_ledger, stable_counts = _count(track.stable, snapshot, metric, stable)
-    current = evidence.retarget(track.evidence, tolerance=metric.tolerance, margin=metric.margin)
-    return Track(canary_ledger, stable_ledger, evidence.update(current, Block(canary_counts, stable_counts)))
+    canary_ledger, canary_counts = _count(track.canary, track.since, snapshot, metric, canary)
+    stable_ledger, stable_counts = _count(track.stable, track.since, snapshot, metric, stable)
+    current = evidence.update(_retargeted(metric, track), Block(canary_counts, stable_counts))
+    return Track(track.since, canary_ledger, stable_ledger, current)
 
 
-def _count(ledger: Ledger, snapshot: Snapshot, metric: Metric, revision: str) -> tuple[Ledger, Counts]:
-    gone = [series for series in ledger.counted if series.partition("/")[0] not in snapshot.pods]
-    return counters.advance(ledger, _series(snapshot, metric, revision), gone=gone)
+def _retargeted(metric: Metric, track: Track) -> Evidence:
+    return evidence.retarget(track.evidence, tolerance=metric.tolerance, margin=metric.margin)
+
+
+def _count(ledger: Ledger, since: float, snapshot: Snapshot, metric: Metric, revision: str) -> tuple[Ledger, Counts]:
+    series = _series(snapshot, metric, revision)
+    gone = [one for one in ledger.counted if one.partition("/")[0] not in snapshot.pods]
+    historic = [one for one in series if float(one.partition("/")[2]) < since]
+    return counters.advance(ledger, series, historic=historic, gone=gone)
 
 
 def _series(snapshot: Snapshot, metric: Metric, revision: str) -> Mapping[str, Counts]:
@@ -204,6 +225,7 @@ def _shown(odds: float) -> str:
 def _dump(tracks: Mapping[str, Track]) -> str:
     value = {
         key: {
+            "since": track.since,
             "canary": track.canary.to_json(),
             "stable": track.stable.to_json(),
             "evidence": track.evidence.to_json(),
@@ -217,6 +239,7 @@ def _load(state: str) -> dict[str, Track]:
     value: dict[str, Any] = json.loads(state)
     return {
         key: Track(
+            float(raw["since"]),
             Ledger.from_json(raw["canary"]),
             Ledger.from_json(raw["stable"]),
             Evidence.from_json(raw["evidence"]),

@@ -42,6 +42,8 @@ def _ready(status: Status) -> tuple[str, str, str, str]:
 def _metrics_available(observed: Observed, status: Status) -> tuple[str, str, str, str]:
     if observed.snapshot is not None:
         problem = observed.snapshot.problem
+        if not problem and observed.snapshot.unread:
+            problem = f"no counters from {', '.join(observed.snapshot.unread)}"
         if problem:
             return ("MetricsAvailable", "False", "CannotSee", problem)
         return ("MetricsAvailable", "True", "Read", "The counters of both revisions were read.")

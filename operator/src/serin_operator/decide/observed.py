@@ -68,12 +68,14 @@ class Router:
 class Snapshot:
     """One look at the metrics source.
 
+    processes: the series of all processes that were read, also of those that counted nothing yet.
     pods: names of all pods that exist, so that the series of others can be forgotten.
     unread: ready pods whose counters were not read.
     problem: why one of the arms can not be seen at all, if so.
     """
 
     samples: Samples = field(default_factory=dict)
+    processes: frozenset[str] = frozenset()
     pods: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
     problem: str | None = None
@@ -108,4 +110,5 @@ class Observed:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     router: Router | None = None
     snapshot: Snapshot | None = None
+    served: Route | None = None  # the route that every router was last seen to serve
     resolution: Resolution | None = None

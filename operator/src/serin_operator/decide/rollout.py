@@ -11,15 +11,14 @@ it, its time has passed and nothing speaks against it. Whatever is uncertain hol
 import math
 from dataclasses import dataclass, replace
 
+from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
 from serin_operator.api.spec import OnInconclusive, Spec
 from serin_operator.api.status import (
     Failure,
     Phase,
     Record,
-    Rejected,
     Resolved,
     Revision,
-    Rollout,
     Status,
 )
 from serin_operator.decide import analysis
@@ -27,8 +26,8 @@ from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.evidence import Action
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Trouble, Workload
 from serin_operator.decide.revisions import pinned, revision_of
+from serin_operator.decide.transitions import begin, promote, reject, revert, supersede, to_step
 
-DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
 READY_POLL_SECONDS = 1.0  # while pods start; their events wake the loop as well
 
@@ -59,12 +58,15 @@ def route_of(status: Status) -> Route | None:
     return Route(status.stable.revision, status.canary.revision, status.weight)
 
 
-def wants(status: Status, spec: Spec, now: float) -> Wants:
-    """Which questions this pass needs answered. An idle ModelDeployment asks nothing."""
+def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants:
+    """Which questions this pass needs answered, if the routers were last seen to serve `served`.
+
+    An idle ModelDeployment asks nothing.
+    """
     rollout = status.rollout
     due = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
     return Wants(
-        router=status.phase is Phase.PENDING or rollout is not None or due,
+        router=status.phase is Phase.PENDING or rollout is not None or due or served != route_of(status),
         snapshot=rollout is not None
         and (rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval),
     )
@@ -87,7 +89,7 @@ def decide(observed: Observed, now: float) -> Decision:
     else:
         status, activity = _later(observed, status, target, now)
     if trouble:
-        activity = Activity("ModelUnresolved", trouble.message, stalled=True)
+        activity = Activity("ModelUnresolved", trouble.message, stalled=trouble.permanent)
     elif target is None:
         activity = Activity("ResolvingModel", f"Reading the digest of {observed.spec.model.uri}.")
 
@@ -122,7 +124,7 @@ def _first(observed: Observed, status: Status, target: Revision | None, now: flo
         status = status.recorded(Record(now, "Started", "FirstRevision", message, to_revision=target.revision))
     stable = status.stable
     if stable is None:
-        return status, Activity("Starting", "Waiting for the model's digest.")
+        return status, Activity.none()
 
     workload = observed.workloads.get(stable.revision, Workload())
     status = _with_failure(status, stable.revision, workload.trouble, now)
@@ -147,42 +149,32 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
     stable = status.stable
     assert stable
     if status.canary and (target is None or target.revision != status.canary.revision):
-        status = _supersede(status, target, now)
+        status = supersede(status, target, now)
     if target is None:
         return status, Activity.none()
     if target.revision == stable.revision:
+        status = replace(status, stable=replace(stable, uri=target.uri, secret=target.secret))
         return replace(status, rejected=None, phase=Phase.SERVING), Activity.none()
     rejected = status.rejected
-    if rejected and rejected.revision == target.revision and rejected.retry == observed.retry:
+    if rejected and rejected.revision == target.revision and observed.retry in (None, rejected.retry):
         return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
+    if status.canary is None and _still_warm(observed, status, target):
+        return revert(observed, status, now)
     if status.canary is None:
-        status = _begin(observed, status, target, now)
+        status = begin(observed, status, target, now)
+    elif (status.canary.uri, status.canary.secret) != (target.uri, target.secret):
+        status = replace(status, canary=replace(status.canary, uri=target.uri, secret=target.secret))
     return _progress(observed, status, now)
 
 
-def _begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
-    """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
-    previous = status.previous if status.previous and status.previous.revision != target.revision else None
-    message = f"Rolling out {target.version} in {len(observed.spec.rollout.steps)} steps."
-    return replace(
-        status,
-        canary=target,
-        previous=previous,
-        retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
-        rejected=None,
-        rollout=Rollout(started_at=now, steps=len(observed.spec.rollout.steps)),
-        metrics=(),
-        weight=0,
-        phase=Phase.PROGRESSING,
-    ).recorded(
-        Record(
-            now,
-            "Started",
-            "SpecChanged",
-            message,
-            from_revision=status.stable.revision if status.stable else None,
-            to_revision=target.revision,
-        )
+def _still_warm(observed: Observed, status: Status, target: Revision) -> bool:
+    """Whether the target is the old stable, still running and still known to every router."""
+    return (
+        status.previous is not None
+        and status.previous.revision == target.revision
+        and observed.workloads.get(target.revision, Workload()).ready > 0
+        and observed.served is not None
+        and observed.served == route_of(status)
     )
 
 
@@ -193,29 +185,33 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
     spec = observed.spec
     workload = observed.workloads.get(canary.revision, Workload())
     status = _with_failure(status, canary.revision, workload.trouble, now)
+    if not spec.rollout.paused:
+        status = replace(status, phase=Phase.PROGRESSING)
 
-    # Can it run at all?
-    if rollout.step is None and workload.trouble and workload.trouble.permanent:
-        return _reject(observed, status, "Rejected", workload.trouble.reason, workload.trouble.message, now)
+    # Can it run at all? The router hides a canary that crashes, and its counters die with it: no metric tells.
+    turned_down = "Rejected" if rollout.step is None else "RolledBack"
+    if workload.trouble and workload.trouble.permanent:
+        return reject(observed, status, turned_down, workload.trouble.reason, workload.trouble.message, now)
     rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
     if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
         why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
-        return _reject(observed, status, "Rejected", "NotReady", message, now)
+        return reject(observed, status, turned_down, "NotReady", message, now)
 
     if rollout.step is None:
         return _start_first_step(observed, status, workload, now)
 
     # What does the evidence say? Worse goes before everything else.
-    if observed.snapshot is not None:
-        judged = analysis.judge(spec.analysis, rollout.evidence, observed.snapshot, canary.revision, stable.revision)
-        rollout = replace(rollout, evidence=judged.state, evidence_at=now)
-        status = replace(status, rollout=rollout, metrics=judged.reports)
-    else:
-        judged = analysis.recall(spec.analysis, rollout.evidence)
+    try:
+        judged, status = _judge(observed, status, now)
+    except ValueError as error:
+        text = f"The stored evidence can not be read ({error}); change the spec back to drop it."
+        return status, Activity("EvidenceUnreadable", text, stalled=True)
     if judged.verdict.action is Action.ROLL_BACK:
-        return _reject(observed, status, "RolledBack", *judged.reason_for_rollback(), now)
+        return reject(observed, status, "RolledBack", *judged.reason_for_rollback(), now)
+
+    rollout = status.rollout or rollout
 
     # Is the weight that was written the weight that serves?
     router = observed.router or Router()
@@ -227,6 +223,19 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
         rollout = replace(rollout, step_started_at=now, verified_weight=status.weight, step_trials=judged.canary_trials)
         status = replace(status, rollout=rollout)
     return _hold_or_advance(observed, status, judged, workload, now)
+
+
+def _judge(observed: Observed, status: Status, now: float) -> tuple[analysis.Judgement, Status]:
+    """What the counters, or without a new look what they showed last, say about the canary."""
+    canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
+    assert canary and stable and rollout
+    if observed.snapshot is None:
+        seen = status.condition("MetricsAvailable")
+        problem = seen.message if seen and seen.status == "False" else None
+        return analysis.recall(spec.analysis, rollout.evidence, problem), status
+    judged = analysis.judge(spec.analysis, rollout.evidence, observed.snapshot, canary.revision, stable.revision, now)
+    rollout = replace(rollout, evidence=judged.state, evidence_at=now)
+    return judged, replace(status, rollout=rollout, metrics=judged.reports)
 
 
 def _start_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
@@ -245,9 +254,9 @@ def _start_first_step(observed: Observed, status: Status, workload: Workload, no
     problem = _unseen(observed.snapshot)
     if observed.snapshot is None or problem:
         return status, Activity("CannotSee", f"No traffic moves before metrics can be read: {problem}")
-    evidence = analysis.begin(spec.analysis, observed.snapshot, canary.revision, stable.revision)
+    evidence = analysis.begin(spec.analysis, observed.snapshot, canary.revision, stable.revision, now)
     status = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
-    return _to_step(observed, status, 0, now)
+    return to_step(observed, status, 0, now)
 
 
 def _unseen(snapshot: Snapshot | None) -> str | None:
@@ -271,27 +280,29 @@ def _hold_or_advance(
 
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
-    status = replace(status, phase=Phase.PROGRESSING)
-    if judged.problem:
-        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
     if now - rollout.started_at >= spec.rollout.max_duration:
         text = f"No verdict within maxDuration ({spec.rollout.max_duration:g} s)."
         if spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK:
-            return _reject(observed, status, "RolledBack", "Inconclusive", text, now)
+            return reject(observed, status, "RolledBack", "Inconclusive", text, now)
         return status, Activity("Inconclusive", f"{where}: holding. {text}")
+    if judged.problem:
+        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
     if workload.ready < spec.server.replicas:
         text = f"{where}: holding, {workload.ready} of {spec.server.replicas} canary pods are ready."
         return status, Activity("CanaryNotReady", text)
+    if not (observed.router and observed.router.reaches(canary.revision)):
+        return status, Activity("CanaryNotReady", f"{where}: holding, not every router reaches the canary.")
     quiet = judged.without_new_trials(rollout.step_trials)
-    if quiet:
+    # The first looks at a step come before its first requests are counted: that is not news yet.
+    if quiet and now - rollout.step_started_at >= min(step.duration, 3 * spec.analysis.interval):
         text = f"{where}: holding, no canary data at this step for {', '.join(quiet)}."
         return status, Activity("NoTraffic", text)
-    if now - rollout.step_started_at < step.duration:
+    if quiet or now - rollout.step_started_at < step.duration:
         return status, Activity("Evaluating", f"{where}: {_outlook(observed, status, judged, now)}")
     if not last:
-        return _to_step(observed, status, rollout.step + 1, now)
+        return to_step(observed, status, rollout.step + 1, now)
     if judged.verdict.action is Action.PROMOTE:
-        return _promote(observed, status, judged, now)
+        return promote(observed, status, judged, now)
     return status, Activity("GatheringEvidence", f"{where}: {_outlook(observed, status, judged, now)}")
 
 
@@ -310,103 +321,6 @@ def _outlook(observed: Observed, status: Status, judged: analysis.Judgement, now
     if math.isinf(minutes):
         return f"too little traffic to say how long a verdict takes. {judged.summary}"
     return f"about {max(minutes, 0.1):.1f} min to a verdict if the canary is good. {judged.summary}"
-
-
-def _to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
-    assert status.canary and status.rollout
-    steps = observed.spec.rollout.steps
-    weight = steps[index].weight
-    rollout = replace(status.rollout, step=index, steps=len(steps), step_started_at=None, step_trials={})
-    message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
-    record = Record(
-        now,
-        "Advanced",
-        "StepPassed" if index else "CanaryReady",
-        message,
-        to_revision=status.canary.revision,
-        step=index,
-        weight=weight,
-        metrics=status.metrics,
-    )
-    status = replace(status, rollout=rollout, weight=weight, phase=Phase.PROGRESSING).recorded(record)
-    return status, Activity("VerifyingRoute", message)
-
-
-def _promote(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> tuple[Status, Activity]:
-    """The canary becomes stable where it runs; the old stable stays warm."""
-    canary, stable = status.canary, status.stable
-    assert canary and stable
-    message = f"{canary.version} serves all traffic. {judged.summary}"
-    record = Record(
-        now,
-        "Promoted",
-        "NonInferior",
-        message,
-        from_revision=stable.revision,
-        to_revision=canary.revision,
-        step=status.rollout.step if status.rollout else None,
-        weight=100,
-        metrics=status.metrics,
-    )
-    drained = (replace(status.previous, kept_until=now + DRAIN_SECONDS),) if status.previous else ()
-    status = replace(
-        status,
-        stable=canary,
-        canary=None,
-        previous=replace(stable, kept_until=now + observed.spec.rollout.keep_previous),
-        retiring=status.retiring + drained,
-        rollout=None,
-        weight=0,
-        phase=Phase.SERVING,
-    ).recorded(record)
-    return status, Activity.none()
-
-
-def _reject(
-    observed: Observed, status: Status, decision: str, reason: str, message: str, now: float
-) -> tuple[Status, Activity]:
-    """All traffic back to stable, and the canary is remembered as turned down."""
-    canary, stable = status.canary, status.stable
-    assert canary and stable
-    record = Record(
-        now,
-        decision,
-        reason,
-        message,
-        from_revision=canary.revision,
-        to_revision=stable.revision,
-        step=status.rollout.step if status.rollout else None,
-        weight=0,
-        metrics=status.metrics,
-    )
-    status = replace(
-        _without_canary(status, now),
-        rejected=Rejected(canary.revision, reason, message, now, observed.retry),
-        phase=Phase.ROLLED_BACK,
-    ).recorded(record)
-    return status, Activity(reason, message, stalled=True)
-
-
-def _supersede(status: Status, target: Revision | None, now: float) -> Status:
-    """The spec asks for something else, so the canary under way is dropped without a verdict on it."""
-    assert status.canary and status.stable
-    message = f"{status.canary.version} is no longer what the spec asks for."
-    record = Record(
-        now,
-        "Superseded",
-        "SpecChanged",
-        message,
-        from_revision=status.canary.revision,
-        to_revision=target.revision if target else status.stable.revision,
-        metrics=status.metrics,
-    )
-    return replace(_without_canary(status, now), metrics=(), phase=Phase.SERVING).recorded(record)
-
-
-def _without_canary(status: Status, now: float) -> Status:
-    assert status.canary
-    retiring = (*status.retiring, replace(status.canary, kept_until=now + DRAIN_SECONDS))
-    return replace(status, canary=None, retiring=retiring, rollout=None, weight=0)
 
 
 # --- what every pass does --------------------------------------------------------------------------------------
@@ -445,6 +359,7 @@ def _with_ready_counts(observed: Observed, status: Status) -> Status:
         return replace(revision, ready_replicas=workload.ready)
 
     stable = counted(status.stable)
+    labels = {LABEL_OWNER: observed.name, LABEL_COMPONENT: "server", LABEL_REVISION: stable.revision if stable else ""}
     return replace(
         status,
         stable=stable,
@@ -452,17 +367,21 @@ def _with_ready_counts(observed: Observed, status: Status) -> Status:
         previous=counted(status.previous),
         replicas=observed.spec.server.replicas,
         ready_replicas=stable.ready_replicas if stable else 0,
+        selector=",".join(f"{key}={value}" for key, value in labels.items()) if stable else "",
     )
 
 
 def _check_at(observed: Observed, status: Status, activity: Activity, now: float) -> float | None:
     """The next moment at which something can be due although no watch event comes."""
+    route, rollout, router = route_of(status), status.rollout, observed.router
+    live = route is not None and (observed.served == route or (router is not None and router.serves(route)))
     times = [revision.kept_until for revision in kept(status) if revision.kept_until is not None]
-    times = [max(time, now + ROUTE_POLL_SECONDS) for time in times]
-    if status.phase is Phase.PENDING:
+    times = [max(time, now + READY_POLL_SECONDS) for time in times]
+    if rollout is not None and rollout.step is None:
         times.append(now + READY_POLL_SECONDS)
-    if status.rollout is not None:
-        waits_for_route = activity.reason == "VerifyingRoute"
-        starting = READY_POLL_SECONDS if status.rollout.step is None else observed.spec.analysis.interval
-        times.append(now + (ROUTE_POLL_SECONDS if waits_for_route else starting))
+    if rollout is not None and rollout.evidence_at is not None:
+        times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
+    if not live and status.stable is not None and status.ready_replicas > 0:
+        quick = activity.reason == "VerifyingRoute" or status.phase is not Phase.PENDING
+        times.append(now + (ROUTE_POLL_SECONDS if quick and (router is None or router.ready) else READY_POLL_SECONDS))
     return min(times, default=None)

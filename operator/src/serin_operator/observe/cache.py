@@ -31,6 +31,8 @@ class Cache:
         """Everything else that Serin made for it, and resolver pods."""
         found = [existing for index in self.objects for existing in index.get(place, ())]
         resolvers = [
-            Existing("Pod", place[0], pod.name, 0) for pod in self.pods_of(place) if pod.component == "resolver"
+            Existing("Pod", place[0], pod.name, 0, pod.owner)
+            for pod in self.pods_of(place)
+            if pod.component == "resolver"
         ]
         return found + resolvers

@@ -1,6 +1,7 @@
 """What a Pod object says about a revision: ready or not, and why not. Pure reading of watched objects."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from serin_operator.decide.observed import Resolution, Trouble, Workload
 # Exit codes of `serin-server` (its cli documents them) after which another try ends the same way.
 _PERMANENT_EXITS = {13, 14, *range(20, 30)}
 _CRASHES_UNTIL_PERMANENT = 3
+_REASON = re.compile("[A-Za-z][A-Za-z0-9]{0,63}")
 _WAITING_FOR_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
@@ -27,6 +29,8 @@ class Pod:
     route_mark: str | None
     trouble: Trouble | None
     answer: str | None  # the termination message of a container that succeeded
+    failed: bool = False  # for good: evicted, or its node went down
+    owner: str | None = None  # the uid of its controller
 
     @property
     def serving(self) -> bool:
@@ -47,6 +51,8 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
         ip=status.get("podIP"),
         ready=ready,
         terminating="deletionTimestamp" in metadata,
+        failed=status.get("phase") == "Failed",
+        owner=next((ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")), None),
         route_mark=metadata.get("annotations", {}).get(ANNOTATION_ROUTE),
         trouble=None if ready else _trouble(status, containers),
         answer=next(
@@ -67,10 +73,14 @@ def resolution(pods: Iterable[Pod], name: str) -> Resolution:
     pod = next((pod for pod in pods if pod.name == name), None)
     if pod is None:
         return Resolution()
-    if pod.answer:
+    if pod.answer is None:
+        return Resolution(trouble=pod.trouble)
+    try:
         answer = json.loads(pod.answer)
-        return Resolution(sha256=answer["sha256"], size=answer["size"])
-    return Resolution(trouble=pod.trouble)
+        return Resolution(sha256=str(answer["sha256"]), size=int(answer["size"]))
+    except (ValueError, LookupError, TypeError):
+        text = f"the resolver answered {pod.answer[:200]!r}; is spec.server.image a Serin model server?"
+        return Resolution(trouble=Trouble("UnknownAnswer", text, permanent=True))
 
 
 def _trouble(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> Trouble | None:
@@ -110,4 +120,7 @@ def _told(message: str) -> dict[str, str] | None:
         told = json.loads(message)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and {"reason", "message"} <= told.keys() else None
+    if not isinstance(told, dict) or not isinstance(told.get("message"), str):
+        return None
+    # A condition's reason has this form, and a status that breaks it could not be written.
+    return told if _REASON.fullmatch(str(told.get("reason"))) else None

@@ -10,6 +10,8 @@ from serin_operator.decide.observed import Snapshot
 from serin_operator.observe.pods import Pod
 from serin_operator.observe.samples import FAMILIES, STARTED, Point, samples
 
+# What tells a model server's own series apart; Prometheus adds labels such as job, which do not.
+_IDENTITY = ("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt")
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -28,16 +30,16 @@ async def query(
         return Snapshot(problem="no model server pod exists")
     try:
         result = await _instant(session, address, _selector(namespace, sorted(names)))
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        points, processes = to_points(result)
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
         return Snapshot(pods=names, problem=f"Prometheus at {address}: {type(error).__name__} {error}".strip())
-    points = to_points(result)
-    read = {point.series.partition("/")[0] for point in points}
+    read = {process.partition("/")[0] for process in processes}
     serving = [pod for pod in pods if pod.serving]
     unread = tuple(pod.name for pod in serving if pod.name not in read)
     seen = {pod.revision for pod in serving if pod.name in read}
     unseen = [arm for arm in arms if arm not in seen]
     problem = f"Prometheus at {address} has no metrics of revision {', '.join(unseen)}" if unseen else None
-    return Snapshot(samples(metrics, points), names, unread, problem)
+    return Snapshot(samples(metrics, points), processes, names, unread, problem)
 
 
 def _selector(namespace: str, pods: list[str]) -> str:
@@ -48,24 +50,31 @@ async def _instant(session: aiohttp.ClientSession, address: str, selector: str) 
     url = f"{address.rstrip('/')}/api/v1/query"
     async with session.post(url, data={"query": selector}, timeout=_TIMEOUT) as response:
         answer = await response.json(content_type=None)
-    if answer.get("status") != "success":
-        raise ValueError(answer.get("error", f"HTTP {response.status}"))
+    if not isinstance(answer, dict) or answer.get("status") != "success":
+        raise ValueError(answer.get("error") if isinstance(answer, dict) else f"HTTP {response.status}")
     result: list[Mapping[str, Any]] = answer["data"]["result"]
     return result
 
 
-def to_points(result: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The points of an instant vector. A pod without a start time among them is left out: its resets are unseen."""
-    started = {
-        entry["metric"]["pod"]: float(entry["value"][1]) for entry in result if entry["metric"]["__name__"] == STARTED
-    }
-    return [
-        Point(
-            series=f"{pod}/{started[pod]:.0f}",
-            name=entry["metric"]["__name__"],
-            labels=entry["metric"],
-            value=float(entry["value"][1]),
-        )
-        for entry in result
-        if entry["metric"]["__name__"] != STARTED and (pod := entry["metric"]["pod"]) in started
-    ]
+def to_points(result: Iterable[Mapping[str, Any]]) -> tuple[list[Point], frozenset[str]]:
+    """The points of an instant vector, and the series of the processes in it.
+
+    A pod without a start time among them is left out: its resets would be unseen. A pod that two jobs scrape
+    appears twice; the later of each counter, which is the greater, is taken.
+    """
+    started: dict[str, float] = {}
+    latest: dict[tuple[str, ...], Point] = {}
+    entries = list(result)
+    for entry in entries:
+        if entry["metric"]["__name__"] == STARTED:
+            pod = entry["metric"]["pod"]
+            started[pod] = max(started.get(pod, 0.0), float(entry["value"][1]))
+    for entry in entries:
+        labels, value = entry["metric"], float(entry["value"][1])
+        if labels["__name__"] == STARTED or labels["pod"] not in started:
+            continue
+        key = (labels["pod"], *(labels.get(name, "") for name in _IDENTITY))
+        series = f"{labels['pod']}/{started[labels['pod']]:.0f}"
+        if key not in latest or value > latest[key].value:
+            latest[key] = Point(series, labels["__name__"], labels, value)
+    return list(latest.values()), frozenset(f"{pod}/{start:.0f}" for pod, start in started.items())

@@ -12,6 +12,8 @@ from serin_operator.decide.observed import Route, Router
 from serin_operator.observe.pods import Pod
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
+# What a router that is starting, going or not Serin's own can answer with.
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError)
 _UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "failed_degraded_check", "pending_dynamic_removal")
 
 
@@ -22,7 +24,7 @@ async def ask_routers(session: aiohttp.ClientSession, pods: Iterable[Pod]) -> Ro
     problems = []
     routes, healthy = [], []
     for pod, answer in zip(ready, answers, strict=True):
-        if isinstance(answer, (aiohttp.ClientError, TimeoutError, ValueError, KeyError)):
+        if isinstance(answer, _NO_ANSWER):
             problems.append(f"router {pod.name} does not tell its route: {type(answer).__name__} {answer}")
         elif isinstance(answer, BaseException):
             raise answer

@@ -44,16 +44,16 @@ def _reduce(metric: Metric, points: list[Point]) -> Mapping[str, Mapping[str, Co
         value = int(point.value)
         if metric.name == "errors" and point.name == REQUESTS:
             trials[place] += value
-            good[place] += value if point.labels["code"] < "400" else 0
+            good[place] += value if point.labels.get("code", "") < "400" else 0
         elif metric.name == "latency" and point.name == DURATIONS:
-            bound = float(point.labels["le"])
+            bound = float(point.labels.get("le", "nan"))
             if bound == float("inf"):
                 trials[place] += value
             elif bound == metric.slower_than:
                 good[place] += value
         elif metric.name == "accuracy" and point.name == FEEDBACK:
             trials[place] += value
-            good[place] += value if point.labels["actual"] == point.labels["predicted"] else 0
+            good[place] += value if point.labels.get("actual") == point.labels.get("predicted") else 0
     counts: dict[str, dict[str, Counts]] = defaultdict(dict)
     for (revision, series), total in trials.items():
         # A scrape is not one instant for all counters: never more good outcomes than trials.

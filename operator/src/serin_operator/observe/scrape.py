@@ -23,6 +23,7 @@ async def scrape(
     serving = [pod for pod in pods if pod.serving]
     answers = await asyncio.gather(*(_read(session, pod) for pod in serving), return_exceptions=True)
     points: list[Point] = []
+    processes: set[str] = set()
     unread: dict[str, str] = {}
     for pod, answer in zip(serving, answers, strict=True):
         if isinstance(answer, (aiohttp.ClientError, TimeoutError, ValueError)):
@@ -30,25 +31,36 @@ async def scrape(
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            points += answer
+            process, found = answer
+            processes.add(process)
+            points += found
     read = {pod.revision for pod in serving if pod.name not in unread}
     unseen = [arm for arm in arms if arm not in read]
     problem = None
     if unseen:
         why = "; ".join(f"{name}: {reason}" for name, reason in unread.items()) or "no pod of it serves"
         problem = f"no metrics of revision {', '.join(unseen)} ({why})"
-    return Snapshot(samples(metrics, points), frozenset(pod.name for pod in pods), tuple(unread), problem)
+    return Snapshot(
+        samples=samples(metrics, points),
+        processes=frozenset(processes),
+        pods=frozenset(pod.name for pod in pods),
+        unread=tuple(unread),
+        problem=problem,
+    )
 
 
-async def _read(session: aiohttp.ClientSession, pod: Pod) -> list[Point]:
+async def _read(session: aiohttp.ClientSession, pod: Pod) -> tuple[str, list[Point]]:
     async with session.get(f"http://{pod.ip}:{_PORT}/metrics", timeout=_TIMEOUT) as response:
         response.raise_for_status()
         text = await response.text()
     return parse(pod.name, text)
 
 
-def parse(pod: str, text: str) -> list[Point]:
-    """The samples that evidence reads. Raises ValueError when the process does not tell its start time."""
+def parse(pod: str, text: str) -> tuple[str, list[Point]]:
+    """The process's series and the samples that evidence reads.
+
+    Raises ValueError when the text is no exposition, or the process does not tell its start time.
+    """
     lines = [line for line in text.splitlines() if line.startswith(FAMILIES)]
     found = [
         sample
@@ -60,4 +72,5 @@ def parse(pod: str, text: str) -> list[Point]:
     if started is None:
         raise ValueError(f"{pod} exposes no {STARTED}")
     series = f"{pod}/{started:.0f}"
-    return [Point(series, sample.name, sample.labels, sample.value) for sample in found if sample.name != STARTED]
+    points = [Point(series, sample.name, sample.labels, sample.value) for sample in found if sample.name != STARTED]
+    return series, points
