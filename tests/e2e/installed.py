@@ -1,0 +1,194 @@
+"""The operator as it is installed: its metrics, its pod, and its death."""
+
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self
+
+from demo.environment import SERIN_NAMESPACE, Cluster, image
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from tests.e2e.cluster import Manifest, environment, select
+
+_LABELS = "app.kubernetes.io/component=operator"
+_PORT = 8080
+_REAPER = "reaper"
+_START_SECONDS = 60
+# Runs in a pod that shares the node's process table. It looks the process up when it is told a container's id, so
+# that "kill" takes no time; a process cannot be killed by SIGKILL from inside its own container, where it is number 1.
+_REAPER_PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+target = 0
+def find(container):
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or container not in (entry / "cgroup").read_text():
+                continue
+            if b"serin_operator" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+        except OSError:
+            pass
+    return 0
+print("here", flush=True)
+for line in sys.stdin:
+    word, _, container = line.strip().partition(" ")
+    if word == "aim":
+        target = find(container)
+        print("aimed", target, flush=True)
+    elif target:
+        os.kill(target, signal.SIGKILL)
+        print("killed", target, flush=True)
+        target = 0
+    else:
+        print("no target", flush=True)
+"""
+
+
+@dataclass
+class Operator:
+    """The running operator."""
+
+    cluster: Cluster
+
+    def pod(self) -> Manifest | None:
+        """Its ready pod, if there is one."""
+        for pod in select(self.cluster, "pods", SERIN_NAMESPACE, _LABELS):
+            conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
+            if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+                return pod
+        return None
+
+    def wait_ready(self) -> Manifest:
+        """Its pod, as soon as it is ready."""
+        deadline = time.monotonic() + _START_SECONDS
+        while (pod := self.pod()) is None:
+            assert time.monotonic() < deadline, f"no operator pod is ready after {_START_SECONDS} s"
+            time.sleep(0.3)
+        return pod
+
+    def memory(self) -> float:
+        """Bytes that its process has in memory."""
+        [sample] = self._samples("process_resident_memory_bytes")
+        return sample.value
+
+    def api_calls(self) -> Counter[str]:
+        """How many calls of each kind it has sent to the API server since it started, watches aside."""
+        calls: Counter[str] = Counter()
+        for sample in self._samples("serin_operator_api_calls_total"):
+            calls[f"{sample.labels['verb']} {sample.labels['kind']}"] += int(sample.value)
+        return calls
+
+    def _samples(self, name: str) -> list[Sample]:
+        pod = self.wait_ready()["metadata"]["name"]
+        path = f"/api/v1/namespaces/{SERIN_NAMESPACE}/pods/{pod}:{_PORT}/proxy/metrics"
+        families = text_string_to_metric_families(self.cluster.kubectl("get", "--raw", path))
+        return [sample for family in families for sample in family.samples if sample.name == name]
+
+
+def reaper_manifest(namespace: str) -> Manifest:
+    """A pod that sees the node's processes and may kill them."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": _REAPER, "namespace": namespace},
+        "spec": {
+            "hostPID": True,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": _REAPER,
+                    "image": image("demo"),
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sleep", "infinity"],
+                    "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
+                }
+            ],
+        },
+    }
+
+
+class Reaper:
+    """Ends the operator by SIGKILL, at once when it is asked to."""
+
+    def __init__(self, cluster: Cluster, namespace: str, operator: Operator) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._operator = operator
+        self._process: subprocess.Popen[str] | None = None
+        self._pod: Manifest = {}
+
+    def __enter__(self) -> Self:
+        command = ("kubectl", "exec", "-i", "-n", self._namespace, _REAPER, "--", "python", "-u", "-c")
+        self._process = subprocess.Popen(
+            [*command, _REAPER_PROGRAM],
+            env=environment(self._cluster),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        assert self._line() == "here"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process:
+            self._stream(self._process.stdin).close()
+            self._process.wait()
+
+    def aim(self) -> None:
+        """Waits for a ready operator and finds its process."""
+        self._pod = self._operator.wait_ready()
+        [container] = self._pod["status"]["containerStatuses"]
+        container_id = container["containerID"].partition("://")[2]
+        answer = self._ask(f"aim {container_id}")
+        word, _, pid = answer.partition(" ")
+        assert word == "aimed" and int(pid) > 0, f"the operator's process was not found: {answer}"
+
+    def kill(self) -> float:
+        """Sends SIGKILL. Returns the time of it. Call `replace` next."""
+        answer = self._ask("kill")
+        assert answer.startswith("killed"), answer
+        return time.time()
+
+    def replace(self) -> None:
+        """Sees that the process is dead by signal 9, and has a new pod take its place.
+
+        The kubelet would start it again in the same pod, but waits longer after each death.
+        """
+        name = self._pod["metadata"]["name"]
+        deadline = time.monotonic() + _START_SECONDS
+        while (code := self._exit_code(name)) is None:
+            assert time.monotonic() < deadline, "the kubelet does not tell how the operator ended"
+            time.sleep(0.2)
+        assert code == 137, f"the operator ended with {code} instead of by SIGKILL"
+        self._cluster.kubectl("delete", "pod", name, "-n", SERIN_NAMESPACE, "--grace-period=0", "--force")
+
+    def _exit_code(self, name: str) -> int | None:
+        pod = self._cluster.get("pod", name, SERIN_NAMESPACE)
+        [container] = pod["status"]["containerStatuses"]
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            if "terminated" in state:
+                return int(state["terminated"]["exitCode"])
+        return None
+
+    def _ask(self, line: str) -> str:
+        assert self._process
+        stream = self._stream(self._process.stdin)
+        stream.write(line + "\n")
+        stream.flush()
+        return self._line()
+
+    def _line(self) -> str:
+        assert self._process
+        return str(self._stream(self._process.stdout).readline().strip())
+
+    @staticmethod
+    def _stream(stream: IO[Any] | None) -> IO[Any]:
+        assert stream is not None
+        return stream

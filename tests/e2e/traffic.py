@@ -1,0 +1,97 @@
+"""Steady client traffic: the demo's driver in a pod, steered through the API server."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from demo import manifests, models
+from demo.environment import Cluster
+from tests.e2e.deployments import epoch
+from tests.e2e.figures import Figures
+
+FEEDBACK_DELAY_SECONDS = 1
+ONE_SECOND_MS = 1000
+
+
+@dataclass
+class Traffic:
+    """The driver of one ModelDeployment. `stop` it to have its requests in the ledger."""
+
+    cluster: Cluster
+    namespace: str
+    mdep: str
+    figures: Figures
+
+    @property
+    def pod(self) -> str:
+        return f"traffic-{self.mdep}"
+
+    def start(self, rps: float) -> None:
+        """Send from now on, until stopped."""
+        _, held_out = models.split()
+        options = [f"--feedback-delay={FEEDBACK_DELAY_SECONDS}"]
+        self.cluster.apply(
+            manifests.traffic(self.mdep, held_out, self.namespace, rps=rps, name=self.pod, options=options)
+        )
+        self.cluster.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", f"pod/{self.pod}", "--timeout=90s")
+
+    def stats(self) -> dict[str, Any]:
+        """The counts so far."""
+        stats: dict[str, Any] = self.cluster.pod_get(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/stats")
+        return stats
+
+    def rate(self, rps: float) -> None:
+        """Go on at another rate; 0 pauses."""
+        self.cluster.pod_post(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/rate", {"rps": rps})
+
+    def settled(self) -> dict[str, Any]:
+        """The counts once every request and every label that was sent has its answer; call it at rate 0."""
+        deadline = time.monotonic() + 60
+        while True:
+            stats = self.stats()
+            answered = stats["sent"] == stats["ok"] + stats["failed"]
+            feedback = stats["feedback"]
+            if answered and feedback["posted"] == stats["ok"]:
+                return stats
+            assert time.monotonic() < deadline, f"requests or labels are still under way: {stats}"
+            time.sleep(0.5)
+
+    def answered(self, revision: str) -> int:
+        """How many requests a revision answered so far."""
+        return int(self.stats()["by_revision"].get(revision, {"n": 0})["n"])
+
+    def wait_for(self, requests: int, seconds: float = 60) -> None:
+        """Until so many more requests are answered."""
+        wanted = self.stats()["ok"] + requests
+        deadline = time.monotonic() + seconds
+        while (stats := self.stats())["ok"] < wanted:
+            assert time.monotonic() < deadline, f"{requests} answers did not come within {seconds} s: {stats}"
+            time.sleep(0.5)
+
+    def series(self) -> list[dict[str, Any]]:
+        """One count a second since the start, oldest first, each with its time `t`."""
+        log = self.cluster.kubectl("logs", "-n", self.namespace, self.pod)
+        return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+    def between(self, start: float, end: float) -> dict[str, int]:
+        """Answers per revision in the whole seconds between two times."""
+        inside = [line for line in self.series() if start <= line["t"] <= end]
+        assert len(inside) >= 2, f"no counts between {start} and {end}"
+        first, last = inside[0]["by_revision"], inside[-1]["by_revision"]
+        return {name: last[name]["n"] - first.get(name, {"n": 0})["n"] for name in last}
+
+    def silence(self, record: dict[str, Any]) -> float:
+        """Seconds from a rollback's verdict until the last request was sent that the canary answered.
+
+        Negative when it got none after its verdict.
+        """
+        canary = self.stats()["by_revision"][record["fromRevision"]]
+        return float(canary["last_sent"]) / ONE_SECOND_MS - epoch(record["time"])
+
+    def stop(self) -> None:
+        """End it and put its counts into the ledger."""
+        final = self.cluster.pod_post(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/stop", {})
+        self.figures.traffic[self.mdep] = final
+        self.figures.write()
+        assert final["failed"] == 0, f"requests to {self.mdep} failed: {final['errors']}"
