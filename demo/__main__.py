@@ -40,10 +40,10 @@ def _demo(name: str, keep: bool, started: float) -> int:
         _play(cluster, keep)
         print(f"in all             {time.monotonic() - started:.0f} s")
     finally:
-        if not keep:
+        if keep:
+            _how_to_look(name, cluster)
+        else:
             _clean_up(name, cluster, is_ours, had_serin)
-    if keep:
-        _how_to_look(name, cluster)
     return 0
 
 
@@ -70,7 +70,7 @@ def _clean_up(name: str, cluster: env.Cluster, is_ours: bool, had_serin: bool) -
 
 def _how_to_look(name: str, cluster: env.Cluster) -> None:
     print(f"""
-Everything still runs, traffic too. To look around:
+All that was started still runs. To look around:
   export KUBECONFIG={cluster.kubeconfig} PATH={cluster.bin_dir}:$PATH
   kubectl -n {NAMESPACE} get mdep {MDEP} -o yaml      # status.history has every decision with its evidence
   kubectl -n {NAMESPACE} get events

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demo import manifests, models
-from demo.environment import Cluster, CommandError
+from demo.environment import RELEASE, SERIN_NAMESPACE, Cluster, CommandError
 from demo.summary import Summary, Verdict, decided_at, summarise, verdict
 from demo.view import Screen, frame
 
@@ -138,7 +138,7 @@ class Story:
         return conditions.get("Ready") == "True"
 
     def _account(self, moment: Moment) -> str:
-        """What is known about the trouble: conditions, pods, the newest Events."""
+        """What is known about the trouble: conditions, pods, the newest Events, the operator's last words."""
         conditions = "\n".join(
             f"  {one['type']}={one['status']} {one.get('reason', '')}: {one.get('message', '')}"
             for one in moment.status.get("conditions", [])
@@ -146,9 +146,10 @@ class Story:
         try:
             pods = self._kubectl("get", "pods", "-o", "wide")
             events = self._kubectl("get", "events", "--sort-by=.lastTimestamp").splitlines()[-15:]
+            log = self.cluster.kubectl("-n", SERIN_NAMESPACE, "logs", f"deployment/{RELEASE}", "--tail=5")
         except CommandError as error:
             return f"{conditions}\n{error}"
-        return "\n".join([conditions, pods, *events])
+        return "\n".join([conditions, pods, *events, log])
 
     def _kubectl(self, *words: str, timeout: float = 120.0) -> str:
         return self.cluster.kubectl("-n", self.namespace, *words, timeout=timeout)
