@@ -92,27 +92,26 @@ def rollback_reasons() -> set[str]:
     raise AssertionError("decide/analysis.py has no _ROLLBACK_REASONS")
 
 
+def reject_reasons() -> set[str]:
+    """The reasons for turning a canary down that are written in the code."""
+    return rollback_reasons() | {
+        reason for call in calls("reject") if len(call.args) > 2 for reason in strings(call.args[2])
+    }
+
+
 def written_decisions() -> set[tuple[str, str]]:
-    """(decision, reason) of every Record and every rejection whose reason is written in the code."""
-    pairs = set()
-    for name in ("Record", "_reject"):
-        first = {"Record": 1, "_reject": 2}[name]
-        for call in calls(name):
-            arguments = [argument for argument in call.args if not isinstance(argument, ast.Starred)]
-            if len(arguments) <= first:
-                continue
-            decisions = strings(arguments[first])
-            reasons = strings(arguments[first + 1]) if len(arguments) > first + 1 else []
-            starred = any(isinstance(argument, ast.Starred) for argument in call.args)
-            for decision in decisions:
-                pairs |= {(decision, reason) for reason in (rollback_reasons() if starred else reasons)}
+    """(decision, reason) of every Record whose words are written in the code, and of every rollback."""
+    pairs = {("RolledBack", reason) for reason in reject_reasons()} | {("Rejected", "NotReady")}
+    for call in calls("Record"):
+        if len(call.args) > 2:
+            pairs |= {(decision, reason) for decision in strings(call.args[1]) for reason in strings(call.args[2])}
     return pairs
 
 
 def condition_reasons() -> set[str]:
     """Reasons of conditions that the operator's code spells out; those of containers come on top."""
     found = {reason for call in calls("Activity") for reason in strings(call.args[0])}
-    found |= {reason for decision, reason in written_decisions() if decision in ("RolledBack", "Rejected")}
+    found |= reject_reasons()
     tree = ast.parse((OPERATOR / "decide" / "conditions.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Tuple) and len(node.elts) == 4 and set(strings(node.elts[0])) & _CONDITIONS:

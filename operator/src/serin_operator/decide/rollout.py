@@ -189,15 +189,14 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
         status = replace(status, phase=Phase.PROGRESSING)
 
     # Can it run at all? The router hides a canary that crashes, and its counters die with it: no metric tells.
-    turned_down = "Rejected" if rollout.step is None else "RolledBack"
     if workload.trouble and workload.trouble.permanent:
-        return reject(observed, status, turned_down, workload.trouble.reason, workload.trouble.message, now)
+        return reject(observed, status, workload.trouble.reason, workload.trouble.message, now)
     rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
     if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
         why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
-        return reject(observed, status, turned_down, "NotReady", message, now)
+        return reject(observed, status, "NotReady", message, now)
 
     if rollout.step is None:
         return _start_first_step(observed, status, workload, now)
@@ -209,7 +208,7 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
         text = f"The stored evidence can not be read ({error}); change the spec back to drop it."
         return status, Activity("EvidenceUnreadable", text, stalled=True)
     if judged.verdict.action is Action.ROLL_BACK:
-        return reject(observed, status, "RolledBack", *judged.reason_for_rollback(), now)
+        return reject(observed, status, *judged.reason_for_rollback(), now)
 
     rollout = status.rollout or rollout
 
@@ -283,7 +282,7 @@ def _hold_or_advance(
     if now - rollout.started_at >= spec.rollout.max_duration:
         text = f"No verdict within maxDuration ({spec.rollout.max_duration:g} s)."
         if spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK:
-            return reject(observed, status, "RolledBack", "Inconclusive", text, now)
+            return reject(observed, status, "Inconclusive", text, now)
         return status, Activity("Inconclusive", f"{where}: holding. {text}")
     if judged.problem:
         return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")

@@ -86,15 +86,14 @@ def promote(observed: Observed, status: Status, judged: analysis.Judgement, now:
     return status, Activity.none()
 
 
-def reject(
-    observed: Observed, status: Status, decision: str, reason: str, message: str, now: float
-) -> tuple[Status, Activity]:
-    """All traffic back to stable, and the canary is remembered as turned down."""
+def reject(observed: Observed, status: Status, reason: str, message: str, now: float) -> tuple[Status, Activity]:
+    """All traffic back to stable, and the canary is remembered as turned down: rejected before it had any."""
     canary, stable = status.canary, status.stable
     assert canary and stable
+    began = status.rollout is not None and status.rollout.step is not None
     record = Record(
         now,
-        decision,
+        "RolledBack" if began else "Rejected",
         reason,
         message,
         from_revision=canary.revision,
