@@ -1,0 +1,448 @@
+"""A small world for `decide` to act on: pods that start, routers that follow, traffic that counts, a virtual clock.
+
+It keeps status as the loop does: a pass whose news is evidence alone stays in memory, everything else is written as
+JSON, and a crash forgets what was not written. Nothing here is random: a model that fails in 1 % of its requests has
+failed in exactly one hundredth of those that it has had so far.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from tests.operator.definition import Json, defaulted, merged
+
+from serin_operator.api.spec import Metric, Spec, parse_spec
+from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
+from serin_operator.build.owner import Owner
+from serin_operator.build.router import config_map
+from serin_operator.decide.analysis import metric_key
+from serin_operator.decide.evidence import Counts
+from serin_operator.decide.observed import (
+    Defaults,
+    Observed,
+    Resolution,
+    Route,
+    Router,
+    Snapshot,
+    Trouble,
+    Workload,
+)
+from serin_operator.decide.revisions import pinned, revision_of
+from serin_operator.decide.rollout import Decision, decide, kept, route_of, wants
+from serin_operator.loop import EVIDENCE_WRITE_SECONDS, RESYNC_SECONDS, _without_evidence
+
+NAME = "iris"
+OWNER = Owner("default", NAME, "7b1c3a52")
+DEFAULTS = Defaults("serin-model-server:1")
+START = 1_750_000_000.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """How one model version behaves: the share of its requests that fail, are slow or wrong, and whether it starts."""
+
+    errors: float = 0.01
+    latency: float = 0.02
+    accuracy: float = 0.05
+    trouble: Trouble | None = None
+    starts: bool = True
+
+    def failures(self, metric: Metric, trials: int) -> int:
+        """How many of so many trials have failed."""
+        shares = {"errors": self.errors, "latency": self.latency, "accuracy": self.accuracy}
+        return int(shares[metric.name] * trials)
+
+
+GOOD = Model()
+HARMFUL = Model(errors=0.2)
+BROKEN = Model(starts=False, trouble=Trouble("MissingModule", "no module named 'xgboost'", 21, permanent=True))
+SLEEPY = Model(starts=False)
+
+
+@dataclass
+class Pod:
+    """One model server pod; `requests` is its cumulative counter since `started`."""
+
+    name: str
+    started: float
+    ready_at: float
+    requests: int = 0
+    read: bool = True
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a router pod has mounted: the route in it, and the clusters that each of its two files names."""
+
+    route: Route
+    clusters: frozenset[str]
+    named: frozenset[str]
+    text: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass as it happened: what was seen, what was decided, and what the routers served at that moment."""
+
+    time: float
+    observed: Observed
+    decision: Decision
+    live: Files | None
+    served: dict[str, int]
+
+    @property
+    def before(self) -> Status:
+        """The status that the pass started from."""
+        return self.observed.status
+
+    @property
+    def after(self) -> Status:
+        """The status that the pass decided."""
+        return self.decision.status
+
+    @property
+    def news(self) -> list[Record]:
+        """The decisions of this pass, oldest first."""
+        return [record for record in reversed(self.after.history) if record not in self.before.history]
+
+
+class Crash(Enum):
+    """Where the operator is killed: nothing of the pass is left, or its status is written and nothing is done."""
+
+    BEFORE_WRITE = "before the status is written"
+    BEFORE_ACT = "before anything follows from the status"
+
+
+@dataclass
+class World:
+    """The cluster, one ModelDeployment in it, and an operator that can be killed.
+
+    traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
+    routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
+    """
+
+    traffic: float = 100.0
+    start_seconds: float = 3.0
+    router_seconds: float = 0.5
+    metrics: bool = True
+    routers: bool = True
+    resolution: Resolution | None = None
+    labelled: float = 0.5
+    now: float = START
+    generation: int = 0
+    retry: str | None = None
+    raw: Json = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    memory: Status = field(default_factory=Status)
+    written: str = "{}"
+    written_at: float = 0.0
+    pods: dict[str, list[Pod]] = field(default_factory=dict)
+    files: Files | None = None
+    files_at: float = 0.0
+    live: Files | None = None
+    switches: list[tuple[Files, Files]] = field(default_factory=list)
+    seen: Route | None = None
+    built: dict[str, Files | None] = field(default_factory=dict)
+    resolving: bool = False
+    woken: bool = False
+    served: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    passes: list[Pass] = field(default_factory=list)
+    statuses: list[Json] = field(default_factory=list)
+
+    # --- the user
+
+    def apply(self, version: str, model: Model = GOOD, **changes: Any) -> None:
+        """Asks for this version of the model; `changes` are merged into the spec."""
+        self.models[digest(version)] = model
+        asked = {"uri": f"https://models.example.com/{version}", "sha256": digest(version), "version": version}
+        self.change(**merged({"model": asked}, changes))
+
+    def change(self, **changes: Any) -> None:
+        """Merges `changes` into the spec."""
+        before = self.raw
+        self.raw = defaulted(merged(self.raw, changes))
+        self.generation += self.raw != before
+        self.woken = True
+
+    def ask_retry(self, mark: str | None) -> None:
+        """Sets the annotation that asks for another try, or takes it away."""
+        self.retry = mark
+        self.woken = True
+
+    @property
+    def spec(self) -> Spec:
+        """What is asked for."""
+        return parse_spec(self.raw)
+
+    # --- what tests look at
+
+    @property
+    def status(self) -> Status:
+        """The latest status."""
+        return self.memory
+
+    @property
+    def decisions(self) -> list[str]:
+        """Every decision so far, oldest first."""
+        return [record.decision for each in self.passes for record in each.news]
+
+    @property
+    def records(self) -> list[Record]:
+        """The same with all that is told of them."""
+        return [record for each in self.passes for record in each.news]
+
+    @property
+    def activity(self) -> str:
+        """What the conditions say that Serin does or is stuck on; empty when it is idle."""
+        found = self.status.condition("Reconciling") or self.status.condition("Stalled")
+        return found.reason if found else ""
+
+    @property
+    def version(self) -> str:
+        """The stable version."""
+        assert self.status.stable
+        return self.status.stable.version
+
+    def revision(self, version: str) -> str:
+        """The revision that the present spec would have with this version of the model."""
+        raw = merged(self.raw, {"model": {"sha256": digest(version), "version": version}})
+        return revision_of(parse_spec(raw), digest(version), DEFAULTS).revision
+
+    # --- time
+
+    def run(self, seconds: float, most: float = RESYNC_SECONDS) -> None:
+        """Lets so much time pass, with a pass whenever one is due and at least every `most` seconds."""
+        end = self.now + seconds
+        while self.now < end:
+            self.step(most=min(most, end - self.now))
+
+    def until(self, decision: str, within: float = 3600.0) -> Record:
+        """Runs until the next decision of this kind, and gives it."""
+        end = self.now + within
+        while self.now < end:
+            self.step()
+            for record in self.passes[-1].news:
+                if record.decision == decision:
+                    return record
+        raise AssertionError(
+            f"no {decision} within {within:g} s, but {self.decisions}; now {self.activity}: {self.told}"
+        )
+
+    def until_activity(self, reason: str, within: float = 3600.0) -> str:
+        """Runs until Serin says that it does this, and gives the sentence."""
+        end = self.now + within
+        while self.now < end:
+            self.step()
+            if self.activity == reason:
+                return self.told
+        raise AssertionError(f"never {reason} within {within:g} s, but {self.activity}: {self.told}")
+
+    @property
+    def told(self) -> str:
+        """The sentence that goes with `activity`."""
+        found = self.status.condition("Reconciling") or self.status.condition("Stalled")
+        return found.message if found else ""
+
+    def step(self, most: float = RESYNC_SECONDS, crash: Crash | None = None) -> Pass:
+        """Waits until a pass is due, or something in the cluster wakes the operator, and makes the pass."""
+        check_at = self.passes[-1].decision.check_at if self.passes else self.now
+        events = [pod.ready_at for pods in self.pods.values() for pod in pods if pod.ready_at > self.now]
+        due = min([*events, *([check_at] if check_at is not None else []), self.now + most])
+        self.elapse(0.05 if self.woken else max(due - self.now, 0.05))
+        self.woken = False
+        return self.look(crash)
+
+    def elapse(self, seconds: float) -> None:
+        """Traffic flows along the live route, then the routers take up files that are old enough."""
+        self._flow(int(self.traffic * seconds))
+        self.now += seconds
+        if self.files and self.files != self.live and self.routers and self.now - self.files_at >= self.router_seconds:
+            if self.live:
+                self.switches.append((self.live, self.files))
+            self.live = self.files
+
+    # --- the operator
+
+    def look(self, crash: Crash | None = None) -> Pass:
+        """One pass: observe, decide, write, act."""
+        observed = self._observe()
+        route = route_of(self.memory)
+        if observed.router is not None:
+            self.seen = route if route is not None and observed.router.serves(route) else None
+        decision = decide(observed, self.now)
+        this = Pass(self.now, observed, decision, self.live, dict(self.served))
+        if crash is not Crash.BEFORE_WRITE:
+            self._write(decision.status)
+        if crash is None:
+            self._act(decision)
+        else:
+            self.memory, self.seen = parse_status(json.loads(self.written)), None
+        self.passes.append(this)
+        return this
+
+    def _observe(self) -> Observed:
+        status, spec = self.memory, self.spec
+        wanted = wants(status, spec, self.seen, self.now)
+        return Observed(
+            name=NAME,
+            generation=self.generation,
+            retry=self.retry,
+            spec=spec,
+            status=status,
+            defaults=DEFAULTS,
+            workloads={revision: self._workload(revision) for revision in self.pods},
+            router=self._router() if wanted.router else None,
+            served=self.seen,
+            snapshot=self._snapshot(spec, status) if wanted.snapshot else None,
+            resolution=(self.resolution if self.resolving and self.resolution else Resolution())
+            if pinned(spec.model, status.resolved) is None
+            else None,
+        )
+
+    def _write(self, status: Status) -> None:
+        """As the loop does: evidence alone is written now and then, everything else at once."""
+        news = _without_evidence(status) != _without_evidence(self.memory)
+        if news or (status != self.memory and self.now - self.written_at >= EVIDENCE_WRITE_SECONDS):
+            raw = dump_status(status)
+            self.statuses.append(raw)
+            self.written, self.written_at = json.dumps(raw), self.now
+        self.memory = status
+
+    def _act(self, decision: Decision) -> None:
+        self.resolving = decision.resolve
+        status, spec = decision.status, self.spec
+        running = [revision for revision in (status.stable, status.canary, *kept(status)) if revision]
+        names = {revision.revision for revision in running}
+        for revision in running:
+            model = self.models[revision.sha256]
+            pods = self.pods.setdefault(revision.revision, [])
+            del pods[spec.server.replicas :]
+            for index in range(len(pods), spec.server.replicas):
+                ready_at = self.now + self.start_seconds if model.starts else float("inf")
+                pods.append(Pod(f"{NAME}-{revision.revision}-{index}-{self.now:.2f}", self.now, ready_at))
+        for gone in self.pods.keys() - names:
+            del self.pods[gone]
+        files = self._mounted(status)
+        if files and files != self.files:
+            self.files, self.files_at = files, self.now
+
+    def _mounted(self, status: Status) -> Files | None:
+        """The ConfigMap for this status. Built once per route and set of revisions, since building it is slow."""
+        key = json.dumps([str(route_of(status)), [r and r.revision for r in (status.previous, *status.retiring)]])
+        key += status.canary.revision if status.canary else ""
+        if key not in self.built:
+            manifest = config_map(OWNER, status, self.spec.traffic)
+            self.built[key] = _files(manifest, status) if manifest else None
+        return self.built[key]
+
+    # --- the cluster
+
+    def restart_pods(self, revision: str) -> None:
+        """Every container of the revision starts again: not ready for a while, counters at zero."""
+        for pod in self.pods.get(revision, []):
+            pod.started, pod.ready_at, pod.requests = self.now, max(pod.ready_at, self.now + self.start_seconds), 0
+
+    def _flow(self, requests: int) -> None:
+        if self.live is None:
+            return
+        route = self.live.route
+        to_canary = requests * route.weight // 100 if route.canary and self._ready(route.canary) else 0
+        if route.canary and to_canary:
+            self._serve(route.canary, to_canary)
+        if self._ready(route.stable):
+            self._serve(route.stable, requests - to_canary)
+        elif route.stable not in self.pods:
+            self.lost += requests - to_canary
+
+    def _serve(self, revision: str, requests: int) -> None:
+        ready = self._ready(revision)
+        self.served[revision] = self.served.get(revision, 0) + requests
+        for index, pod in enumerate(ready):
+            pod.requests += requests // len(ready) + (index < requests % len(ready))
+
+    def _ready(self, revision: str) -> list[Pod]:
+        return [pod for pod in self.pods.get(revision, []) if pod.ready_at <= self.now]
+
+    def _model(self, revision: str) -> Model:
+        for known in (self.memory.stable, self.memory.canary, *kept(self.memory)):
+            if known and known.revision == revision:
+                return self.models[known.sha256]
+        return GOOD  # it runs from before a crash; nobody asks for its counters
+
+    def _workload(self, revision: str) -> Workload:
+        return Workload(len(self._ready(revision)), self._model(revision).trouble)
+
+    def _router(self) -> Router:
+        if not self.routers:
+            return Router(ready=1, problem="router iris-router-0 does not tell its route: TimeoutError")
+        if self.live is None:
+            return Router(ready=1, problem="it has no route yet")
+        healthy = {name: len(self._ready(name)) for name in self.pods if f"revision-{name}" in self.live.clusters}
+        return Router(ready=1, routes=(self.live.route,), healthy=(healthy,))
+
+    def _snapshot(self, spec: Spec, status: Status) -> Snapshot:
+        names = frozenset(pod.name for pods in self.pods.values() for pod in pods)
+        if not self.metrics:
+            return Snapshot(pods=names, problem="Prometheus at http://prometheus:9090: TimeoutError")
+        arms = [revision.revision for revision in (status.canary, status.stable) if revision]
+        unread = tuple(pod.name for name in self.pods for pod in self._ready(name) if not pod.read)
+        unseen = [arm for arm in arms if not any(pod.read for pod in self._ready(arm))]
+        samples = {
+            metric_key(metric): {name: self._counts(metric, name) for name in self.pods}
+            for metric in spec.analysis.metrics
+        }
+        return Snapshot(
+            samples=samples,
+            processes=frozenset(_series(pod) for name in self.pods for pod in self._ready(name) if pod.read),
+            pods=names,
+            unread=unread,
+            problem=f"no metrics of revision {', '.join(unseen)}" if unseen else None,
+        )
+
+    def _counts(self, metric: Metric, revision: str) -> dict[str, Counts]:
+        model = self._model(revision)
+        counts = {}
+        for pod in self._ready(revision):
+            trials = int(pod.requests * self.labelled) if metric.name == "accuracy" else pod.requests
+            if pod.read:
+                counts[_series(pod)] = Counts(model.failures(metric, trials), trials)
+        return counts
+
+
+def digest(version: str) -> str:
+    """The SHA-256 of a version's model bytes, which are its name."""
+    return hashlib.sha256(version.encode()).hexdigest()
+
+
+def serving(version: str = "v1", model: Model = GOOD, **changes: Any) -> World:
+    """A world in which this version serves, after a first apply with these changes to the spec."""
+    world = World()
+    world.apply(version, model, **changes)
+    world.until("Serving")
+    assert world.status.phase is Phase.SERVING
+    return world
+
+
+def without_times(status: Status) -> Status:
+    """The status without its times and without the sentences that tell of them."""
+    rollout = status.rollout and replace(
+        status.rollout, started_at=0.0, step_started_at=None, evidence_at=None, unready_since=None
+    )
+    return replace(status, rollout=rollout, conditions=())
+
+
+def _series(pod: Pod) -> str:
+    return f"{pod.name}/{pod.started:.0f}"
+
+
+def _files(manifest: dict[str, Any], status: Status) -> Files:
+    route = route_of(status)
+    assert route
+    data = manifest["data"]
+    clusters = {resource["name"] for resource in json.loads(data["cds.json"])["resources"]}
+    (table,) = json.loads(data["rds.json"])["resources"]
+    named = {entry["route"]["cluster"] for host in table["virtual_hosts"] for entry in host["routes"]}
+    return Files(route, frozenset(clusters), frozenset(named), json.dumps(data, sort_keys=True))
