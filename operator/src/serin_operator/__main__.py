@@ -46,7 +46,7 @@ async def _run(settings: Settings) -> None:
         loop = Loop(settings, client, session, cache)
         registry = kopf.OperatorRegistry()
         register(registry, loop, cache)
-        health = asyncio.create_task(Health(loop).run(_PORT))
+        helpers = [asyncio.create_task(Health(loop).run(_PORT)), asyncio.create_task(loop.exorcise())]
         try:
             await kopf.operator(
                 registry=registry,
@@ -55,7 +55,8 @@ async def _run(settings: Settings) -> None:
                 namespaces=settings.namespaces,
             )
         finally:
-            health.cancel()
+            for helper in helpers:
+                helper.cancel()
             await client.close()
 
 

@@ -36,7 +36,11 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
             settings.watching.label_selectors[plural] = LABEL_OWNER
         cache.resources = indexes["resources"]
         cache.pods = indexes["pods"]
-        cache.objects = (indexes["services"], indexes["configmaps"], indexes["deployments"])
+        cache.objects = {
+            "Service": indexes["services"],
+            "ConfigMap": indexes["configmaps"],
+            "Deployment": indexes["deployments"],
+        }
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:

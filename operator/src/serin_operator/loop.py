@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from serin_operator.act.announce import announce, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api import ANNOTATION_RETRY
+from serin_operator.api import ANNOTATION_RETRY, KIND, LABEL_OWNER
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
@@ -47,6 +47,7 @@ CACHE_LAG_LIMIT_SECONDS = 60.0
 NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
+_CHILD_KINDS = ("Pod", "Service", "ConfigMap", "Deployment")
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
 
@@ -89,6 +90,30 @@ class Loop:
             self._tasks[place] = asyncio.create_task(self._care(place), name=f"care for {place[0]}/{place[1]}")
             _WATCHED.set(len(self._tasks))
         self._wakes[place].set()
+
+    async def exorcise(self) -> None:
+        """Finds what the watches missed the deletion of, from time to time, for as long as it runs.
+
+        A watch that has to start over does not tell what was deleted in between, and Kopf keeps it in its indexes.
+        """
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for kind in (KIND, *_CHILD_KINDS):
+                try:
+                    await self._exorcise(kind)
+                except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                    _LOGGER.warning("listing %s failed: %s %s", kind, type(error).__name__, error)
+
+    async def _exorcise(self, kind: str) -> None:
+        cached = self._cache.uids(kind)
+        selector = "" if kind == KIND else LABEL_OWNER
+        there = set()
+        for namespace in self._settings.namespaces or (None,):
+            there |= await self._client.uids(kind, namespace, selector)
+        ghosts = cached.keys() - there - self._cache.ghosts
+        self._cache.ghosts |= ghosts
+        for place in {cached[uid] for uid in ghosts}:
+            self.wake(place)
 
     def stuck(self) -> list[str]:
         """ModelDeployments whose pass runs longer than it ever may, or whose task has died."""

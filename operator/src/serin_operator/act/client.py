@@ -17,6 +17,7 @@ from serin_operator.api import GROUP, PLURAL, VERSION
 FIELD_MANAGER = "serin"
 TIMEOUT = 15.0  # seconds for one call
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
@@ -90,6 +91,13 @@ class Client:
             if error.code != 404:
                 raise
 
+    async def uids(self, kind: str, namespace: str | None, selector: str) -> set[str]:
+        """The uids of all objects of a kind that bear these labels, in one namespace or (None) in all."""
+        prefix, plural = _COLLECTIONS[kind]
+        path = f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
+        answer = await self._call("GET", kind, path, None, [("labelSelector", selector)], accept=_METADATA)
+        return {item["metadata"]["uid"] for item in answer["items"]}
+
     async def replace_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the whole status, if the resource is still at the version that was read (else ApiError 409)."""
         metadata = resource["metadata"]
@@ -108,15 +116,16 @@ class Client:
         verb: str,
         kind: str,
         path: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | None,
         query: list[tuple[str, str]],
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> dict[str, Any]:
         request = await self._api.param_serialize(
             verb,
             path,
             query_params=query,
-            header_params={"Accept": _JSON, "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

@@ -88,6 +88,7 @@ class Existing:
     name: str
     version: int
     owner: str | None = None  # the uid of its controller
+    uid: str = ""
 
     @property
     def key(self) -> Key:
@@ -100,4 +101,6 @@ class Existing:
         metadata = raw["metadata"]
         version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
         controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
-        return cls(kind, metadata["namespace"], metadata["name"], int(version), next(iter(controllers), None))
+        return cls(
+            kind, metadata["namespace"], metadata["name"], int(version), next(iter(controllers), None), metadata["uid"]
+        )

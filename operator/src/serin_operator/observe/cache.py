@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serin_operator.build.owner import Existing
+from serin_operator.api import KIND
+from serin_operator.build.owner import RESOLVER, Existing
 from serin_operator.observe.pods import Pod
 
 Place = tuple[str, str]  # namespace and name of a ModelDeployment
@@ -13,26 +14,38 @@ Index = Mapping[Any, Any]
 
 @dataclass
 class Cache:
-    """Filled by Kopf before the first handler runs, and live from then on."""
+    """Filled by Kopf before the first handler runs, and live from then on.
+
+    objects: per kind. ghosts: uids of objects that a watch missed the deletion of.
+    """
 
     resources: Index = field(default_factory=dict)
     pods: Index = field(default_factory=dict)
-    objects: tuple[Index, ...] = ()
+    objects: Mapping[str, Index] = field(default_factory=dict)
+    ghosts: set[str] = field(default_factory=set)
 
     def resource(self, place: Place) -> Mapping[str, Any] | None:
         """The ModelDeployment as last seen, or None when it is gone."""
-        return next(iter(self.resources.get(place, ())), None)
+        found = self.resources.get(place, ())
+        return next((raw for raw in found if raw["metadata"]["uid"] not in self.ghosts), None)
 
     def pods_of(self, place: Place) -> list[Pod]:
         """Its pods of all components."""
-        return sorted(self.pods.get(place, ()), key=lambda pod: pod.name)
+        return sorted((pod for pod in self.pods.get(place, ()) if pod.uid not in self.ghosts), key=lambda pod: pod.name)
 
     def objects_of(self, place: Place) -> list[Existing]:
         """Everything else that Serin made for it, and resolver pods."""
-        found = [existing for index in self.objects for existing in index.get(place, ())]
+        found = [existing for index in self.objects.values() for existing in index.get(place, ())]
         resolvers = [
-            Existing("Pod", place[0], pod.name, 0, pod.owner)
+            Existing("Pod", place[0], pod.name, 0, pod.owner, pod.uid)
             for pod in self.pods_of(place)
-            if pod.component == "resolver"
+            if pod.component == RESOLVER
         ]
-        return found + resolvers
+        return [existing for existing in found if existing.uid not in self.ghosts] + resolvers
+
+    def uids(self, kind: str) -> dict[str, Place]:
+        """Whose every cached object of a kind is, by uid."""
+        if kind == KIND:
+            return {raw["metadata"]["uid"]: place for place, found in self.resources.items() for raw in found}
+        index = self.pods if kind == "Pod" else self.objects[kind]
+        return {item.uid: place for place, found in index.items() for item in found}

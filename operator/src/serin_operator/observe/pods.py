@@ -31,6 +31,7 @@ class Pod:
     answer: str | None  # the termination message of a container that succeeded
     failed: bool = False  # for good: evicted, or its node went down
     owner: str | None = None  # the uid of its controller
+    uid: str = ""
 
     @property
     def serving(self) -> bool:
@@ -52,6 +53,7 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
         ready=ready,
         terminating="deletionTimestamp" in metadata,
         failed=status.get("phase") == "Failed",
+        uid=metadata.get("uid", ""),
         owner=next((ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")), None),
         route_mark=metadata.get("annotations", {}).get(ANNOTATION_ROUTE),
         trouble=None if ready else _trouble(status, containers),
