@@ -21,7 +21,7 @@ from tests.operator.definition import Json, status_problems
 
 from serin_operator.api.status import Phase, dump_status
 from serin_operator.decide.observed import Resolution, Route, Trouble
-from serin_operator.decide.rollout import Wants, route_of, wants
+from serin_operator.decide.rollout import READY_POLL_SECONDS, Wants, decide, route_of, wants
 from serin_operator.decide.transitions import DRAIN_SECONDS
 
 ERRORS_ONLY = [{"name": "errors", "margin": 0.05}]
@@ -53,6 +53,19 @@ def test_the_first_revision_takes_over_at_once() -> None:
     assert (status.phase, status.weight, status.canary, status.rollout) == (Phase.SERVING, 0, None, None)
     assert [(c.type, c.status) for c in status.conditions] == [("Ready", "True")]
     assert route_of(status) == Route(world.revision("v1"))
+
+
+def test_a_router_that_has_the_route_but_does_not_reach_the_pods_yet_is_asked_again() -> None:
+    world = World()
+    world.apply("v1")
+    world.until("Serving")
+    last = world.passes[-1]
+    assert last.observed.router is not None
+    unreached = replace(last.observed.router, healthy=({},))
+    decision = decide(replace(last.observed, router=unreached), last.time)
+    assert decision.status.phase is Phase.PENDING
+    assert decision.check_at is not None
+    assert decision.check_at <= last.time + READY_POLL_SECONDS
 
 
 def test_serving_is_told_only_when_pods_and_route_are_seen() -> None:

@@ -380,7 +380,9 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(now + READY_POLL_SECONDS)
     if rollout is not None and rollout.evidence_at is not None:
         times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
-    if not live and status.stable is not None and status.ready_replicas > 0:
+    # Until the first revision serves, the routers also have to reach it, and no event tells when they do.
+    waiting = not live or status.phase is Phase.PENDING
+    if waiting and status.stable is not None and status.ready_replicas > 0:
         quick = activity.reason == "VerifyingRoute" or status.phase is not Phase.PENDING
         times.append(now + (ROUTE_POLL_SECONDS if quick and (router is None or router.ready) else READY_POLL_SECONDS))
     return min(times, default=None)
