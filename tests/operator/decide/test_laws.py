@@ -1,0 +1,305 @@
+"""Laws that hold whatever happens: random users, pods, routers, metrics sources and crashes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.operator.decide.world import (
+    BROKEN,
+    GOOD,
+    HARMFUL,
+    SLEEPY,
+    Crash,
+    Model,
+    Pass,
+    World,
+    serving,
+    without_times,
+)
+from tests.operator.definition import status_problems
+
+from serin_operator.api.status import HISTORY_LIMIT
+from serin_operator.decide.observed import Route
+from serin_operator.decide.rollout import decide, kept, route_of
+
+Event = Callable[[World], Any]
+MODELS = {"v1": GOOD, "v2": GOOD, "v3": HARMFUL, "v4": BROKEN, "v5": SLEEPY, "v6": Model(errors=1.0, latency=1.0)}
+QUICK: dict[str, Any] = {
+    "server": {"readyTimeout": "40s"},
+    "rollout": {
+        "steps": [{"weight": 10, "duration": "8s"}, {"weight": 50, "duration": "8s"}],
+        "keepPrevious": "15s",
+        "maxDuration": "5m",
+    },
+    "analysis": {
+        "metrics": [{"name": "errors", "margin": 0.05}, {"name": "latency", "margin": 0.05, "slowerThan": "1s"}]
+    },
+}
+
+
+def event(name: str, act: Event) -> Event:
+    act.__name__ = act.__qualname__ = name
+    return act
+
+
+def applies(version: str) -> Event:
+    return event(f"apply {version}", lambda world: world.apply(version, MODELS[version]))
+
+
+def changes(**parts: Any) -> Event:
+    return event(f"change {parts}", lambda world: world.change(**parts))
+
+
+def sets(**parts: Any) -> Event:
+    return event(f"set {parts}", lambda world: vars(world).update(parts))
+
+
+def crashes(where: Crash) -> Event:
+    return event(f"crash {where.value}", lambda world: world.step(crash=where))
+
+
+def restarts(index: int) -> Event:
+    def act(world: World) -> None:
+        for revision in sorted(world.pods)[index : index + 1]:
+            world.restart_pods(revision)
+
+    return event(f"restart the pods of revision {index}", act)
+
+
+def steps(*weights: int) -> Event:
+    return changes(rollout={"steps": [{"weight": weight, "duration": "8s"} for weight in weights]})
+
+
+def metrics(*names: str, margin: float = 0.05) -> Event:
+    chosen = [{"name": name, "margin": margin, **({"slowerThan": "1s"} if name == "latency" else {})} for name in names]
+    return changes(analysis={"metrics": chosen})
+
+
+EVENTS = [
+    *[applies(version) for version in MODELS],
+    *[crashes(where) for where in Crash],
+    *[restarts(index) for index in (0, 1)],
+    sets(metrics=False),
+    sets(metrics=True),
+    sets(routers=False),
+    sets(routers=True),
+    sets(traffic=0.0),
+    sets(traffic=200.0),
+    changes(rollout={"paused": True}),
+    changes(rollout={"paused": False}),
+    changes(rollout={"onInconclusive": "Rollback"}),
+    changes(server={"replicas": 3}),
+    changes(server={"replicas": 1}),
+    steps(5, 20, 60),
+    steps(30),
+    metrics("errors"),
+    metrics("errors", "latency", "accuracy"),
+    metrics("errors", margin=0.0005),
+    event("ask for a retry", lambda world: world.ask_retry(f"{world.now}")),
+    event("take the retry mark away", lambda world: world.ask_retry(None)),
+]
+pauses = st.sampled_from([0.3, 1.0, 5.0, 20.0, 60.0])
+histories = st.lists(st.tuples(st.sampled_from(EVENTS), pauses), min_size=1, max_size=12)
+
+
+# --- the laws, each over one pass
+
+
+def the_weight_rises_only_on_sight(this: Pass) -> None:
+    before, after = this.before, this.after
+    if after.weight <= before.weight:
+        return
+    snapshot, router, route = this.observed.snapshot, this.observed.router, route_of(before)
+    assert snapshot is None or (snapshot.problem is None and not snapshot.unread)
+    seen = before.condition("MetricsAvailable")
+    assert snapshot is not None or (seen and seen.status == "True")
+    assert route and router and router.serves(route) and router.problem is None
+    assert after.canary and router.reaches(after.canary.revision)
+    assert this.observed.workloads[after.canary.revision].ready >= this.observed.spec.server.replicas
+
+
+def no_revision_has_two_roles(this: Pass) -> None:
+    roles = [role.revision for role in (this.after.stable, this.after.canary, *kept(this.after)) if role]
+    assert len(roles) == len(set(roles))
+
+
+def without_a_canary_there_is_no_weight(this: Pass) -> None:
+    after = this.after
+    assert (after.canary is None) == (after.rollout is None)
+    assert after.canary is not None or after.weight == 0
+    assert after.weight == 0 or (after.rollout and after.rollout.step is not None)
+
+
+def what_was_turned_down_has_no_weight(this: Pass) -> None:
+    last = next((r.decision for r in this.after.history if r.decision in ("Started", "RolledBack", "Rejected")), "")
+    assert last == "Started" or this.after.weight == 0
+
+
+def promoted_is_only_what_has_passed_everything(this: Pass) -> None:
+    spec = this.observed.spec
+    for record in this.news:
+        if record.decision == "Promoted":
+            assert record.step is not None and record.step >= len(spec.rollout.steps) - 1
+            assert {report.name for report in record.metrics} == {metric.name for metric in spec.analysis.metrics}
+            enough = (1 - 1e-5) / spec.analysis.false_promotion_rate
+            assert all(report.odds_non_inferior >= enough for report in record.metrics)
+            assert not spec.rollout.paused
+
+
+def a_step_begins_when_its_weight_is_seen(this: Pass) -> None:
+    before, after = this.before.rollout, this.after.rollout
+    if after and after.step_started_at and not (before and before.step_started_at):
+        router, route = this.observed.router, route_of(this.before)
+        assert router and route and router.serves(route)
+        assert after.verified_weight == this.after.weight
+
+
+def history_is_bounded_and_in_order(this: Pass) -> None:
+    assert len(this.after.history) <= HISTORY_LIMIT
+    times = [record.time for record in this.after.history]
+    assert times == sorted(times, reverse=True)
+
+
+def the_same_observation_changes_nothing_more(this: Pass) -> None:
+    """But for times, sentences and reports of nothing: those of a first step appear with the look after it."""
+    once = this.after
+    twice = decide(replace(this.observed, status=once), this.time).status
+    rollout = once.rollout
+    if rollout and twice.rollout and rollout.step_started_at is None and twice.rollout.step_started_at:
+        # The step has the weight that served before it, so the same look already shows it serving.
+        seen = twice.rollout
+        rollout = replace(rollout, verified_weight=seen.verified_weight, step_trials=seen.step_trials)
+    expected = replace(once, rollout=rollout, metrics=())
+    assert without_times(replace(twice, metrics=())) == without_times(expected)
+    assert once.metrics in (twice.metrics, ())
+
+
+def the_same_observation_decides_the_same(this: Pass) -> None:
+    assert decide(this.observed, this.time) == this.decision
+
+
+LAWS = [
+    the_weight_rises_only_on_sight,
+    no_revision_has_two_roles,
+    without_a_canary_there_is_no_weight,
+    what_was_turned_down_has_no_weight,
+    promoted_is_only_what_has_passed_everything,
+    a_step_begins_when_its_weight_is_seen,
+    history_is_bounded_and_in_order,
+    the_same_observation_changes_nothing_more,
+    the_same_observation_decides_the_same,
+]
+
+
+# --- the laws over a whole history
+
+
+def no_trial_is_counted_twice(world: World) -> None:
+    """The evidence never holds more trials than the canary has had since the rollout took its first step."""
+    base: dict[str, int] = {}
+    for this in world.passes:
+        canary, rollout = this.after.canary, this.after.rollout
+        if canary is None or rollout is None or rollout.step is None:
+            base = {}
+            continue
+        base = base or dict(this.served)
+        assert this.before.stable
+        for arm, name in ((canary.revision, "canary"), (this.before.stable.revision, "stable")):
+            happened = this.served.get(arm, 0) - base.get(arm, 0)
+            for report in this.after.metrics:
+                assert getattr(report, name).trials <= happened, (report.name, name)
+
+
+def no_request_goes_to_a_revision_that_is_gone(world: World) -> None:
+    assert world.lost == 0
+
+
+def a_route_never_names_a_cluster_that_is_new_or_gone(world: World) -> None:
+    """Envoy swaps both files at once, but its workers do not: what one names the other has to have before and after."""
+    for before, after in world.switches:
+        if before.named != after.named:
+            assert after.named <= before.clusters, (before.route, after.route)
+            assert before.named <= after.clusters, (before.route, after.route)
+
+
+def every_status_fits_the_definition(world: World) -> None:
+    assert [
+        problem for raw in world.statuses[:: max(1, len(world.statuses) // 8)] for problem in status_problems(raw)
+    ] == []
+
+
+@given(histories)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_laws_hold_whatever_happens(history: list[tuple[Event, float]]) -> None:
+    world = World()
+    world.apply("v1", **QUICK)
+    world.until("Serving")
+    for act, seconds in history:
+        act(world)
+        world.run(seconds)
+    for this in world.passes:
+        for law in LAWS:
+            law(this)
+    no_trial_is_counted_twice(world)
+    no_request_goes_to_a_revision_that_is_gone(world)
+    a_route_never_names_a_cluster_that_is_new_or_gone(world)
+    every_status_fits_the_definition(world)
+
+
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), pauses), max_size=6))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_has_happened_a_good_model_gets_through_in_the_end(history: list[tuple[Event, float]]) -> None:
+    world = World()
+    world.apply("v1", **QUICK)
+    for act, seconds in history:
+        act(world)
+        world.run(seconds)
+    world.traffic, world.metrics, world.routers = 200.0, True, True
+    world.apply("good", GOOD, **QUICK)
+    world.change(rollout={"paused": False, "onInconclusive": "Hold"}, server={"replicas": 1})
+    world.run(400)
+    assert (world.version, world.activity, world.status.weight) == ("good", "", 0)
+    assert world.live and world.live.route == Route(world.revision("good"))
+    assert set(world.pods) == {world.revision("good")}
+
+
+@pytest.mark.parametrize("where", list(Crash), ids=lambda where: where.name)
+@pytest.mark.parametrize(("model", "outcome"), [(GOOD, "Promoted"), (HARMFUL, "RolledBack"), (BROKEN, "Rejected")])
+def test_a_crash_at_any_pass_changes_no_outcome(model: Model, outcome: str, where: Crash) -> None:
+    def run(crash_at: int | None) -> World:
+        world = serving(**QUICK)
+        world.apply("v2", model)
+        start = len(world.passes)
+        while len(world.passes) - start < 120 and (world.status.history[0].decision != outcome):
+            world.step(crash=where if len(world.passes) - start == crash_at else None)
+        for _ in range(3):
+            world.step(most=5.0)
+        return world
+
+    undisturbed = run(None)
+    assert undisturbed.status.history[0].decision == outcome
+    passes = len(undisturbed.passes) - 4
+    for crash_at in range(min(passes, 30)):
+        world = run(crash_at)
+        decisions = [record.decision for record in reversed(world.status.history)]
+        assert decisions == [record.decision for record in reversed(undisturbed.status.history)], crash_at
+        assert world.live == undisturbed.live
+        no_trial_is_counted_twice(world)
+        no_request_goes_to_a_revision_that_is_gone(world)
+
+
+@given(st.lists(st.sampled_from(EVENTS[:8]), min_size=25, max_size=40))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_restless_user_does_not_outgrow_the_status(history: list[Event]) -> None:
+    world = World()
+    world.apply("v1", **QUICK)
+    world.until("Serving")
+    for act in history:
+        act(world)
+        world.look()
+    assert len(world.status.history) <= HISTORY_LIMIT
+    assert status_problems(json.loads(world.written)) == []
