@@ -24,7 +24,6 @@ class Evidence:
     stable: tuple[int, int]
     odds_worse: float
     odds_non_inferior: float
-    message: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def frame(
     chapter: str, seconds: float, status: Mapping[str, Any], stats: Mapping[str, Any], versions: Mapping[str, str]
 ) -> Frame:
     """Put a frame together from a ModelDeployment's status and the traffic's counts (either may be empty)."""
-    ready = [one for one in status.get("conditions", []) if one["type"] == "Reconciling"]
+    reconciling = [one for one in status.get("conditions", []) if one["type"] == "Reconciling"]
     return Frame(
         chapter=chapter,
         seconds=seconds,
@@ -67,7 +66,7 @@ def frame(
         },
         p99=stats.get("p99"),
         evidence=tuple(_evidence(metric) for metric in status.get("metrics", [])),
-        message=ready[0].get("message", "") if ready else "",
+        message=reconciling[0].get("message", "") if reconciling else "",
     )
 
 
@@ -79,7 +78,6 @@ def _evidence(metric: Mapping[str, Any]) -> Evidence:
         stable=(metric["stable"]["failures"], metric["stable"]["trials"]),
         odds_worse=metric["oddsWorse"],
         odds_non_inferior=metric["oddsNonInferior"],
-        message=metric["message"],
     )
 
 
@@ -114,9 +112,7 @@ def panel(now: Frame) -> Panel:
             f"{one.odds_non_inferior:,.1f}",
             one.verdict,
         )
-    # What the operator says of each metric, with how long a decision may still take.
-    sentences = [f"[dim]{one.name}: {escape(one.message)}[/dim]" for one in now.evidence]
-    return Panel(Group(facts, evidence, *sentences), title=f"{now.chapter}  {now.seconds:.0f} s", title_align="left")
+    return Panel(Group(facts, evidence), title=f"{now.chapter}  {now.seconds:.0f} s", title_align="left")
 
 
 def _rate(counts: tuple[int, int]) -> str:
@@ -160,7 +156,7 @@ class LiveScreen:
     """A table that is redrawn in place, under the lines that stay."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live = Live(console=console, refresh_per_second=4, transient=True, vertical_overflow="crop")
         self._live.start()
 
     def say(self, text: str) -> None:

@@ -12,7 +12,7 @@ STATUS: dict[str, Any] = {
     "weight": 25,
     "stable": {"revision": "aaa", "version": "first"},
     "canary": {"revision": "bbb", "version": "better"},
-    "conditions": [{"type": "Reconciling", "status": "True", "message": "step 2 of 3"}],
+    "conditions": [{"type": "Reconciling", "status": "True", "message": "step 2 of 3 [/2 min]"}],
     "metrics": [
         {
             "name": "accuracy",
@@ -21,7 +21,7 @@ STATUS: dict[str, Any] = {
             "stable": {"failures": 120, "trials": 1800},
             "oddsWorse": 0.25,
             "oddsNonInferior": 7.5,
-            "message": "more is needed [/2 min]",
+            "message": "more is needed",
         }
     ],
 }
@@ -56,7 +56,7 @@ def test_a_panel_has_the_answers_of_each_version_and_the_odds() -> None:
         "210 answers, 3 wrong",
         "0.2",
         "7.5",
-        "accuracy: more is needed [/2 min]",
+        "step 2 of 3 [/2 min]",
     ):
         assert part in shown
 
