@@ -29,6 +29,7 @@ from serin_operator.decide.revisions import pinned, revision_of
 from serin_operator.decide.transitions import begin, promote, reject, revert, supersede, to_step
 
 ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
+MOST_RETIRING = 8  # more revisions than this never run besides those with a role; a newer one waits
 READY_POLL_SECONDS = 1.0  # while pods start; their events wake the loop as well
 
 
@@ -160,6 +161,9 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
         return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
     if status.canary is None and _still_warm(observed, status, target):
         return revert(observed, status, now)
+    if status.canary is None and len(status.retiring) >= MOST_RETIRING:
+        text = f"Waiting until the routers let go of {len(status.retiring)} earlier revisions."
+        return status, Activity("VerifyingRoute", text)
     if status.canary is None:
         status = begin(observed, status, target, now)
     elif (status.canary.uri, status.canary.secret) != (target.uri, target.secret):
