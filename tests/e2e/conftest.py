@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from demo import faults, manifests, models
-from demo.environment import Cluster, install_serin, remove_namespace
+from demo.environment import Cluster, install_serin
 from tests.e2e import cluster as clusters
 from tests.e2e.deployments import ModelDeployment, quick_spec
 from tests.e2e.figures import Figures
@@ -69,7 +69,12 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.apply(manifests.model_store(_model_files(), name))
     cluster.kubectl("rollout", "status", "-n", name, f"deployment/{manifests.STORE}", "--timeout=120s")
     yield name
-    remove_namespace(cluster, name)
+    _remove_namespace(cluster, name)
+
+
+def _remove_namespace(cluster: Cluster, name: str) -> None:
+    """Without waiting: its name is not used again."""
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def _model_files() -> dict[str, bytes]:
@@ -92,7 +97,7 @@ def tools_namespace(cluster: Cluster) -> Iterator[str]:
     name = f"serin-e2e-tools-{uuid.uuid4().hex[:6]}"
     cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
     yield name
-    remove_namespace(cluster, name)
+    _remove_namespace(cluster, name)
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +128,7 @@ def new_model_deployment(cluster: Cluster, watch: Watch, namespace: str) -> NewM
 
 @pytest.fixture(scope="session")
 def serving(cluster: Cluster, new_model_deployment: NewModelDeployment, figures: Figures) -> Callable[..., Any]:
-    """A context: the first model serves, and traffic flows until the end; then all of it is deleted."""
+    """A context: the first model serves, and traffic flows until the end; then it is deleted."""
 
     @contextmanager
     def serve(name: str, rps: float, model: str = "first", **options: Any) -> Iterator[tuple[ModelDeployment, Traffic]]:
@@ -136,6 +141,6 @@ def serving(cluster: Cluster, new_model_deployment: NewModelDeployment, figures:
             yield mdep, traffic
             traffic.stop()
         finally:
-            mdep.delete()
+            mdep.delete(wait=False)
 
     return serve

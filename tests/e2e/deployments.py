@@ -14,6 +14,7 @@ from tests.e2e.cluster import Manifest, select, try_kubectl
 from tests.e2e.watching import Watch
 
 LABEL = "serin.dev/model-deployment"
+ENDINGS = ("Promoted", "RolledBack", "Rejected", "Reverted")
 OWNED_KINDS = "deployments,services,configmaps,secrets,pods,replicasets"
 Status = dict[str, Any]
 
@@ -81,10 +82,11 @@ class ModelDeployment:
         self.spec["model"] = {"uri": model_uri(model), "version": version or model, **more}
         return self.apply()
 
-    def delete(self) -> None:
-        """Delete it and wait until nothing of it is left."""
+    def delete(self, *, wait: bool = True) -> None:
+        """Delete it and, unless told otherwise, wait until nothing of it is left."""
         self.cluster.kubectl("delete", KIND, self.name, "-n", self.namespace, "--ignore-not-found", "--timeout=60s")
-        self.wait_gone(120)
+        if wait:
+            self.wait_gone(120)
 
     # --- what can be seen ---
 
@@ -139,7 +141,7 @@ class ModelDeployment:
 
         def ended(status: Status) -> bool:
             record = status.get("history", [{}])[0]
-            return record.get("decision") in ("Promoted", "RolledBack", "Rejected") and epoch(record["time"]) > start
+            return record.get("decision") in ENDINGS and epoch(record["time"]) > start
 
         status = self.wait(f"{decision}", ended, seconds)
         record: dict[str, Any] = status["history"][0]

@@ -1,26 +1,47 @@
 """The main job, with Serin's own reading of the metrics: serve, promote what is good, stop what is bad."""
 
+import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from demo.environment import Cluster
 from tests.e2e.conftest import NewModelDeployment
-from tests.e2e.deployments import ModelDeployment, decisions, epoch, steps
+from tests.e2e.deployments import ModelDeployment, Status, decisions, epoch, steps
 from tests.e2e.figures import Figures
 from tests.e2e.installed import Operator
 from tests.e2e.traffic import Traffic
 
-RPS = 80
+RPS = 90
 ENOUGH_FOR_STABLE = 300
+WEIGHTS = (1, 10, 50)
+MOST_STANDARD_DEVIATIONS = 4
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a rollout went through: when each weight was seen serving, and until when."""
+
+    record: dict[str, Any]
+    windows: dict[int, tuple[float, float]]
 
 
 @pytest.fixture(scope="module")
 def digits(new_model_deployment: NewModelDeployment) -> Iterator[ModelDeployment]:
     mdep = new_model_deployment("digits")
     yield mdep
-    mdep.delete()
+    mdep.delete(wait=False)
+
+
+@pytest.fixture(scope="module")
+def first_apply(digits: ModelDeployment) -> float:
+    """Seconds from the first apply to serving."""
+    started = time.monotonic()
+    generation = digits.serve("first")
+    digits.wait_serving(generation)
+    return time.monotonic() - started
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +55,24 @@ def traffic(cluster: Cluster, digits: ModelDeployment, figures: Figures, first_a
 
 
 @pytest.fixture(scope="module")
-def first_apply(digits: ModelDeployment) -> float:
-    """Seconds from the first apply to serving."""
-    started = time.monotonic()
-    generation = digits.serve("first")
-    digits.wait_serving(generation)
-    return time.monotonic() - started
+def promotion(digits: ModelDeployment, traffic: Traffic, operator: Operator, figures: Figures) -> Promotion:
+    """The better model takes over, in three steps."""
+    before = operator.api_calls()
+    digits.apply(rollout={"steps": steps((WEIGHTS[0], 20), (WEIGHTS[1], 12), (WEIGHTS[2], 10))})
+    digits.serve("better")
+    record = digits.wait_decision("Promoted")
+    digits.wait_serving()
+    figures.seconds_per_rollout["better, steps of 42 s"] = epoch(record["time"]) - digits.applied_at
+    figures.calls_per_rollout["better, 3 steps"] = dict(operator.api_calls() - before)
+
+    states: list[Status] = [state["status"] for state in digits.watch.states(digits.name) if "status" in state]
+    began = {
+        status["weight"]: epoch(status["rollout"]["stepStartedAt"])
+        for status in states
+        if "stepStartedAt" in status.get("rollout", {})
+    }
+    ended = [epoch(one["time"]) for one in decisions(digits.status)][2:]
+    return Promotion(record, {w: (began[w], end) for w, end in zip(WEIGHTS, ended, strict=True)})
 
 
 def test_the_first_apply_serves_within_a_minute(first_apply: float, figures: Figures) -> None:
@@ -48,51 +81,59 @@ def test_the_first_apply_serves_within_a_minute(first_apply: float, figures: Fig
 
 
 def test_a_better_model_is_promoted_through_its_steps(
-    digits: ModelDeployment, traffic: Traffic, operator: Operator, figures: Figures
+    digits: ModelDeployment, traffic: Traffic, promotion: Promotion
 ) -> None:
-    before = operator.api_calls()
-    started = time.time()
-    generation = digits.serve("better")
-    record = digits.wait_decision("Promoted")
-
-    assert record["reason"] == "NonInferior"
-    assert {metric["name"]: metric["verdict"] for metric in record["metrics"]} == {
+    assert promotion.record["reason"] == "NonInferior"
+    assert {metric["name"]: metric["verdict"] for metric in promotion.record["metrics"]} == {
         "errors": "NonInferior",
         "latency": "NonInferior",
         "accuracy": "NonInferior",
     }
-    path = [(one["decision"], one.get("weight")) for one in decisions(digits.status)]
-    assert path == [("Started", 0), ("Advanced", 10), ("Advanced", 50), ("Promoted", 100)]
-    settled = digits.wait_serving(generation)
-    assert settled["stable"]["version"] == "better"
-    traffic.wait_for(200)
-    assert traffic.answered(settled["stable"]["revision"]) > 0
+    path = [(one["decision"], one["weight"]) for one in decisions(digits.status)]
+    assert path == [("Started", 0), *(("Advanced", weight) for weight in WEIGHTS), ("Promoted", 100)]
+    stable = digits.status["stable"]
+    assert (stable["version"], stable["revision"]) == ("better", promotion.record["toRevision"])
     assert traffic.stats()["failed"] == 0
-    figures.seconds_per_rollout["better"] = epoch(record["time"]) - started
-    figures.calls_per_rollout["better, 2 steps"] = dict(operator.api_calls() - before)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_clients_see_the_split_that_a_step_asks_for(
+    digits: ModelDeployment, traffic: Traffic, promotion: Promotion, figures: Figures, weight: int
+) -> None:
+    answers = traffic.between(*promotion.windows[weight])
+    assert set(answers) == {promotion.record["fromRevision"], promotion.record["toRevision"]}
+    canary, total = answers[promotion.record["toRevision"]], sum(answers.values())
+    expected = total * weight / 100
+    deviations = (canary - expected) / math.sqrt(expected * (1 - weight / 100))
+    figures.split[f"{weight} %"] = f"{canary} of {total} ({100 * canary / total:.2f} %), {deviations:+.1f} sigma"
+    assert total > 500
+    assert abs(deviations) <= MOST_STANDARD_DEVIATIONS
 
 
 @pytest.mark.parametrize(
-    ("model", "metric", "reason", "weights"),
+    ("model", "version", "metric", "reason", "weights"),
     [
-        ("harmful", "accuracy", "LessAccurate", steps((10, 3), (50, 3))),
-        ("erroring", "errors", "MoreErrors", steps((10, 3), (50, 3))),
-        ("slow", "latency", "Slower", steps((3, 3), (6, 60), (50, 3))),
+        ("harmful", "harmful", "accuracy", "LessAccurate", steps((10, 3), (50, 60))),
+        ("harmful", "harmful-at-half", "accuracy", "LessAccurate", steps((50, 60))),
+        ("harmful", "harmful-at-most", "accuracy", "LessAccurate", steps((99, 60))),
+        ("erroring", "erroring", "errors", "MoreErrors", steps((10, 3), (50, 60))),
+        ("slow", "slow", "latency", "Slower", steps((3, 3), (6, 60))),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_model_is_rolled_back_by_the_metric_that_it_is_bad_at(
     digits: ModelDeployment,
     traffic: Traffic,
+    promotion: Promotion,
     figures: Figures,
     model: str,
+    version: str,
     metric: str,
     reason: str,
     weights: list[dict[str, Any]],
 ) -> None:
-    stable = digits.status["stable"]
-    started = time.time()
     digits.apply(rollout={"steps": weights})
-    generation = digits.serve(model)
+    generation = digits.serve(model, version)
     record = digits.wait_decision("RolledBack")
 
     assert (record["reason"], record["message"].partition(":")[0]) == (reason, metric)
@@ -102,10 +143,16 @@ def test_a_bad_model_is_rolled_back_by_the_metric_that_it_is_bad_at(
     status = digits.wait("it is rolled back", lambda s: s["phase"] == "RolledBack", 30, generation)
     assert status["rejected"]["reason"] == reason
     assert status["rejected"]["revision"] == record["fromRevision"]
-    assert status["stable"]["revision"] == stable["revision"]
+    assert status["stable"]["revision"] == promotion.record["toRevision"]
 
-    digits.wait_pods_gone(record["fromRevision"])
-    figures.seconds_per_rollout[model] = epoch(record["time"]) - started
-    figures.verdict_to_silence[model] = traffic.silence(record)
-    assert figures.verdict_to_silence[model] < 2
+    figures.seconds_per_rollout[version] = epoch(record["time"]) - digits.applied_at
+    figures.verdict_to_silence[version] = traffic.silence(record)
+    assert figures.verdict_to_silence[version] < 2
     assert traffic.stats()["failed"] == 0
+
+
+def test_a_rejected_revision_goes_when_it_has_drained(digits: ModelDeployment, promotion: Promotion) -> None:
+    digits.wait_pods_gone(digits.status["rejected"]["revision"])
+    running = {item["metadata"]["name"] for item in digits.owned("deployments")}
+    assert f"digits-{digits.status['rejected']['revision']}" not in running
+    assert f"digits-{promotion.record['toRevision']}" in running

@@ -12,6 +12,8 @@ from tests.e2e.figures import Figures
 
 FEEDBACK_DELAY_SECONDS = 1
 ONE_SECOND_MS = 1000
+# Longer than a request may take to be answered, so that none is still under way.
+CERTAIN_SECONDS = 12
 
 
 @dataclass
@@ -84,8 +86,9 @@ class Traffic:
     def silence(self, record: dict[str, Any]) -> float:
         """Seconds from a rollback's verdict until the last request was sent that the canary answered.
 
-        Negative when it got none after its verdict.
+        Negative when it got none after its verdict. Waits until that is certain.
         """
+        time.sleep(max(0.0, epoch(record["time"]) + CERTAIN_SECONDS - time.time()))
         canary = self.stats()["by_revision"][record["fromRevision"]]
         return float(canary["last_sent"]) / ONE_SECOND_MS - epoch(record["time"])
 

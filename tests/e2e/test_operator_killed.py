@@ -1,0 +1,154 @@
+"""The operator dies by SIGKILL, in every phase of a rollout and at random: nothing is lost, doubled or undone."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.e2e.deployments import ModelDeployment, Status, condition, decisions, steps
+from tests.e2e.installed import Reaper
+from tests.e2e.traffic import Traffic
+
+RPS = 60
+SEED = random.SystemRandom().randrange(10**6)
+QUIET_SECONDS = 15  # several intervals, longer than a step, and longer than evidence may stay unwritten
+
+Mortal = tuple[ModelDeployment, Traffic]
+
+
+@pytest.fixture(scope="module")
+def mortal(serving: Callable[..., Any], reaper: Reaper) -> Iterator[Mortal]:
+    with serving("mortal", RPS) as both:
+        yield both
+
+
+def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) -> None:
+    mdep, traffic = mortal
+    mdep.apply(rollout={"steps": steps((10, 3), (25, 3), (50, 3))})
+    reaper.aim()
+    mdep.serve("better", "better")
+
+    _kill_when(mdep, reaper, "the canary starts", lambda s: "canary" in s and "step" not in s["rollout"])
+    for step in range(3):
+        _kill_when(mdep, reaper, f"step {step} begins", lambda s, step=step: s.get("rollout", {}).get("step") == step)
+    _kill_when(mdep, reaper, "it is promoted", lambda s: s["stable"]["version"] == "better")
+
+    status = mdep.wait_serving()
+    assert [(one["decision"], one["weight"]) for one in decisions(status)] == [
+        ("Started", 0),
+        ("Advanced", 10),
+        ("Advanced", 25),
+        ("Advanced", 50),
+        ("Promoted", 100),
+    ]
+    _clients_reach(mdep, traffic, status["stable"]["revision"])
+
+
+def test_killed_right_after_the_verdict_and_while_the_canary_drains(mortal: Mortal, reaper: Reaper) -> None:
+    mdep, traffic = mortal
+    reaper.aim()
+    mdep.serve("harmful", "harmful")
+    rejected = _kill_when(mdep, reaper, "it is rolled back", lambda s: "rejected" in s)["rejected"]
+    assert rejected["reason"] == "LessAccurate"
+    _kill_when(mdep, reaper, "the canary drains", lambda s: bool(s.get("retiring")))
+
+    mdep.wait_pods_gone(rejected["revision"])
+    assert [one["decision"] for one in decisions(mdep.status)][-1] == "RolledBack"
+    assert mdep.status["phase"] == "RolledBack"
+    _clients_reach(mdep, traffic, mdep.status["stable"]["revision"])
+
+
+def test_killed_at_random_moments(mortal: Mortal, reaper: Reaper) -> None:
+    mdep, traffic = mortal
+    print(f"seed {SEED}")
+    moments = random.Random(SEED)
+    for model, decision in (("harmful", "RolledBack"), ("better", "Promoted")):
+        mdep.serve(model, f"{model}-again")
+        applied = mdep.applied_at
+        for _ in range(2):
+            reaper.aim()
+            time.sleep(moments.uniform(0, 6))  # the moment itself is what is random here
+            reaper.kill()
+            reaper.replace()
+        record = mdep.wait_decision(decision, since=applied)
+        assert sum(one["decision"] == decision for one in decisions(mdep.status)) == 1
+        assert record["reason"] == {"RolledBack": "LessAccurate", "Promoted": "NonInferior"}[decision]
+        _clients_reach(mdep, traffic, mdep.status["stable"]["revision"])
+
+
+def test_every_request_is_evidence_once_however_often_the_operator_dies(mortal: Mortal, reaper: Reaper) -> None:
+    """The canary's first request comes after counting began, and the last before it is compared: exact equality."""
+    mdep, traffic = mortal
+    traffic.rate(0)
+    traffic.settled()
+    mdep.apply(rollout={"steps": steps((10, 2), (50, 600))})
+    mdep.serve("better", "counted")
+
+    # Without traffic it holds, and says so, however long the step's time is over.
+    status = mdep.wait("it holds for traffic", lambda s: condition(s, "Reconciling").get("reason") == "NoTraffic")
+    time.sleep(QUIET_SECONDS)
+    status = mdep.status
+    assert (status["phase"], status["weight"], status["rollout"]["step"]) == ("Progressing", 10, 0)
+    assert condition(status, "Reconciling")["reason"] == "NoTraffic"
+    assert "no canary data at this step" in condition(status, "Reconciling")["message"]
+
+    before = traffic.settled()
+    traffic.rate(RPS)
+    for _ in range(3):
+        reaper.aim()
+        traffic.wait_for(3 * RPS)
+        reaper.kill()
+        reaper.replace()
+    mdep.wait_weight(50)
+    traffic.wait_for(5 * RPS)
+    traffic.rate(0)
+    after = traffic.settled()
+
+    arms = {arm: mdep.status[arm]["revision"] for arm in ("canary", "stable")}
+    expected = {arm: _answered(after, revision) - _answered(before, revision) for arm, revision in arms.items()}
+    assert expected["canary"] > 4 * RPS
+    mdep.wait(
+        f"errors counts {expected}",
+        lambda s: {arm: _metric(s, "errors")[arm]["trials"] for arm in arms} == expected,
+        2 * QUIET_SECONDS,
+    )
+    labelled = {arm: _metric(mdep.status, "accuracy")[arm]["trials"] for arm in arms}
+    assert labelled == expected
+    assert after["failed"] == 0
+
+    traffic.rate(RPS)
+    mdep.apply(rollout={"steps": steps((10, 2), (50, 3))})
+    mdep.wait_decision("Promoted")
+
+
+def _kill_when(mdep: ModelDeployment, reaper: Reaper, what: str, holds: Callable[[Status], bool]) -> Status:
+    """Kill the operator in the moment that the status says this, then wait for its successor and aim at that."""
+    status = mdep.wait(what, holds)
+    reaper.kill()
+    reaper.replace()
+    reaper.aim()
+    return status
+
+
+def _clients_reach(mdep: ModelDeployment, traffic: Traffic, revision: str) -> None:
+    """Within seconds this revision alone answers, and nothing failed on the way."""
+    deadline = time.monotonic() + 20
+    answering: set[str] = set()
+    while answering != {revision}:
+        assert time.monotonic() < deadline, f"{answering} answer\n{mdep.account()}"
+        before = traffic.stats()
+        traffic.wait_for(RPS)
+        after = traffic.stats()
+        answering = {name for name in after["by_revision"] if _answered(after, name) > _answered(before, name)}
+        assert after["failed"] == 0, after["errors"]
+
+
+def _answered(stats: dict[str, Any], revision: str) -> int:
+    return int(stats["by_revision"].get(revision, {"n": 0})["n"])
+
+
+def _metric(status: Status, name: str) -> dict[str, Any]:
+    empty = {"trials": 0, "failures": 0}
+    found = (metric for metric in status.get("metrics", []) if metric["name"] == name)
+    return next(found, {"canary": empty, "stable": empty})

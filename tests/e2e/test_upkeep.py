@@ -1,0 +1,109 @@
+"""Life between rollouts: what was changed by hand is put right, scaling works, reverting is quick, idling is silent."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from demo.environment import Cluster
+from demo.manifests import KIND
+from tests.e2e.deployments import ModelDeployment, condition, steps
+from tests.e2e.installed import Operator
+from tests.e2e.traffic import Traffic
+
+RPS = 40
+IDLE_SECONDS = 30
+
+Kept = tuple[ModelDeployment, Traffic]
+
+
+@pytest.fixture(scope="module")
+def kept(serving: Callable[..., Any]) -> Iterator[Kept]:
+    with serving("kept", RPS, model="better") as (mdep, traffic):
+        mdep.apply(rollout={"steps": steps((50, 2)), "keepPrevious": "10m"})
+        yield mdep, traffic
+
+
+def test_a_revert_takes_the_pods_that_are_still_warm(kept: Kept) -> None:
+    mdep, traffic = kept
+    before = mdep.server_pods(mdep.status["stable"]["revision"])
+    mdep.serve("better", "another")
+    mdep.wait_decision("Promoted")
+    mdep.serve("better", "better")
+    mdep.wait_decision("Reverted")
+
+    assert mdep.status["stable"]["version"] == "better"
+    assert mdep.server_pods(mdep.status["stable"]["revision"]) == before
+    traffic.wait_for(2 * RPS)
+    assert traffic.stats()["failed"] == 0
+
+
+def test_a_canary_pod_that_dies_holds_the_rollout_until_it_is_back(kept: Kept) -> None:
+    mdep, traffic = kept
+    mdep.apply(rollout={"steps": steps((20, 4), (50, 3))})
+    mdep.serve("better", "fragile")
+    canary = mdep.wait_weight(20)["canary"]["revision"]
+    [pod] = mdep.server_pods(canary)
+    mdep.cluster.kubectl("delete", "pod", pod, "-n", mdep.namespace, "--grace-period=0", "--force")
+    status = mdep.wait("it cannot see", lambda s: condition(s, "MetricsAvailable").get("status") == "False")
+    assert f"no metrics of revision {canary}" in condition(status, "MetricsAvailable")["message"]
+    assert status["weight"] == 20
+    mdep.wait_decision("Promoted")
+    assert traffic.stats()["failed"] == 0
+
+
+def test_scaling_changes_the_replicas_and_fails_no_request(kept: Kept) -> None:
+    mdep, traffic = kept
+    for replicas in (3, 1):
+        mdep.cluster.kubectl("scale", KIND, mdep.name, "-n", mdep.namespace, f"--replicas={replicas}")
+        mdep.wait(f"{replicas} pods serve", lambda s, n=replicas: s["readyReplicas"] == n == s["replicas"], 90)
+        traffic.wait_for(2 * RPS)
+    assert traffic.stats()["failed"] == 0
+
+
+def test_what_was_changed_by_hand_is_put_right(cluster: Cluster, kept: Kept) -> None:
+    mdep, traffic = kept
+    traffic.rate(0)  # without its only Deployment nobody can answer
+    traffic.settled()
+    stable, router = f"{mdep.name}-{mdep.status['stable']['revision']}", f"{mdep.name}-router"
+
+    routes = cluster.get("configmap", router, mdep.namespace)["data"]
+    patch = '{"data": {"rds.json": "{}"}}'
+    cluster.kubectl("patch", "configmap", router, "-n", mdep.namespace, "--type=merge", "-p", patch)
+    _eventually(lambda: cluster.get("configmap", router, mdep.namespace)["data"] == routes)
+
+    old = cluster.get("deployment", stable, mdep.namespace)["metadata"]["uid"]
+    cluster.kubectl("delete", "deployment", stable, "-n", mdep.namespace)
+    deployments = lambda: {one["metadata"]["name"]: one for one in mdep.owned("deployments")}  # noqa: E731
+    _eventually(lambda: deployments().get(stable, {}).get("status", {}).get("readyReplicas") == 1)
+    assert deployments()[stable]["metadata"]["uid"] != old
+    traffic.rate(RPS)
+    traffic.wait_for(2 * RPS)
+    assert traffic.stats()["failed"] == 0
+
+
+def test_nothing_is_written_while_nothing_happens(kept: Kept, operator: Operator) -> None:
+    mdep, _ = kept
+    mdep.wait_serving()
+    kinds = f"{KIND},deployments,services,configmaps,secrets,pods"
+
+    def versions() -> dict[str, str]:
+        found = [mdep.cluster.get(KIND, mdep.name, mdep.namespace), *mdep.owned(kinds)]
+        return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in found}
+
+    _eventually(lambda: "retiring" not in mdep.status and not any(_ends(one) for one in mdep.owned("pods")), 120)
+    calls, before = operator.api_calls(), versions()
+    time.sleep(IDLE_SECONDS)
+    assert versions() == before
+    assert operator.api_calls() - calls == {}
+
+
+def _ends(pod: dict[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.5)
