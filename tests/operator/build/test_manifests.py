@@ -1,0 +1,318 @@
+"""The complete desired set: names, labels, owners, the restricted profile, and where credentials may be."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.operator.definition import make_spec
+
+from serin_operator.api.spec import Spec
+from serin_operator.api.status import Phase, Revision, Rollout, Status
+from serin_operator.build.manifests import manifests
+from serin_operator.build.owner import Existing, Images, Manifest, Owner
+from serin_operator.build.router import files_version
+
+OWNER = Owner("shop", "iris", "0b29c1de-3a55-4b1c-9d5e-0e4a7f6f2d11")
+IMAGES = Images(server="serin-model-server:1", router="serin-router:1", pull_policy="IfNotPresent")
+NOW = 1_750_000_000.0
+OLD, STABLE, CANARY, GONE = "0" * 10, "a" * 10, "b" * 10, "c" * 10
+DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def revision(name: str, **more: Any) -> Revision:
+    values = {
+        "version": f"v{name[0]}",
+        "uri": f"https://models.example.com/{name}",
+        "format": "joblib",
+        "sha256": name[0] * 64,
+        "image": "serin-model-server:1",
+        "config": {"resources": {"requests": {"cpu": "100m"}}},
+    }
+    return Revision(revision=name, **(values | more))
+
+
+ROLLING = Status(
+    phase=Phase.PROGRESSING,
+    weight=25,
+    stable=revision(STABLE),
+    canary=revision(CANARY, secret="store"),
+    previous=revision(OLD, kept_until=NOW + 60),
+    retiring=(revision(GONE, uri="pvc://models/iris/v3.joblib", kept_until=NOW + 5),),
+    rollout=Rollout(NOW, step=1),
+)
+
+
+def built(status: Status = ROLLING, spec: Spec | None = None, resolve: bool = False) -> dict[tuple[str, str], Manifest]:
+    found = manifests(OWNER, spec or make_spec(), status, resolve, IMAGES)
+    by_name = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in found}
+    assert len(by_name) == len(found), "two manifests for one object"
+    return by_name
+
+
+def pod_specs(found: dict[tuple[str, str], Manifest]) -> dict[str, dict[str, Any]]:
+    specs = {name: m["spec"]["template"]["spec"] for (kind, name), m in found.items() if kind == "Deployment"}
+    return specs | {name: m["spec"] for (kind, name), m in found.items() if kind == "Pod"}
+
+
+def containers(found: dict[tuple[str, str], Manifest]) -> list[dict[str, Any]]:
+    return [
+        container
+        for spec in pod_specs(found).values()
+        for container in [*spec.get("initContainers", []), *spec["containers"]]
+    ]
+
+
+def test_a_rollout_has_these_objects() -> None:
+    servers = [f"iris-{name}" for name in (STABLE, CANARY, OLD, GONE)]
+    assert list(built()) == [
+        *[(kind, name) for name in servers for kind in ("Service", "Deployment")],
+        ("ConfigMap", "iris-router"),
+        ("Deployment", "iris-router"),
+        ("Service", "iris"),
+    ]
+
+
+@pytest.mark.parametrize("resolve", [True, False])
+def test_before_the_first_revision_there_is_at_most_a_resolver(resolve: bool) -> None:
+    kinds = [kind for kind, _ in built(Status(), resolve=resolve)]
+    assert kinds == (["Pod"] if resolve else [])
+
+
+def test_every_name_is_a_dns_label_with_the_longest_owner() -> None:
+    longest = replace(OWNER, name="i" * 40)
+    for manifest in manifests(longest, make_spec(), ROLLING, True, IMAGES):
+        assert DNS_LABEL.fullmatch(manifest["metadata"]["name"]), manifest["metadata"]["name"]
+
+
+def test_everything_is_labelled_and_owned() -> None:
+    for (kind, name), manifest in built(resolve=True).items():
+        metadata = manifest["metadata"]
+        assert metadata["namespace"] == "shop"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "serin"
+        assert metadata["labels"]["serin.dev/model-deployment"] == "iris"
+        (owner,) = metadata["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (
+            "ModelDeployment",
+            "iris",
+            OWNER.uid,
+            True,
+        ), (kind, name)
+    components = {manifest["metadata"]["labels"]["serin.dev/component"] for manifest in built(resolve=True).values()}
+    assert components == {"server", "router", "resolver"}
+
+
+def test_selectors_find_the_pods_and_only_those() -> None:
+    found = built()
+    templates = {
+        name: m["spec"]["template"]["metadata"]["labels"] for (kind, name), m in found.items() if kind == "Deployment"
+    }
+    for (kind, name), manifest in found.items():
+        if kind == "ConfigMap":
+            continue
+        selector = manifest["spec"]["selector"]
+        selector = selector.get("matchLabels", selector)
+        matching = [pods for pods, labels in templates.items() if selector.items() <= labels.items()]
+        assert matching == ["iris-router" if name == "iris" else name], (kind, name)
+
+
+def test_a_selector_never_changes() -> None:
+    """Deployments refuse it: whatever happens to a revision, its selector and its pods' fixed fields stay."""
+    promoted = replace(
+        ROLLING,
+        stable=ROLLING.canary,
+        canary=None,
+        previous=replace(revision(STABLE), kept_until=NOW),
+        retiring=(),
+        weight=0,
+        rollout=None,
+    )
+    changed = make_spec(
+        model={"version": "v9"},
+        server={"replicas": 7, "image": "other:2", "podTemplate": {"labels": {"serin.dev/component": "mine"}}},
+        traffic={"router": {"replicas": 3}},
+    )
+    before, after = built(), built(promoted, changed)
+    for key in before.keys() & after.keys():
+        if key[0] != "ConfigMap":
+            assert before[key]["spec"]["selector"] == after[key]["spec"]["selector"], key
+
+
+def test_a_promotion_replaces_no_pod() -> None:
+    promoted = replace(
+        ROLLING, stable=ROLLING.canary, canary=None, previous=replace(revision(STABLE), kept_until=NOW), weight=0
+    )
+    before, after = built(), built(promoted)
+    for name in (f"iris-{STABLE}", f"iris-{CANARY}", "iris-router"):
+        assert before["Deployment", name] == after["Deployment", name]
+
+
+def test_users_labels_do_not_displace_serins() -> None:
+    template = {"labels": {"team": "growth", "serin.dev/revision": "mine"}, "annotations": {"note": "x"}}
+    status = replace(ROLLING, stable=revision(STABLE, config={"podTemplate": template}))
+    metadata = built(status)["Deployment", f"iris-{STABLE}"]["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "growth"
+    assert metadata["labels"]["serin.dev/revision"] == STABLE
+    assert metadata["annotations"]["note"] == "x"
+    assert metadata["annotations"]["prometheus.io/port"] == "8080"
+
+
+def test_scheduling_fields_reach_the_pod() -> None:
+    template = {
+        "nodeSelector": {"gpu": "yes"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "imagePullSecrets": [{"name": "registry"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+    }
+    status = replace(ROLLING, stable=revision(STABLE, config={"podTemplate": template}))
+    spec = pod_specs(built(status))[f"iris-{STABLE}"]
+    for field in ("nodeSelector", "tolerations", "priorityClassName", "imagePullSecrets"):
+        assert spec[field] == template[field]
+    (constraint,) = spec["topologySpreadConstraints"]
+    assert constraint["labelSelector"]["matchLabels"]["serin.dev/revision"] == STABLE
+
+
+def test_every_container_is_restricted() -> None:
+    found = built(resolve=True)
+    assert {container["name"] for container in containers(found)} == {"fetch", "server", "envoy", "digest"}
+    for container in containers(found):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert "privileged" not in security
+        assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    for name, spec in pod_specs(found).items():
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == 65532
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        allowed = {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+        assert all(len(volume.keys() & allowed) == 1 for volume in spec["volumes"]), name
+
+
+def test_no_pod_gets_a_token() -> None:
+    for spec in pod_specs(built(resolve=True)).values():
+        assert spec["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in spec
+
+
+def test_every_mount_has_its_volume() -> None:
+    for name, spec in pod_specs(built(resolve=True)).items():
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+
+
+def test_credentials_reach_only_the_containers_that_fetch() -> None:
+    status = replace(ROLLING, stable=revision(STABLE, secret="store"))
+    found = built(status, make_spec(model={"sha256": None, "secretRef": {"name": "store"}}), resolve=True)
+    holders = {container["name"] for container in containers(found) if "store" in json.dumps(container)}
+    assert holders == {"fetch", "digest"}
+    assert not any("store" in json.dumps(spec["volumes"]) for spec in pod_specs(found).values())
+    fetch = next(container for container in containers(found) if container["name"] == "fetch")
+    assert [item["name"] for item in fetch["env"]] == [
+        "SERIN_FETCH_TOKEN",
+        "SERIN_FETCH_USERNAME",
+        "SERIN_FETCH_PASSWORD",
+    ]
+
+
+def test_a_revision_without_a_secret_asks_for_none() -> None:
+    fetch = pod_specs(built())[f"iris-{STABLE}"]["initContainers"][0]
+    assert fetch["env"] == []
+
+
+def test_users_environment_reaches_only_the_server() -> None:
+    status = replace(ROLLING, stable=revision(STABLE, config={"env": [{"name": "THREADS", "value": "2"}]}))
+    found = built(status)
+    assert [c["name"] for c in containers(found) if {"name": "THREADS", "value": "2"} in c.get("env", [])] == ["server"]
+
+
+def test_a_model_on_a_claim_is_mounted_read_only_where_it_is_fetched() -> None:
+    spec = pod_specs(built())[f"iris-{GONE}"]
+    assert {"name": "claim", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}} in spec["volumes"]
+    mount = {"name": "claim", "mountPath": "/pvc/models", "readOnly": True}
+    assert mount in spec["initContainers"][0]["volumeMounts"]
+    assert mount not in spec["containers"][0]["volumeMounts"]
+
+
+def test_what_is_fetched_is_what_is_served() -> None:
+    spec = pod_specs(built())[f"iris-{CANARY}"]
+    fetch, serve = spec["initContainers"][0]["args"], spec["containers"][0]["args"]
+    assert fetch[0], serve[0] == ("fetch", "serve")
+    assert fetch[fetch.index("--sha256") + 1] == serve[serve.index("--sha256") + 1] == "b" * 64
+    assert fetch[fetch.index("--output") + 1] == serve[serve.index("--model-path") + 1]
+    assert serve[serve.index("--revision") + 1] == CANARY
+    assert serve[serve.index("--model-name") + 1] == "iris"
+
+
+def test_a_revision_keeps_the_image_it_began_with() -> None:
+    status = replace(ROLLING, stable=revision(STABLE, image="serin-model-server:0"))
+    assert {container["image"] for container in containers(built(status))} == {
+        "serin-model-server:0",
+        "serin-model-server:1",
+        "serin-router:1",
+    }
+
+
+def test_pods_outlive_the_longest_request() -> None:
+    for name, spec in pod_specs(built(spec=make_spec(traffic={"timeout": "10m"}))).items():
+        assert spec["terminationGracePeriodSeconds"] > 600, name
+
+
+def test_replicas_are_the_specs() -> None:
+    found = built(spec=make_spec(server={"replicas": 4}, traffic={"router": {"replicas": 2}}))
+    replicas = {name: m["spec"]["replicas"] for (kind, name), m in found.items() if kind == "Deployment"}
+    assert replicas.pop("iris-router") == 2
+    assert set(replicas.values()) == {4}
+
+
+def test_clients_find_the_router_and_the_router_its_pods() -> None:
+    found = built()
+    (port,) = found["Service", "iris"]["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (80, "http")
+    envoy = pod_specs(found)["iris-router"]["containers"][0]
+    assert {p["name"]: p["containerPort"] for p in envoy["ports"]} == {"http": 8080, "status": 9902}
+    assert found["Service", f"iris-{STABLE}"]["spec"]["clusterIP"] == "None"
+
+
+def test_the_resolver_reads_where_the_model_is() -> None:
+    spec = make_spec(model={"uri": "pvc://models/iris/v9.joblib", "sha256": None})
+    ((kind, name),) = built(Status(), spec, resolve=True)
+    assert kind == "Pod" and name.startswith("iris-resolve-")
+    (container,) = built(Status(), spec, resolve=True)[kind, name]["spec"]["containers"]
+    assert container["args"] == ["digest", "--uri", "pvc://models/iris/v9.joblib"]
+    others = [make_spec(model={"uri": "pvc://models/iris/v9.joblib", "sha256": None, "version": v}) for v in ("1", "2")]
+    assert len({name, *[key for other in others for _, key in built(Status(), other, resolve=True)]}) == 3
+
+
+def test_nothing_changes_when_nothing_changed() -> None:
+    """Server-side apply is skipped by comparing bytes, and the routers are nudged when theirs differ."""
+    once, twice = built(resolve=True), built(replace(ROLLING, observed_generation=9, metrics=()), resolve=True)
+    assert json.dumps(list(once.values())) == json.dumps(list(twice.values()))
+
+
+def test_the_version_of_the_files_follows_the_route() -> None:
+    versions = {files_version(built(replace(ROLLING, weight=w))["ConfigMap", "iris-router"]) for w in (5, 5, 25, 50)}
+    assert len(versions) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "version"),
+    [
+        ("Deployment", {"generation": 3, "resourceVersion": "99"}, 3),
+        ("Service", {"resourceVersion": "99"}, 99),
+        ("ConfigMap", {"resourceVersion": "7", "ownerReferences": [{"uid": "u", "controller": True}]}, 7),
+    ],
+)
+def test_an_existing_object_is_read(kind: str, metadata: dict[str, Any], version: int) -> None:
+    existing = Existing.of({"metadata": {"namespace": "shop", "name": "iris", "uid": "0", **metadata}}, kind)
+    assert existing.key == (kind, "shop", "iris")
+    assert existing.version == version
+    assert existing.owner == ("u" if "ownerReferences" in metadata else None)
