@@ -23,6 +23,7 @@ from serin_operator.observe.routers import healthy_hosts, live_route
 OWNER = Owner("demo", "digits", "uid")
 STABLE, CANARY = "aaaaaaaaaa", "bbbbbbbbbb"
 INFER = "/v2/models/digits/infer"
+LARGEST: int = config.routes(Route(STABLE), 30.0, "")["resources"][0]["virtual_hosts"][0]["request_body_buffer_limit"]
 Ports = dict[tuple[str, int], int]
 
 
@@ -205,7 +206,7 @@ async def test_a_slow_canary_that_answers_first_is_heard(envoy_binary: Path, tmp
 
 async def test_a_body_too_large_to_send_twice_goes_to_stable_at_once(half: Router) -> None:
     half.canary.status = 500
-    body = b"x" * (17 << 20)
+    body = b"x" * (LARGEST + 1)
     answers = [await half.one(data=body) for _ in range(6)]
     assert answers == [(200, "stable")] * 6
     assert half.canary.attempts == []
@@ -214,7 +215,7 @@ async def test_a_body_too_large_to_send_twice_goes_to_stable_at_once(half: Route
 async def test_a_body_that_can_be_sent_twice_is(envoy_binary: Path, tmp_path: Path) -> None:
     async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 99)) as router:
         router.canary.status = 500
-        answers = [await router.one(data=b"x" * (15 << 20)) for _ in range(6)]
+        answers = [await router.one(data=b"x" * LARGEST) for _ in range(6)]
     assert answers == [(200, "stable")] * 6
     assert router.canary.attempts
 
