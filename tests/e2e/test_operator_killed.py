@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) ->
 
     _kill_when(mdep, reaper, "the canary starts", lambda s: "canary" in s and "step" not in s["rollout"])
     for step in range(3):
-        _kill_when(mdep, reaper, f"step {step} begins", lambda s, step=step: s.get("rollout", {}).get("step") == step)
+        _kill_when(mdep, reaper, f"step {step} begins", partial(_is_at, step))
     _kill_when(mdep, reaper, "it is promoted", lambda s: s["stable"]["version"] == "better")
 
     status = mdep.wait_serving()
@@ -120,6 +121,10 @@ def test_every_request_is_evidence_once_however_often_the_operator_dies(mortal: 
     traffic.rate(RPS)
     mdep.apply(rollout={"steps": steps((10, 2), (50, 3))})
     mdep.wait_decision("Promoted")
+
+
+def _is_at(step: int, status: Status) -> bool:
+    return bool(status.get("rollout", {}).get("step") == step)
 
 
 def _kill_when(mdep: ModelDeployment, reaper: Reaper, what: str, holds: Callable[[Status], bool]) -> Status:

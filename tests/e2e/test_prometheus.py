@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from demo.environment import Cluster
-from tests.e2e import prometheus
+from tests.e2e import prometheus_server
 from tests.e2e.deployments import ModelDeployment, condition, decisions, epoch, steps
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
@@ -20,9 +20,9 @@ Measured = tuple[ModelDeployment, Traffic]
 @pytest.fixture(scope="module")
 def server(cluster: Cluster, namespace: str) -> str:
     """The address of a Prometheus server that is ready."""
-    cluster.apply(prometheus.manifests(namespace))
+    cluster.apply(prometheus_server.manifests(namespace))
     _scale(cluster, namespace, 1)
-    return prometheus.address(namespace)
+    return prometheus_server.address(namespace)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,6 @@ def test_it_holds_while_the_server_is_away_and_then_stops_a_harmful_model(
 
 
 def _scale(cluster: Cluster, namespace: str, replicas: int) -> None:
-    deployment = f"deployment/{prometheus.NAME}"
+    deployment = f"deployment/{prometheus_server.NAME}"
     cluster.kubectl("scale", "-n", namespace, deployment, f"--replicas={replicas}")
     cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from demo.environment import Cluster
 from demo.manifests import KIND
-from tests.e2e.deployments import ModelDeployment, condition, steps
+from tests.e2e.deployments import ModelDeployment, Status, condition, steps
 from tests.e2e.installed import Operator
 from tests.e2e.traffic import Traffic
 
@@ -56,7 +57,7 @@ def test_scaling_changes_the_replicas_and_fails_no_request(kept: Kept) -> None:
     mdep, traffic = kept
     for replicas in (3, 1):
         mdep.cluster.kubectl("scale", KIND, mdep.name, "-n", mdep.namespace, f"--replicas={replicas}")
-        mdep.wait(f"{replicas} pods serve", lambda s, n=replicas: s["readyReplicas"] == n == s["replicas"], 90)
+        mdep.wait(f"{replicas} pods serve", partial(_has_replicas, replicas), 90)
         traffic.wait_for(2 * RPS)
     assert traffic.stats()["failed"] == 0
 
@@ -74,9 +75,12 @@ def test_what_was_changed_by_hand_is_put_right(cluster: Cluster, kept: Kept) -> 
 
     old = cluster.get("deployment", stable, mdep.namespace)["metadata"]["uid"]
     cluster.kubectl("delete", "deployment", stable, "-n", mdep.namespace)
-    deployments = lambda: {one["metadata"]["name"]: one for one in mdep.owned("deployments")}  # noqa: E731
-    _eventually(lambda: deployments().get(stable, {}).get("status", {}).get("readyReplicas") == 1)
-    assert deployments()[stable]["metadata"]["uid"] != old
+
+    def restored() -> bool:
+        found = [one for one in mdep.owned("deployments") if one["metadata"]["name"] == stable]
+        return [one["metadata"]["uid"] != old and one["status"].get("readyReplicas") == 1 for one in found] == [True]
+
+    _eventually(restored)
     traffic.rate(RPS)
     traffic.wait_for(2 * RPS)
     assert traffic.stats()["failed"] == 0
@@ -96,6 +100,10 @@ def test_nothing_is_written_while_nothing_happens(kept: Kept, operator: Operator
     time.sleep(IDLE_SECONDS)
     assert versions() == before
     assert operator.api_calls() - calls == {}
+
+
+def _has_replicas(number: int, status: Status) -> bool:
+    return bool(status["replicas"] == status["readyReplicas"] == number)
 
 
 def _ends(pod: dict[str, Any]) -> bool:
