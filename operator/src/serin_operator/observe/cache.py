@@ -34,12 +34,12 @@ class Cache:
         return sorted((pod for pod in self.pods.get(place, ()) if pod.uid not in self.ghosts), key=lambda pod: pod.name)
 
     def objects_of(self, place: Place) -> list[Existing]:
-        """Everything else that Serin made for it, and resolver pods."""
+        """Everything else that Serin made for it, and resolver pods that are not about to go."""
         found = [existing for index in self.objects.values() for existing in index.get(place, ())]
         resolvers = [
             Existing("Pod", place[0], pod.name, 0, pod.owner, pod.uid)
             for pod in self.pods_of(place)
-            if pod.component == RESOLVER
+            if pod.component == RESOLVER and not pod.terminating
         ]
         return [existing for existing in found if existing.uid not in self.ghosts] + resolvers
 
