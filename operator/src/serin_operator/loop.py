@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import Counter, Gauge, Histogram
 
-from serin_operator.act.announce import announce, log_decisions
+from serin_operator.act.announce import announce, announce_failing_passes, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api import ANNOTATION_RETRY, KIND, LABEL_OWNER
@@ -48,6 +48,7 @@ NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
 _CHILD_KINDS = ("Pod", "Service", "ConfigMap", "Deployment")
+_FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
 
@@ -123,21 +124,23 @@ class Loop:
         return [f"{namespace}/{name}" for namespace, name in slow + dead]
 
     async def _care(self, place: Place) -> None:
-        retry = _FIRST_RETRY
+        retry, failures = _FIRST_RETRY, 0
         while self._cache.resource(place) is not None:
             self._wakes[place].clear()
             try:
                 wait = await self._timed_pass(place)
-                retry = _FIRST_RETRY
+                retry, failures = _FIRST_RETRY, 0
             except ApiError as error:
                 # 409: somebody wrote the resource since it was read, and the event of that is on its way.
                 level = logging.DEBUG if error.code == 409 else logging.WARNING
                 _LOGGER.log(level, "%s/%s: the API server says %s", *place, error)
-                wait, retry = retry, min(2 * retry, _LAST_RETRY)
-            except Exception:
+                wait, retry, failures = retry, min(2 * retry, _LAST_RETRY), failures + 1
+                await self._complain(place, failures, f"the API server says {error}")
+            except Exception as error:
                 # One ModelDeployment's trouble must not end the care for the others; it is told and tried again.
                 _LOGGER.exception("%s/%s: the pass failed", *place)
-                wait, retry = retry, min(2 * retry, _LAST_RETRY)
+                wait, retry, failures = retry, min(2 * retry, _LAST_RETRY), failures + 1
+                await self._complain(place, failures, f"{type(error).__name__} {error}; see the operator's log")
             try:
                 await asyncio.wait_for(self._wakes[place].wait(), wait)
             except TimeoutError:
@@ -146,6 +149,12 @@ class Loop:
         self._applier.forget(*place)
         del self._tasks[place], self._wakes[place]
         _WATCHED.set(len(self._tasks))
+
+    async def _complain(self, place: Place, failures: int, why: str) -> None:
+        """Tells the resource's reader, once, that its passes fail one after the other."""
+        resource = self._cache.resource(place)
+        if failures == _FAILURES_UNTIL_TOLD and resource is not None:
+            await announce_failing_passes(self._client, resource, why)
 
     async def _timed_pass(self, place: Place) -> float:
         self._running_since[place] = time.monotonic()

@@ -43,6 +43,11 @@ async def announce(client: Client, resource: Mapping[str, Any], before: Status, 
         await _event(client, resource, "Normal", *hold)
 
 
+async def announce_failing_passes(client: Client, resource: Mapping[str, Any], why: str) -> None:
+    """Posts an Event that nothing moves, and why: traffic stays as it is until a pass succeeds."""
+    await _event(client, resource, "Warning", "PassesFail", f"Nothing moves until this is mended: {why}")
+
+
 def _new_records(before: Status, after: Status) -> list[Record]:
     return [record for record in reversed(after.history) if record not in before.history]
 
