@@ -47,8 +47,10 @@ async def _ask(session: aiohttp.ClientSession, pod: Pod) -> tuple[Route, Mapping
 async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
     async with session.get(url, timeout=_TIMEOUT) as response:
         response.raise_for_status()
-        answer: Mapping[str, Any] = await response.json(content_type=None)
-        return answer
+        answer = await response.json(content_type=None)
+    if not isinstance(answer, dict):
+        raise ValueError(f"no JSON object at {url}")
+    return answer
 
 
 def live_route(dump: Mapping[str, Any]) -> Route:

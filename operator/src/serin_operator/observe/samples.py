@@ -4,6 +4,7 @@ Requests that the router sent a second time carry attempt="retry" and are left o
 answered by stable, would otherwise count for or against stable.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,12 +23,19 @@ FAMILIES = (REQUESTS, DURATIONS, FEEDBACK, STARTED)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One sample of one series' exposition: `series` names the process, as "pod/start time"."""
+    """One sample of a counter: `series` names the process, as "pod/start time".
+
+    Raises ValueError for a value that no counter has.
+    """
 
     series: str
     name: str
     labels: Mapping[str, str]
     value: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < math.inf:
+            raise ValueError(f"the counter {self.name} of {self.series} is {self.value}")
 
 
 def samples(metrics: Iterable[Metric], points: Iterable[Point]) -> Samples:

@@ -1,0 +1,27 @@
+"""A client and a port for tests that speak over loopback."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from tests.loopback import free_port
+
+from serin_operator.build import envoy
+from serin_operator.observe import prometheus, routers, scrape
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The port of all pods, with clients that wait a quarter of a second."""
+    found = free_port()
+    monkeypatch.setattr(envoy, "STATUS_PORT", found)
+    monkeypatch.setattr(scrape, "_PORT", found)
+    for module in (scrape, routers, prometheus):
+        monkeypatch.setattr(module, "_TIMEOUT", aiohttp.ClientTimeout(total=0.25))
+    return found
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session

@@ -1,0 +1,190 @@
+"""What Envoy says of itself, as it says it, and what Serin makes of silence and nonsense."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.operator.observe.http import answering, pod
+
+from serin_operator.build import envoy
+from serin_operator.decide.observed import Route, Router
+from serin_operator.observe.routers import ask_routers, healthy_hosts, live_route
+
+STABLE, CANARY = "a" * 10, "b" * 10
+
+
+def dump(*routes: dict[str, Any]) -> dict[str, Any]:
+    """`/config_dump?resource=dynamic_route_configs` of a router with these routes."""
+    return {
+        "configs": [
+            {
+                "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig",
+                "version_info": "5d41402abc4b",
+                "route_config": {
+                    "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+                    "name": "inference",
+                    "virtual_hosts": [{"name": "inference", "domains": ["*"], "routes": list(routes)}],
+                    "validate_clusters": False,
+                },
+                "last_updated": "2025-06-15T15:06:40.123Z",
+            }
+        ]
+    }
+
+
+def canary(fraction: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "canary",
+        "match": {"prefix": "/", "runtime_fraction": {"default_value": fraction}},
+        "route": {"cluster": f"canary-{CANARY}", "timeout": "30s"},
+    }
+
+
+FEEDBACK = {"name": "feedback", "match": {}, "route": {"cluster": f"revision-{STABLE}"}}
+REST = {"name": "stable", "match": {"prefix": "/"}, "route": {"cluster": f"revision-{STABLE}"}}
+
+
+@pytest.mark.parametrize(
+    ("routes", "expected"),
+    [
+        ((FEEDBACK, REST), Route(STABLE)),
+        ((FEEDBACK, canary({"numerator": 25}), REST), Route(STABLE, CANARY, 25)),
+        ((FEEDBACK, canary({"numerator": 1, "denominator": "HUNDRED"}), REST), Route(STABLE, CANARY, 1)),
+        ((FEEDBACK, canary({}), REST), Route(STABLE, CANARY, 0)),
+    ],
+)
+def test_the_live_route_is_read(routes: tuple[dict[str, Any], ...], expected: Route) -> None:
+    assert live_route(dump(*routes)) == expected
+
+
+def test_what_is_built_is_what_is_read() -> None:
+    (table,) = envoy.routes(Route(STABLE, CANARY, 7), 30.0, "")["resources"]
+    assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, 7)
+
+
+@pytest.mark.parametrize("said", [{}, {"configs": []}])
+def test_a_router_without_a_route_says_so(said: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no route yet"):
+        live_route(said)
+
+
+def cluster(name: str, *hosts: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "added_via_api": True, "host_statuses": list(hosts)}
+
+
+def host(address: str, priority: int = 0, **flags: Any) -> dict[str, Any]:
+    told = {"priority": priority} if priority else {}
+    return {
+        "address": {"socket_address": {"address": address, "port_value": 8080}},
+        "health_status": {"eds_health_status": "HEALTHY", **flags},
+        "hostname": "iris",
+        **told,
+    }
+
+
+@pytest.mark.parametrize(
+    ("clusters", "expected"),
+    [
+        ([], {}),
+        ([cluster(f"revision-{STABLE}")], {STABLE: 0}),
+        ([{"name": f"revision-{STABLE}"}], {STABLE: 0}),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1"), host("10.0.0.2"))], {STABLE: 2}),
+        (
+            [cluster(f"revision-{STABLE}", host("10.0.0.1"), host("10.0.0.2", failed_active_health_check=True))],
+            {STABLE: 1},
+        ),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1", failed_outlier_check=True))], {STABLE: 0}),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1", pending_dynamic_removal=True))], {STABLE: 0}),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1", eds_health_status="UNHEALTHY"))], {STABLE: 0}),
+        # The canary's own pods are priority 0; stable, its fallback, does not make it reachable.
+        ([cluster(f"canary-{CANARY}", host("10.0.0.9", priority=1))], {CANARY: 0}),
+        (
+            [
+                cluster(f"revision-{CANARY}", host("10.0.0.5")),
+                cluster(f"canary-{CANARY}", host("10.0.0.9", priority=1)),
+            ],
+            {CANARY: 0},
+        ),
+        (
+            [
+                cluster("admin", host("127.0.0.1")),
+                cluster(f"revision-{CANARY}", host("10.0.0.5")),
+                cluster(f"canary-{CANARY}", host("10.0.0.5"), host("10.0.0.9", priority=1)),
+            ],
+            {CANARY: 1},
+        ),
+    ],
+)
+def test_healthy_hosts_are_counted(clusters: list[dict[str, Any]], expected: dict[str, int]) -> None:
+    assert dict(healthy_hosts({"cluster_statuses": clusters})) == expected
+
+
+def well(path: str) -> Any:
+    if path == "/clusters":
+        return {"cluster_statuses": [cluster(f"revision-{STABLE}", host("10.0.0.1"))]}
+    return dump(FEEDBACK, REST)
+
+
+def router(name: str, address: str, ready: bool = True) -> Any:
+    return pod(name, address, component="router", ready=ready)
+
+
+async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSession) -> None:
+    pods = [
+        router("r0", "127.0.0.2"),
+        router("r1", "127.0.0.3"),
+        router("r2", "127.0.0.4", ready=False),
+        pod("server", "127.0.0.5"),
+    ]
+    async with answering("127.0.0.2", port, well) as asked, answering("127.0.0.3", port, well):
+        found = await ask_routers(session, pods)
+    assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2)
+    assert found.serves(Route(STABLE)) and found.reaches(STABLE)
+    assert sorted(asked) == ["GET /clusters?format=json", "GET /config_dump?resource=dynamic_route_configs"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        pytest.param(None, 200, id="hangs"),
+        pytest.param("upstream connect error", 503, id="503"),
+        pytest.param("<html>", 200, id="no JSON"),
+        pytest.param([], 200, id="a list"),
+        pytest.param(0, 200, id="a number"),
+        pytest.param({"configs": [{}]}, 200, id="no route table"),
+        pytest.param({"configs": [{"route_config": {"virtual_hosts": []}}]}, 200, id="no virtual host"),
+        pytest.param({"configs": []}, 200, id="no route yet"),
+    ],
+)
+async def test_a_router_that_does_not_tell_leaves_nothing_verified(
+    answer: Any, status: int, port: int, session: aiohttp.ClientSession
+) -> None:
+    async with AsyncExitStack() as servers:
+        await servers.enter_async_context(answering("127.0.0.2", port, well))
+        await servers.enter_async_context(answering("127.0.0.3", port, answer, status=status))
+        found = await ask_routers(session, [router("r0", "127.0.0.2"), router("r1", "127.0.0.3")])
+    assert (found.ready, len(found.routes), len(found.healthy)) == (2, 1, 1)
+    assert not found.serves(Route(STABLE))
+    assert not found.reaches(STABLE)
+    assert found.problem and found.problem.startswith("router r1 does not tell its route: ")
+
+
+async def test_a_router_that_refuses_connections_is_a_problem(port: int, session: aiohttp.ClientSession) -> None:
+    found = await ask_routers(session, [router("r0", "127.0.0.2")])
+    assert (found.ready, found.routes) == (1, ())
+    assert found.problem and "r0" in found.problem
+
+
+async def test_without_a_ready_router_nothing_serves(session: aiohttp.ClientSession) -> None:
+    found = await ask_routers(session, [router("r0", "127.0.0.2", ready=False)])
+    assert found == Router(problem="no router pod is ready")
+    assert not found.serves(Route(STABLE))
+
+
+def test_one_router_that_differs_is_enough_to_wait() -> None:
+    both = Router(2, (Route(STABLE), Route(STABLE, CANARY, 5)), ({STABLE: 1}, {STABLE: 1, CANARY: 1}))
+    assert not both.serves(Route(STABLE))
+    assert not both.serves(Route(STABLE, CANARY, 5))
+    assert both.reaches(STABLE)
+    assert not both.reaches(CANARY)
