@@ -1,0 +1,255 @@
+"""Applying: only what differs is sent, in order, and only what is Serin's own is taken or deleted."""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.operator.build.test_manifests import CANARY, IMAGES, OWNER, ROLLING, STABLE
+from tests.operator.definition import make_spec
+
+from serin_operator.act.apply import Applier, nudge_routers
+from serin_operator.act.client import ApiError
+from serin_operator.api.status import Status
+from serin_operator.build.manifests import manifests
+from serin_operator.build.owner import Existing, Key, Manifest, Owner
+
+SERVING = replace(ROLLING, canary=None, previous=None, retiring=(), weight=0, rollout=None)
+
+
+class FakeClient:
+    """An API server that keeps what it is given and counts versions; `refuse` names objects that it does not take."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, dict[str, Any]] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.forced: dict[Key, bool] = {}
+        self.refuse: dict[str, int] = {}
+        self.annotations: dict[str, str] = {}
+        self.version = 100
+
+    async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        self._take("apply", manifest["kind"], metadata["name"])
+        key = (manifest["kind"], metadata["namespace"], metadata["name"])
+        self.forced[key] = force
+        self.version += 1
+        stored = {
+            **manifest,
+            "metadata": {**metadata, "uid": "u", "resourceVersion": str(self.version), "generation": 1},
+        }
+        self.objects[key] = stored
+        return stored
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        key = (manifest["kind"], metadata["namespace"], metadata["name"])
+        self._take("create", manifest["kind"], metadata["name"])
+        if key in self.objects:
+            raise ApiError(409, "already exists")
+        self.objects[key] = dict(manifest)
+        return self.objects[key]
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        self._take("delete", kind, name)
+        self.objects.pop((kind, namespace, name), None)
+
+    async def annotate(self, kind: str, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        self._take("annotate", kind, name)
+        self.annotations[name] = annotations["serin.dev/route"]
+
+    def _take(self, verb: str, kind: str, name: str) -> None:
+        self.calls.append((verb, kind, name))
+        if name in self.refuse:
+            raise ApiError(self.refuse[name], "refused")
+
+    def existing(self, owner: Owner = OWNER) -> list[Existing]:
+        """What the watch cache holds once it has seen everything; it does not watch Secrets."""
+        return [
+            replace(Existing.of(stored, kind), owner=owner.uid)
+            for (kind, _, _), stored in self.objects.items()
+            if kind != "Secret"
+        ]
+
+    def took(self) -> list[tuple[str, str, str]]:
+        """The calls since the last look."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def applier(client: FakeClient) -> Applier:
+    return Applier(client)  # type: ignore[arg-type]
+
+
+def wanted(status: Status = SERVING, **changes: Any) -> list[Manifest]:
+    return manifests(OWNER, make_spec(**changes), status, False, IMAGES)
+
+
+async def test_everything_is_applied_in_order_and_then_left_alone(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    assert client.took() == [
+        ("apply", "Service", f"iris-{STABLE}"),
+        ("create", "Secret", OWNER.prediction_key),
+        ("apply", "Deployment", f"iris-{STABLE}"),
+        ("apply", "ConfigMap", "iris-router"),
+        ("apply", "Deployment", "iris-router"),
+        ("apply", "Service", "iris"),
+    ]
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == []
+
+
+async def test_only_what_differs_is_sent(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    await applier.sync(OWNER, wanted(traffic={"router": {"replicas": 3}}), client.existing())
+    assert client.took() == [("apply", "Deployment", "iris-router")]
+
+
+async def test_servers_exist_before_a_route_names_them(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    await applier.sync(OWNER, wanted(ROLLING), client.existing())
+    calls = [(kind, name) for verb, kind, name in client.took() if verb == "apply"]
+    assert calls.index(("Deployment", f"iris-{CANARY}")) < calls.index(("ConfigMap", "iris-router"))
+    assert calls.index(("Service", f"iris-{CANARY}")) < calls.index(("ConfigMap", "iris-router"))
+
+
+async def test_what_is_no_longer_wanted_goes_last(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    client.took()
+    await applier.sync(OWNER, wanted(), client.existing())
+    calls = client.took()
+    deleted = {(kind, name) for verb, kind, name in calls if verb == "delete"}
+    assert deleted == {
+        (kind, f"iris-{name}") for kind in ("Service", "Deployment") for name in (CANARY, "0" * 10, "c" * 10)
+    }
+    verbs = [verb for verb, _, _ in calls]
+    assert verbs == ["apply"] + ["delete"] * 6  # the route first
+    assert ("Secret", "shop", OWNER.prediction_key) in client.objects
+
+
+async def test_what_somebody_changed_is_put_right(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    changed = [
+        replace(item, version=item.version + 1) if item.key == ("ConfigMap", "shop", "iris-router") else item
+        for item in client.existing()
+    ]
+    await applier.sync(OWNER, wanted(), changed)
+    assert client.took() == [("apply", "ConfigMap", "iris-router")]
+
+
+async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    left = [item for item in client.existing() if item.name != "iris"]
+    await applier.sync(OWNER, wanted(), left)
+    assert client.took() == [("apply", "Service", "iris")]
+
+
+async def test_a_cache_that_lags_is_no_reason_to_apply_again(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    before = client.existing()
+    await applier.sync(OWNER, wanted(replace(SERVING, stable=SERVING.stable), traffic={"timeout": "7s"}), before)
+    client.took()
+    await applier.sync(OWNER, wanted(traffic={"timeout": "7s"}), before)
+    assert client.took() == []
+
+
+async def test_what_belongs_to_somebody_else_is_neither_taken_nor_deleted(client: FakeClient, applier: Applier) -> None:
+    foreign = Existing("Service", "shop", "iris", 5, owner=None)
+    other = Existing("ConfigMap", "shop", "notes", 5, owner="somebody")
+    await applier.sync(OWNER, wanted(), [foreign, other])
+    assert client.forced["Service", "shop", "iris"] is False
+    assert "delete" not in [verb for verb, _, _ in client.took()]
+    await applier.sync(OWNER, wanted(traffic={"router": {"replicas": 2}}), client.existing())
+    assert client.forced["Deployment", "shop", "iris-router"] is True
+
+
+async def test_a_restarted_operator_takes_over_what_is_its_own(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    restarted = Applier(client)  # type: ignore[arg-type]
+    await restarted.sync(OWNER, wanted(), client.existing())
+    assert all(client.forced.values())
+
+
+async def test_a_refusal_keeps_nothing_else_back_but_deletes_nothing(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    client.took()
+    client.refuse[f"iris-{STABLE}"] = 422
+    changed = wanted(server={"replicas": 2})
+    with pytest.raises(ApiError, match=f"422: Deployment iris-{STABLE}: refused"):
+        await applier.sync(OWNER, changed, client.existing())
+    calls = client.took()
+    assert ("apply", "ConfigMap", "iris-router") in calls
+    assert "delete" not in [verb for verb, _, _ in calls]
+    client.refuse.clear()
+    await applier.sync(OWNER, changed, client.existing())
+    calls = client.took()
+    assert ("apply", "Deployment", f"iris-{STABLE}") in calls
+    assert ("delete", "Deployment", f"iris-{CANARY}") in calls
+
+
+async def test_the_prediction_key_is_made_once_and_never_changed(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    key = ("Secret", "shop", OWNER.prediction_key)
+    first = client.objects[key]["data"]["key"]
+    assert len(b64decode(first)) == 32
+    await applier.sync(OWNER, wanted(ROLLING), client.existing())
+    assert client.objects[key]["data"]["key"] == first
+
+
+async def test_a_key_that_can_not_be_made_is_told(client: FakeClient, applier: Applier) -> None:
+    client.refuse[OWNER.prediction_key] = 403
+    with pytest.raises(ApiError, match="403"):
+        await applier.sync(OWNER, wanted(), [])
+    assert ("apply", "Deployment", f"iris-{STABLE}") not in client.took()
+
+
+async def test_what_is_forgotten_is_applied_again(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    applier.forget("shop", "other")
+    applier.forget("elsewhere", "iris")
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == []
+    applier.forget("shop", "iris")
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert len(client.took()) == len(wanted()) + 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "again", "expected"),
+    [
+        (None, None, "v2"),
+        ("v1", None, "v2"),
+        ("v1.7", None, "v2"),
+        ("v2", None, None),
+        ("v2.7", None, None),
+        ("v2", 8, "v2.8"),
+        ("v2.7", 8, "v2.8"),
+        ("v2.8", 8, None),
+    ],
+)
+async def test_routers_are_marked_with_their_files(
+    mark: str | None, again: int | None, expected: str | None, client: FakeClient
+) -> None:
+    await nudge_routers(client, "shop", [("router-0", mark)], "v2", again)  # type: ignore[arg-type]
+    assert client.annotations.get("router-0") == expected
+
+
+async def test_a_router_that_has_just_gone_is_no_error(client: FakeClient) -> None:
+    client.refuse["router-0"] = 404
+    await nudge_routers(client, "shop", [("router-0", None), ("router-1", None)], "v2", None)  # type: ignore[arg-type]
+    assert client.annotations == {"router-1": "v2"}
+    client.refuse["router-0"] = 500
+    with pytest.raises(ApiError):
+        await nudge_routers(client, "shop", [("router-0", None)], "v2", None)  # type: ignore[arg-type]

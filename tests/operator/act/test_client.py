@@ -1,0 +1,189 @@
+"""The calls as an API server sees them."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client as kubernetes_client
+from tests.loopback import free_port
+
+from serin_operator.act.client import ApiError, Client
+
+
+@dataclass
+class Call:
+    """One request as it came."""
+
+    verb: str
+    path: str
+    query: dict[str, str]
+    content_type: str
+    body: Any
+
+
+@dataclass
+class ApiServer:
+    """Notes every call and answers all of them alike."""
+
+    status: int = 200
+    answer: Any = field(default_factory=lambda: {"metadata": {"resourceVersion": "8"}})
+    calls: list[Call] = field(default_factory=list)
+    port: int = field(default_factory=free_port)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        body = json.loads(text) if text else None
+        query = {key: str(value) for key, value in request.query.items()}
+        self.calls.append(Call(request.method, request.path, query, request.content_type, body))
+        if isinstance(self.answer, str):
+            return web.Response(text=self.answer, status=self.status)
+        return web.json_response(self.answer, status=self.status)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Client]:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self.handle)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        configuration = kubernetes_client.Configuration(host=f"http://127.0.0.1:{self.port}")
+        client = Client(kubernetes_client.ApiClient(configuration))
+        try:
+            yield client
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+
+@contextmanager
+def refused(code: int) -> Iterator[pytest.ExceptionInfo[ApiError]]:
+    with pytest.raises(ApiError) as caught:
+        yield caught
+    assert caught.value.code == code
+
+
+def manifest(kind: str, name: str = "iris") -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "namespace": "shop"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("Pod", "/api/v1/namespaces/shop/pods/iris"),
+        ("Service", "/api/v1/namespaces/shop/services/iris"),
+        ("ConfigMap", "/api/v1/namespaces/shop/configmaps/iris"),
+        ("Secret", "/api/v1/namespaces/shop/secrets/iris"),
+        ("Deployment", "/apis/apps/v1/namespaces/shop/deployments/iris"),
+        ("Event", "/apis/events.k8s.io/v1/namespaces/shop/events/iris"),
+        ("ModelDeployment", "/apis/serin.dev/v1alpha1/namespaces/shop/modeldeployments/iris"),
+    ],
+)
+async def test_every_kind_has_its_path(kind: str, path: str) -> None:
+    server = ApiServer()
+    async with server.running() as client:
+        await client.apply(manifest(kind), force=True)
+        await client.delete(kind, "shop", "iris")
+        await client.create(manifest(kind))
+    assert [(call.verb, call.path) for call in server.calls] == [
+        ("PATCH", path),
+        ("DELETE", path),
+        ("POST", path.removesuffix("/iris")),
+    ]
+
+
+@pytest.mark.parametrize(("force", "said"), [(True, "true"), (False, "false")])
+async def test_apply_is_server_side(force: bool, said: str) -> None:
+    server = ApiServer()
+    async with server.running() as client:
+        answer = await client.apply(manifest("Service"), force=force)
+    (call,) = server.calls
+    assert call.content_type == "application/apply-patch+yaml"
+    assert call.query == {"fieldManager": "serin", "force": said}
+    assert call.body == manifest("Service")
+    assert answer == {"metadata": {"resourceVersion": "8"}}
+
+
+async def test_annotations_are_merged() -> None:
+    server = ApiServer()
+    async with server.running() as client:
+        await client.annotate("Pod", "shop", "router-0", {"serin.dev/route": "abc"})
+    (call,) = server.calls
+    assert (call.verb, call.path) == ("PATCH", "/api/v1/namespaces/shop/pods/router-0")
+    assert call.content_type == "application/merge-patch+json"
+    assert call.body == {"metadata": {"annotations": {"serin.dev/route": "abc"}}}
+
+
+async def test_status_is_replaced_at_the_version_that_was_read() -> None:
+    resource = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "iris", "namespace": "shop", "resourceVersion": "7", "managedFields": []},
+        "spec": {"model": {}},
+        "status": {"weight": 1},
+    }
+    server = ApiServer()
+    async with server.running() as client:
+        await client.replace_status(resource, {"weight": 5})
+    (call,) = server.calls
+    assert (call.verb, call.path) == ("PUT", "/apis/serin.dev/v1alpha1/namespaces/shop/modeldeployments/iris/status")
+    assert call.body["metadata"] == {"name": "iris", "namespace": "shop", "resourceVersion": "7"}
+    assert call.body["status"] == {"weight": 5}
+
+
+async def test_a_delete_leaves_nothing_behind_and_takes_gone_for_done() -> None:
+    server = ApiServer(status=404, answer={"kind": "Status", "message": "not found"})
+    async with server.running() as client:
+        await client.delete("Deployment", "shop", "iris")
+    (call,) = server.calls
+    assert call.body == {"propagationPolicy": "Background"}
+
+
+async def test_other_refusals_of_a_delete_are_errors() -> None:
+    server = ApiServer(status=403, answer={"kind": "Status", "message": "forbidden"})
+    async with server.running() as client:
+        with refused(403):
+            await client.delete("Deployment", "shop", "iris")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({"kind": "Status", "message": "the object has been modified"}, "409: the object has been modified"),
+        ("upstream connect error", "409: upstream connect error"),
+        ({"kind": "Status"}, '409: {"kind": "Status"}'),
+        ("x" * 2000, "409: " + "x" * 500),
+        ([1], "409: [1]"),
+    ],
+    ids=["a Status", "a proxy's words", "without a message", "long", "a list"],
+)
+async def test_a_refusal_has_the_servers_own_words(answer: Any, text: str) -> None:
+    server = ApiServer(status=409, answer=answer)
+    async with server.running() as client:
+        with refused(409) as caught:
+            await client.create(manifest("Secret"))
+    assert str(caught.value) == text
+
+
+async def test_the_uids_of_what_is_there() -> None:
+    server = ApiServer(answer={"items": [{"metadata": {"uid": "a"}}, {"metadata": {"uid": "b"}}]})
+    async with server.running() as client:
+        assert await client.uids("Pod", "shop", "serin.dev/model-deployment") == {"a", "b"}
+        assert await client.uids("Deployment", None, "x=y") == {"a", "b"}
+    assert [(call.verb, call.path, call.query) for call in server.calls] == [
+        ("GET", "/api/v1/namespaces/shop/pods", {"labelSelector": "serin.dev/model-deployment"}),
+        ("GET", "/apis/apps/v1/deployments", {"labelSelector": "x=y"}),
+    ]
+
+
+async def test_a_server_that_hangs_up_is_an_error() -> None:
+    server = ApiServer()
+    async with server.running():
+        pass
+    late = Client(kubernetes_client.ApiClient(kubernetes_client.Configuration(host=f"http://127.0.0.1:{server.port}")))
+    with pytest.raises(OSError, match="connect"):
+        await late.create(manifest("Secret"))
+    await late.close()
