@@ -294,12 +294,12 @@ def test_a_restless_user_does_not_outgrow_the_status(history: list[Event]) -> No
 def test_spec_changes_while_no_router_answers_do_not_pile_up_revisions() -> None:
     world = serving()
     world.routers = False
-    for index in range(80):
+    for index in range(70):
         world.apply(f"try{index}")
         world.run(1.0)
         assert len(world.pods) <= 12
     assert status_problems(json.loads(world.written)) == []
     world.routers = True
     world.until("Promoted")
-    assert world.version == "try79"
-    assert set(world.pods) == {world.revision("try79"), world.revision("v1")}
+    assert world.version == "try69"
+    assert set(world.pods) == {world.revision("try69"), world.revision("v1")}

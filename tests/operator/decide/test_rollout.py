@@ -610,7 +610,7 @@ def test_no_step_counts_until_its_weight_is_seen_serving() -> None:
     world.apply("v2")
     world.until("Advanced")
     world.routers = False
-    world.run(200)
+    world.run(60)
     assert world.activity == "VerifyingRoute"
     rollout = world.status.rollout
     assert rollout and (rollout.step, rollout.step_started_at, rollout.verified_weight) == (0, None, 0)
