@@ -138,7 +138,7 @@ class Reaper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process:
-            self._stream(self._process.stdin).close()
+            self._process.kill()
             self._process.wait()
 
     def aim(self) -> None:

@@ -115,7 +115,7 @@ def test_clients_see_the_split_that_a_step_asks_for(
     [
         ("harmful", "harmful", "accuracy", "LessAccurate", steps((10, 3), (50, 60))),
         ("harmful", "harmful-at-half", "accuracy", "LessAccurate", steps((50, 60))),
-        ("harmful", "harmful-at-most", "accuracy", "LessAccurate", steps((99, 60))),
+        ("harmful", "harmful-at-most", "accuracy", "LessAccurate", steps((80, 60))),
         ("erroring", "erroring", "errors", "MoreErrors", steps((10, 3), (50, 60))),
         ("slow", "slow", "latency", "Slower", steps((3, 3), (6, 60))),
     ],
