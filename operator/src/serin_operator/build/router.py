@@ -129,4 +129,4 @@ def _versioned(build: Any) -> str:
 
 
 def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=1)
+    return json.dumps(value)  # compact: with an indent it is encoded in pure Python, and every pass builds it

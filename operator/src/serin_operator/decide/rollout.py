@@ -19,6 +19,7 @@ from serin_operator.api.status import (
     Record,
     Resolved,
     Revision,
+    Rollout,
     Status,
 )
 from serin_operator.decide import analysis
@@ -202,6 +203,10 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
         return reject(observed, status, "NotReady", message, now)
 
+    overdue = _overdue(observed, rollout, now)
+    ends = overdue and spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK
+    if rollout.step is None and ends:
+        return reject(observed, status, "Inconclusive", overdue, now)
     if rollout.step is None:
         return _start_first_step(observed, status, workload, now)
 
@@ -214,6 +219,8 @@ def _progress(observed: Observed, status: Status, now: float) -> tuple[Status, A
     if judged.verdict.action is Action.ROLL_BACK:
         return reject(observed, status, *judged.reason_for_rollback(), now)
 
+    if ends:
+        return reject(observed, status, "Inconclusive", overdue, now)
     rollout = status.rollout or rollout
 
     # Is the weight that was written the weight that serves?
@@ -262,6 +269,12 @@ def _start_first_step(observed: Observed, status: Status, workload: Workload, no
     return to_step(observed, status, 0, now)
 
 
+def _overdue(observed: Observed, rollout: Rollout, now: float) -> str:
+    """What to say when the rollout has had its time; nothing before."""
+    limit = observed.spec.rollout.max_duration
+    return f"No verdict within maxDuration ({limit:g} s)." if now - rollout.started_at >= limit else ""
+
+
 def _unseen(snapshot: Snapshot | None) -> str | None:
     """Why counting can not begin: every ready pod must give its base, or its past would count as news later."""
     if snapshot is None:
@@ -283,11 +296,8 @@ def _hold_or_advance(
 
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
-    if now - rollout.started_at >= spec.rollout.max_duration:
-        text = f"No verdict within maxDuration ({spec.rollout.max_duration:g} s)."
-        if spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK:
-            return reject(observed, status, "Inconclusive", text, now)
-        return status, Activity("Inconclusive", f"{where}: holding. {text}")
+    if overdue := _overdue(observed, rollout, now):
+        return status, Activity("Inconclusive", f"{where}: holding. {overdue}")
     if judged.problem:
         return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
     if workload.ready < spec.server.replicas:
