@@ -34,7 +34,7 @@ def test_a_model_on_a_claim_is_served(new_model_deployment: NewModelDeployment, 
         assert status["stable"]["uri"] == f"pvc://{claim}/v1/first.joblib"
         assert status["resolved"]["sha256"] == status["stable"]["sha256"]
     finally:
-        mdep.delete()
+        mdep.delete(wait=False)
 
 
 def _volume(name: str, path: str, namespace: str) -> dict[str, Any]:
