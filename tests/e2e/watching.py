@@ -13,6 +13,8 @@ from demo.environment import Cluster
 from demo.manifests import KIND
 from tests.e2e.cluster import Manifest, environment
 
+_PAUSE_SECONDS = 1  # before the next watch, so that a cluster that is gone costs no CPU
+
 
 class Watch:
     """Every state of every ModelDeployment of a namespace since the watch began, without polling."""
@@ -75,6 +77,7 @@ class Watch:
                     self._states[state["metadata"]["name"]].append(state)
                     self._changed.notify_all()
             self._process.wait()
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
