@@ -5,7 +5,7 @@ from serin_operator.api.status import Status
 from serin_operator.build import resolver, router, servers
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
-from serin_operator.decide.rollout import kept
+from serin_operator.decide.rollout import running
 
 
 def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: Images) -> list[Manifest]:
@@ -19,8 +19,7 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         wanted.append(resolver.pod(owner, resolver_name(owner.name, spec.model), spec.model, image, images))
     if status.stable is None:
         return wanted
-    running = [status.stable, *([status.canary] if status.canary else []), *kept(status)]
-    for revision in running:
+    for revision in running(status):
         wanted.append(servers.service(owner, revision))
         wanted.append(servers.deployment(owner, revision, spec.server.replicas, router.grace(spec.traffic), images))
     files = router.config_map(owner, status, spec.traffic)

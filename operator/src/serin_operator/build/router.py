@@ -10,7 +10,7 @@ from serin_operator.api.status import Status
 from serin_operator.build import envoy
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
 from serin_operator.build.pods import container_security, pod_basics
-from serin_operator.decide.rollout import kept, route_of
+from serin_operator.decide.rollout import route_of, running
 
 
 def service(owner: Owner) -> Manifest:
@@ -32,7 +32,6 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
     route = route_of(status)
     if route is None or status.stable is None:
         return None
-    running = [status.stable, *([status.canary] if status.canary else []), *kept(status)]
     fallbacks = {revision.revision: status.stable.revision for revision in status.retiring}
     if status.canary:
         fallbacks[status.canary.revision] = status.stable.revision
@@ -41,7 +40,7 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
     other = status.previous or status.canary
     if other:
         fallbacks[status.stable.revision] = other.revision
-    revisions = sorted({revision.revision for revision in running})
+    revisions = sorted({revision.revision for revision in running(status)})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -79,6 +79,11 @@ def kept(status: Status) -> tuple[Revision, ...]:
     return ((status.previous,) if status.previous else ()) + status.retiring
 
 
+def running(status: Status) -> tuple[Revision, ...]:
+    """Every revision that has pods: exactly those that the router may know."""
+    return tuple(revision for revision in (status.stable, status.canary, *kept(status)) if revision)
+
+
 def decide(observed: Observed, now: float) -> Decision:
     """The next status of a ModelDeployment. Pure: the same observation at the same time gives the same decision."""
     status = replace(observed.status, observed_generation=observed.generation)
