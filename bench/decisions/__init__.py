@@ -1,0 +1,1 @@
+"""How well rules decide about a canary, simulated: `python -m bench.decisions`."""
