@@ -69,8 +69,11 @@ class Snapshot:
     """One look at the metrics source.
 
     processes: the series of all processes that were read, also of those that counted nothing yet.
-    pods: names of all pods that exist, so that the series of others can be forgotten.
-    unread: ready pods whose counters were not read.
+    pods: names of all pods that exist, so that the series of others can be forgotten; "custom" too while a custom
+        metric can not be read.
+    unread: what should have been read and was not: ready pods by name, custom metrics with the reason.
+    unclocked: series that do not tell when they started, such as a custom metric's ("custom/" and a digest of its
+        labels). The first reading of one is its baseline, and so is one that is lower than the last.
     problem: why one of the arms can not be seen at all, if so.
     """
 
@@ -78,6 +81,7 @@ class Snapshot:
     processes: frozenset[str] = frozenset()
     pods: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
+    unclocked: frozenset[str] = frozenset()
     problem: str | None = None
 
 
