@@ -4,9 +4,22 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.operator.definition import EXAMPLES, defaulted, make_spec, raw_spec
+from tests.operator.definition import EXAMPLES, Json, defaulted, make_spec, raw_spec
 
-from serin_operator.api.spec import Metric, OnInconclusive, Step, parse_spec, seconds
+from serin_operator.api.spec import (
+    Goal,
+    Metric,
+    MetricType,
+    Mode,
+    OnInconclusive,
+    Queries,
+    Role,
+    Step,
+    parse_analysis,
+    parse_rollout,
+    parse_spec,
+    seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +62,15 @@ def test_a_uri_alone_gets_every_default() -> None:
     assert spec.traffic.router_resources == {"requests": {"cpu": "50m", "memory": "64Mi"}}
     assert spec.rollout.steps == (Step(5, 60.0), Step(25, 60.0), Step(50, 60.0))
     assert (spec.rollout.max_duration, spec.rollout.on_inconclusive) == (86400.0, OnInconclusive.HOLD)
-    assert (spec.rollout.paused, spec.rollout.keep_previous) == (False, 600.0)
+    assert (spec.rollout.paused, spec.rollout.keep_previous, spec.rollout.watch) == (False, 600.0, 600.0)
+    assert (spec.rollout.mode, spec.rollout.exposure_budget, spec.rollout.max_weight) == (Mode.STEPS, 100, 50)
     assert (spec.analysis.interval, spec.analysis.prometheus) == (5.0, None)
+    assert (spec.analysis.label_window, spec.analysis.warm_up, spec.analysis.calibration) == (0.0, 0, 0.0)
     assert (spec.analysis.false_rollback_rate, spec.analysis.false_promotion_rate) == (0.05, 0.05)
-    assert spec.analysis.metrics == (Metric("errors", 0.01, 0.0, None), Metric("latency", 0.05, 0.0, 0.25))
+    assert spec.analysis.metrics == (
+        Metric("errors", MetricType.ERRORS, 0.01),
+        Metric("latency", MetricType.LATENCY, 0.05, slower_than=0.25),
+    )
 
 
 def test_what_is_set_is_kept() -> None:
@@ -80,7 +98,60 @@ def test_what_is_set_is_kept() -> None:
     assert spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK
     assert spec.rollout.paused is True
     assert spec.analysis.prometheus == "http://prometheus:9090"
-    assert spec.analysis.metrics == (Metric("accuracy", 0.02, 0.0, None),)
+    assert spec.analysis.metrics == (Metric("accuracy", MetricType.ACCURACY, 0.02),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (
+            {"name": "errors", "margin": 0.01, "tolerance": 0.001, "bound": 0.02, "weight": 3},
+            Metric("errors", MetricType.ERRORS, 0.01, tolerance=0.001, bound=0.02, weight=3.0),
+        ),
+        (
+            {"name": "slow", "type": "latency", "margin": 0.05, "slowerThan": "1.5s", "role": "Guard"},
+            Metric("slow", MetricType.LATENCY, 0.05, slower_than=1.5, role=Role.GUARD),
+        ),
+        (
+            {"name": "fraud", "type": "recall", "margin": 0.02, "class": "fraud", "goal": "Superior", "role": "Gate"},
+            Metric("fraud", MetricType.RECALL, 0.02, label="fraud", goal=Goal.SUPERIOR, role=Role.GATE),
+        ),
+        ({"name": "f1", "margin": 0.1, "role": "Observe"}, Metric("f1", MetricType.F1, 0.1, role=Role.OBSERVE)),
+        (
+            {"name": "regression", "margin": 0.02, "within": 5},
+            Metric("regression", MetricType.REGRESSION, 0.02, within=5.0),
+        ),
+        (
+            {"name": "sales", "type": "custom", "margin": 0.02, "queries": {"failures": "a", "trials": "b"}},
+            Metric("sales", MetricType.CUSTOM, 0.02, queries=Queries("a", "b")),
+        ),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_metrics_are_read_with_what_their_type_needs(raw: Json, expected: Metric) -> None:
+    assert make_spec(analysis={"metrics": [raw]}).analysis.metrics == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("role", "guards", "gates"),
+    [("GuardAndGate", True, True), ("Guard", True, False), ("Gate", False, True), ("Observe", False, False)],
+)
+def test_a_role_says_what_a_metric_may_do(role: str, guards: bool, gates: bool) -> None:
+    metric = Metric("errors", MetricType.ERRORS, 0.01, role=Role(role))
+    assert (metric.guards, metric.gates) == (guards, gates)
+
+
+def test_a_rollout_and_an_analysis_are_read_alone_as_well() -> None:
+    raw = raw_spec(
+        rollout={"mode": "Adaptive", "exposureBudget": 20, "maxWeight": 30, "watch": "0s"},
+        analysis={"labelWindow": "30m", "warmUp": 2, "calibration": "5m"},
+    )
+    rollout, analysis = parse_rollout(raw["rollout"]), parse_analysis(raw["analysis"])
+    assert (rollout.mode, rollout.exposure_budget, rollout.max_weight) == (Mode.ADAPTIVE, 20, 30)
+    assert rollout.watch == 0.0
+    assert (analysis.label_window, analysis.warm_up, analysis.calibration) == (1800.0, 2, 300.0)
+    spec = parse_spec(raw)
+    assert (spec.rollout, spec.analysis) == (rollout, analysis)
 
 
 def test_a_missing_required_field_is_an_error() -> None:
@@ -99,7 +170,10 @@ def test_every_example_parses(path: Path) -> None:
         assert weights == sorted(set(weights))
         assert sum(step.duration for step in spec.rollout.steps) < spec.rollout.max_duration
         assert all(0 <= metric.tolerance < metric.margin <= 0.5 for metric in spec.analysis.metrics)
-        assert all((metric.slower_than is not None) == (metric.name == "latency") for metric in spec.analysis.metrics)
+        for metric in spec.analysis.metrics:
+            assert (metric.slower_than is not None) == (metric.type is MetricType.LATENCY)
+            assert (metric.within is not None) == (metric.type is MetricType.REGRESSION)
+            assert (metric.queries is not None) == (metric.type is MetricType.CUSTOM)
 
 
 def test_there_are_examples() -> None:

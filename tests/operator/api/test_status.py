@@ -12,17 +12,21 @@ from tests.operator.definition import Json, schema, status_problems
 
 from serin_operator.api.status import (
     HISTORY_LIMIT,
+    BoundReport,
     Condition,
     Failure,
+    Forecast,
     MetricReport,
     Phase,
     Record,
     Rejected,
+    Remark,
     Resolved,
     Revision,
     Rollout,
     Status,
     Tally,
+    Watch,
     dump_status,
     parse_status,
     parse_time,
@@ -56,15 +60,19 @@ tallies = st.builds(lambda y, n: Tally(min(y, n), n), counts, counts)
 reports = st.builds(
     MetricReport,
     name=st.sampled_from(["errors", "latency", "accuracy"]),
-    verdict=st.sampled_from(["Worse", "NonInferior", "Undecided", "NoData"]),
+    verdict=st.sampled_from(["Worse", "NonInferior", "Superior", "Undecided", "NoData"]),
     canary=tallies,
     stable=tallies,
     odds_worse=odds,
     odds_non_inferior=odds,
     message=words,
+    needed=words,
+    role=words,
     difference=st.none() | rates,
     low=st.none() | rates,
     high=st.none() | rates,
+    odds_superior=st.none() | odds,
+    bound=st.none() | st.builds(BoundReport, rates, odds, odds, odds),
 )
 metrics = st.lists(reports, max_size=3, unique_by=lambda report: report.name).map(tuple)
 rollouts = st.builds(
@@ -76,9 +84,22 @@ rollouts = st.builds(
     step_trials=st.dictionaries(st.sampled_from(["errors", "latency"]), counts),
     verified_weight=st.integers(0, 100),
     unready_since=st.none() | times,
+    exposed=counts,
+    forecast=st.none()
+    | st.builds(
+        Forecast,
+        time=times,
+        message=words,
+        minutes=st.none() | odds,
+        limited_by=words,
+        detectable=st.none() | rates,
+        per_minute=st.none() | odds,
+    ),
+    remarks=st.lists(st.builds(Remark, words, words), max_size=2).map(tuple),
     evidence_at=st.none() | times,
     evidence=words,
 )
+watches = st.builds(Watch, revision=names, against=names, until=times, evidence_at=st.none() | times, evidence=words)
 records = st.builds(
     Record,
     time=times,
@@ -116,6 +137,7 @@ statuses = st.builds(
     rejected=st.none() | st.builds(Rejected, names, words, words, times, st.none() | names),
     last_failure=st.none() | st.builds(Failure, words, words, words, times, st.none() | st.integers(-1, 255)),
     rollout=st.none() | rollouts,
+    watch=st.none() | watches,
     metrics=metrics,
     history=st.lists(records, max_size=2).map(tuple),
     conditions=st.lists(conditions, max_size=2, unique_by=lambda condition: condition.type).map(tuple),
@@ -150,7 +172,14 @@ def full(kind: Any, **values: Any) -> Any:
 
 def everything() -> Status:
     """A status in which every field that Serin can write is written."""
-    report = full(MetricReport, name="errors", verdict="Worse", canary=Tally(1, 2), stable=Tally(3, 4))
+    report = full(
+        MetricReport,
+        name="errors",
+        verdict="Worse",
+        canary=Tally(1, 2),
+        stable=Tally(3, 4),
+        bound=full(BoundReport),
+    )
     record = full(Record, metrics=(report,))
     condition = full(Condition, type="Ready", status="True")
     revision = full(Revision)
@@ -165,7 +194,8 @@ def everything() -> Status:
         resolved=full(Resolved),
         rejected=full(Rejected),
         last_failure=full(Failure),
-        rollout=full(Rollout),
+        rollout=full(Rollout, forecast=full(Forecast), remarks=(full(Remark),)),
+        watch=full(Watch),
         metrics=(report,),
         history=(record,),
         conditions=(condition,),

@@ -29,6 +29,43 @@ class OnInconclusive(StrEnum):
     ROLLBACK = "Rollback"
 
 
+class Mode(StrEnum):
+    """What raises the canary's weight: the user's list of steps, or the evidence within a budget of harm."""
+
+    STEPS = "Steps"
+    ADAPTIVE = "Adaptive"
+
+
+class MetricType(StrEnum):
+    """What counts as a trial and as a failure; docs/statistics.md has the table."""
+
+    ERRORS = "errors"
+    LATENCY = "latency"
+    ACCURACY = "accuracy"
+    PRECISION = "precision"
+    RECALL = "recall"
+    F1 = "f1"
+    REGRESSION = "regression"
+    RESTARTS = "restarts"
+    CUSTOM = "custom"
+
+
+class Role(StrEnum):
+    """What a metric may do: a guard rolls back, a gate must pass before promotion, an observer is only shown."""
+
+    GUARD_AND_GATE = "GuardAndGate"
+    GUARD = "Guard"
+    GATE = "Gate"
+    OBSERVE = "Observe"
+
+
+class Goal(StrEnum):
+    """What a gate asks of the canary: worse by less than the margin, or better than the stable revision."""
+
+    NON_INFERIOR = "NonInferior"
+    SUPERIOR = "Superior"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Which bytes to serve. `sha256` is None until somebody pins it: the user, or Serin's resolver."""
@@ -68,33 +105,81 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How traffic moves to a new revision; times in seconds."""
+    """How traffic moves to a new revision; times in seconds, weights in per cent.
 
+    steps: for mode Steps. exposure_budget, max_weight: for mode Adaptive; the budget is in harmed requests.
+    watch: how long late evidence can still roll a promoted revision back.
+    """
+
+    mode: Mode
     steps: tuple[Step, ...]
+    exposure_budget: int
+    max_weight: int
     max_duration: float
     on_inconclusive: OnInconclusive
     paused: bool
     keep_previous: float
+    watch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """PromQL for a custom metric: cumulative counters, with $name, $namespace and $revision to be put in."""
+
+    failures: str
+    trials: str
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One judged metric. `margin` and `tolerance` are fractions; `slower_than` is seconds, for latency only."""
+    """One metric. `margin`, `tolerance` and `bound` are shares of failures, as fractions.
+
+    bound: the share that the canary may not exceed, whatever the stable revision does.
+    slower_than: seconds, for latency. label: the class, for precision, recall and f1; None is the macro average.
+    within: the largest error that is no failure, for regression. queries: for custom.
+    """
 
     name: str
+    type: MetricType
     margin: float
-    tolerance: float
-    slower_than: float | None
+    tolerance: float = 0.0
+    weight: float = 1.0
+    role: Role = Role.GUARD_AND_GATE
+    goal: Goal = Goal.NON_INFERIOR
+    bound: float | None = None
+    slower_than: float | None = None
+    label: str | None = None
+    within: float | None = None
+    queries: Queries | None = None
+
+    @property
+    def guards(self) -> bool:
+        """Whether it can roll back."""
+        return self.role in (Role.GUARD_AND_GATE, Role.GUARD)
+
+    @property
+    def gates(self) -> bool:
+        """Whether it must pass for promotion."""
+        return self.role in (Role.GUARD_AND_GATE, Role.GATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What decides a rollout. `prometheus` is the address to read counters from; None: scrape the pods."""
+    """What decides a rollout; times in seconds.
+
+    prometheus: the address to read counters from; None: scrape the pods.
+    label_window: labels are counted when their prediction is so old, and later ones not at all; 0: as they arrive.
+    warm_up: scrapes after a change of the weight that no arm counts.
+    calibration: the least time for which the stable pods are compared with each other before the first step.
+    """
 
     interval: float
     false_rollback_rate: float
     false_promotion_rate: float
     prometheus: str | None
+    label_window: float
+    warm_up: int
+    calibration: float
     metrics: tuple[Metric, ...]
 
 
@@ -134,28 +219,53 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             router_resources=traffic["router"]["resources"],
             timeout=seconds(traffic["timeout"]),
         ),
-        rollout=Rollout(
-            steps=tuple(Step(step["weight"], seconds(step["duration"])) for step in rollout["steps"]),
-            max_duration=seconds(rollout["maxDuration"]),
-            on_inconclusive=OnInconclusive(rollout["onInconclusive"]),
-            paused=rollout["paused"],
-            keep_previous=seconds(rollout["keepPrevious"]),
-        ),
-        analysis=Analysis(
-            interval=seconds(analysis["interval"]),
-            false_rollback_rate=float(analysis["falseRollbackRate"]),
-            false_promotion_rate=float(analysis["falsePromotionRate"]),
-            prometheus=analysis.get("prometheus", {}).get("address"),
-            metrics=tuple(_parse_metric(metric) for metric in analysis["metrics"]),
-        ),
+        rollout=parse_rollout(rollout),
+        analysis=parse_analysis(analysis),
+    )
+
+
+def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
+    """The typed `spec.rollout`, read after defaulting."""
+    return Rollout(
+        mode=Mode(raw["mode"]),
+        steps=tuple(Step(step["weight"], seconds(step["duration"])) for step in raw["steps"]),
+        exposure_budget=raw["exposureBudget"],
+        max_weight=raw["maxWeight"],
+        max_duration=seconds(raw["maxDuration"]),
+        on_inconclusive=OnInconclusive(raw["onInconclusive"]),
+        paused=raw["paused"],
+        keep_previous=seconds(raw["keepPrevious"]),
+        watch=seconds(raw["watch"]),
+    )
+
+
+def parse_analysis(raw: Mapping[str, Any]) -> Analysis:
+    """The typed `spec.analysis`, read after defaulting."""
+    return Analysis(
+        interval=seconds(raw["interval"]),
+        false_rollback_rate=float(raw["falseRollbackRate"]),
+        false_promotion_rate=float(raw["falsePromotionRate"]),
+        prometheus=raw.get("prometheus", {}).get("address"),
+        label_window=seconds(raw["labelWindow"]),
+        warm_up=raw["warmUp"],
+        calibration=seconds(raw["calibration"]),
+        metrics=tuple(_parse_metric(metric) for metric in raw["metrics"]),
     )
 
 
 def _parse_metric(raw: Mapping[str, Any]) -> Metric:
-    slower_than = raw.get("slowerThan")
+    slower_than, bound, within, queries = (raw.get(key) for key in ("slowerThan", "bound", "within", "queries"))
     return Metric(
         name=raw["name"],
+        type=MetricType(raw.get("type", raw["name"])),
         margin=float(raw["margin"]),
-        tolerance=float(raw.get("tolerance", 0.0)),
+        tolerance=float(raw["tolerance"]),
+        weight=float(raw["weight"]),
+        role=Role(raw["role"]),
+        goal=Goal(raw["goal"]),
+        bound=None if bound is None else float(bound),
         slower_than=None if slower_than is None else seconds(slower_than),
+        label=raw.get("class"),
+        within=None if within is None else float(within),
+        queries=None if queries is None else Queries(queries["failures"], queries["trials"]),
     )

@@ -83,8 +83,21 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundReport:
+    """The evidence on a metric's absolute bound: odds that the canary is over it and under it, the stable over it."""
+
+    bound: float
+    odds_over: float
+    odds_under: float
+    odds_stable_over: float
+
+
+@dataclass(frozen=True, slots=True)
 class MetricReport:
-    """What is known about one metric. `low`, `difference` and `high` are canary minus stable, as fractions."""
+    """What is known about one metric. `low`, `difference` and `high` are canary minus stable, as fractions.
+
+    message: all of it in a sentence. needed: what is still missing for a verdict; empty when nothing is.
+    """
 
     name: str
     verdict: str
@@ -93,14 +106,45 @@ class MetricReport:
     odds_worse: float
     odds_non_inferior: float
     message: str
+    needed: str = ""
+    role: str = ""
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    odds_superior: float | None = None
+    bound: BoundReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a rollout can decide at the traffic of that time, if the canary is good, and what it can see.
+
+    minutes: until promotion, None when it can not be told or never comes. limited_by: the metric that takes longest.
+    detectable: the smallest worsening that is found within maxDuration on that metric, as a fraction.
+    """
+
+    time: float = field(metadata=_TIME)
+    message: str = ""
+    minutes: float | None = None
+    limited_by: str = ""
+    detectable: float | None = None
+    per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about the evidence that a reader should know: one CamelCase word and a sentence."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving."""
+    """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving.
+
+    In mode Adaptive `steps` is 0 and `step` counts the raises. `exposed` are the requests that the canary has had.
+    """
 
     started_at: float = field(metadata=_TIME)
     steps: int = 0
@@ -109,6 +153,20 @@ class Rollout:
     step_trials: Mapping[str, int] = field(default_factory=dict)
     verified_weight: int = 0
     unready_since: float | None = field(default=None, metadata=_TIME)
+    exposed: int = 0
+    forecast: Forecast | None = None
+    remarks: tuple[Remark, ...] = ()
+    evidence_at: float | None = field(default=None, metadata=_TIME)
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The time after a promotion in which late evidence can still take it back; `against` is the old stable."""
+
+    revision: str
+    against: str
+    until: float = field(metadata=_TIME)
     evidence_at: float | None = field(default=None, metadata=_TIME)
     evidence: str = ""
 
@@ -158,6 +216,7 @@ class Status:
     rejected: Rejected | None = None
     last_failure: Failure | None = None
     rollout: Rollout | None = None
+    watch: Watch | None = None
     metrics: tuple[MetricReport, ...] = ()
     history: tuple[Record, ...] = ()
     conditions: tuple[Condition, ...] = ()
