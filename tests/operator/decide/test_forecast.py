@@ -1,0 +1,185 @@
+"""Waits and what they can show: published values, schedules by hand, and the sentence that people read."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serin_operator.api.spec import Goal
+from serin_operator.decide.forecast import (
+    PLANNING_FACTOR,
+    Prospect,
+    detectable_worsening,
+    divergence,
+    duration,
+    forecast,
+    minutes_to_promotion,
+    minutes_under_bound,
+    points,
+)
+
+ENOUGH = math.log(20)
+
+
+def wait(schedule: list[tuple[float, float]], per_minute: float = 600.0, log_odds: float = ENOUGH) -> float:
+    return minutes_to_promotion(schedule, failure_rate=0.05, margin=0.02, per_minute=per_minute, log_odds=log_odds)
+
+
+@pytest.mark.parametrize(("per_second", "minutes"), [(1, 158), (10, 15.8), (100, 1.58)])
+def test_the_published_waits_times_the_planning_factor(per_second: int, minutes: float) -> None:
+    """95 percent accuracy, two points, a tenth of the traffic: the method page's forecast."""
+    assert wait([(10, 0)], 60.0 * per_second) == pytest.approx(PLANNING_FACTOR * minutes, rel=1e-3)
+
+
+def test_the_least_wait_for_a_worsening_of_five_points_is_the_published_bound() -> None:
+    """Power-one bound ln(20)/G: 14.9 min at -2 points, 2.8 min at -5, with 600 requests a minute."""
+    assert ENOUGH / (600 * divergence(0.07, 0.05, 0.0, 10)) == pytest.approx(14.9, abs=0.05)
+    assert ENOUGH / (600 * divergence(0.10, 0.05, 0.0, 10)) == pytest.approx(2.8, abs=0.05)
+
+
+def test_a_schedule_is_done_before_anything_is_promoted() -> None:
+    assert wait([(5, 10), (25, 30)], 1e9) == 40
+    assert wait([(5, 10), (25, 30)], 0.0, log_odds=0.0) == 40
+
+
+def test_each_weight_adds_its_own_evidence() -> None:
+    ten, fifty = (600 * divergence(0.05, 0.05, 0.02, weight) for weight in (10, 50))
+    expected = 5 + (PLANNING_FACTOR * ENOUGH - 5 * ten) / fifty
+    assert wait([(10, 5), (50, 0)]) == pytest.approx(expected)
+    assert wait([(10, 5), (50, 2)]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", [[(0, 5)], [(100, 5)], [(10, 5), (0, 5)]])
+def test_one_arm_alone_never_decides(schedule: list[tuple[float, float]]) -> None:
+    assert wait(schedule) == math.inf
+
+
+def test_no_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        wait([])
+
+
+@given(st.floats(1, 99), st.floats(1, 1e5), st.floats(1, 20))
+def test_overdispersion_takes_its_factor_longer(weight: float, per_minute: float, phi: float) -> None:
+    waits = [
+        minutes_to_promotion(
+            [(weight, 0)], failure_rate=0.05, margin=0.02, per_minute=per_minute, log_odds=ENOUGH, phi=each
+        )
+        for each in (1.0, phi)
+    ]
+    assert waits[1] == pytest.approx(phi * waits[0])
+
+
+def test_superiority_is_forecast_for_a_canary_that_is_better_by_the_margin() -> None:
+    minutes = minutes_to_promotion(
+        [(10, 0)], failure_rate=0.07, margin=0.02, per_minute=600, log_odds=ENOUGH, goal=Goal.SUPERIOR
+    )
+    assert minutes == pytest.approx(PLANNING_FACTOR * ENOUGH / (600 * divergence(0.05, 0.07, 0.0, 10)))
+    rare = minutes_to_promotion(
+        [(10, 0)], failure_rate=0.01, margin=0.02, per_minute=600, log_odds=ENOUGH, goal=Goal.SUPERIOR
+    )
+    assert math.isfinite(rare)
+
+
+def test_a_bound_is_forecast_from_the_canarys_own_trials() -> None:
+    kl = 0.01 * math.log(0.01 / 0.02) + 0.99 * math.log(0.99 / 0.98)
+    minutes = minutes_under_bound([(10, 0)], failure_rate=0.01, bound=0.02, per_minute=600, log_odds=ENOUGH)
+    assert minutes == pytest.approx(PLANNING_FACTOR * ENOUGH / (60 * kl))
+    for log_odds, expected in ((ENOUGH, math.inf), (0.0, 7.0)):
+        broken = minutes_under_bound([(10, 7)], failure_rate=0.03, bound=0.02, per_minute=600, log_odds=log_odds)
+        assert broken == expected
+
+
+def detectable(
+    schedule: list[tuple[float, float]], minutes: float, tolerance: float = 0.0, per_minute: float = 600
+) -> float | None:
+    return detectable_worsening(
+        schedule, minutes, failure_rate=0.05, tolerance=tolerance, per_minute=per_minute, log_odds=ENOUGH
+    )
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.01])
+def test_the_detectable_worsening_is_just_found_in_its_time(tolerance: float) -> None:
+    found = detectable([(10, 5), (50, 5)], 60, tolerance)
+    assert found is not None and found > tolerance
+    gains = [600 * divergence(0.05 + found, 0.05, tolerance, weight) for weight in (10, 50)]
+    assert 5 * gains[0] + 55 * gains[1] == pytest.approx(PLANNING_FACTOR * ENOUGH, rel=1e-2)
+
+
+def test_more_time_shows_less_and_too_little_shows_nothing() -> None:
+    known = [detectable([(10, 0)], minutes) for minutes in (5, 60, 1440)]
+    assert all(each is not None for each in known)
+    assert known == sorted(known, key=lambda each: -(each or 0))
+    assert detectable([(10, 5), (50, 5)], 0.0) is None
+    assert detectable([(10, 5), (50, 5)], 60, per_minute=0.0) is None
+    assert detectable([(10, 5)], 60, tolerance=0.96) is None
+
+
+def test_time_beyond_max_duration_shows_nothing() -> None:
+    """The second weight is not reached."""
+    assert detectable([(10, 60), (50, 60)], 30) == detectable([(10, 0)], 30)
+
+
+def gate(name: str = "accuracy", **changes: object) -> Prospect:
+    known = {
+        "name": name,
+        "trials": "labelled predictions",
+        "goal": Goal.NON_INFERIOR,
+        "tolerance": 0.0,
+        "margin": 0.02,
+        "failure_rate": 0.05,
+        "per_minute": 600.0,
+        "phi": 1.0,
+        "missing": ENOUGH,
+        "for_rollback": ENOUGH,
+    }
+    return Prospect(**(known | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("gates", "says"),
+    [
+        (
+            [gate()],
+            "At 600 labelled predictions a minute a verdict takes about 24 min if the canary is good (longest for "
+            "accuracy); a worsening of accuracy by 0.24 points or more is found within maxDuration (24 h).",
+        ),
+        ([gate(), gate("errors", trials="requests", per_minute=60)], "At 60 requests a minute a verdict takes about 4"),
+        ([gate(goal=Goal.SUPERIOR)], "if the canary is better by 2 points"),
+        ([gate(per_minute=0.0)], "No labelled predictions were counted yet for accuracy"),
+        ([gate(for_rollback=None)], "if the canary is good (longest for accuracy)."),
+        ([gate(bound=0.04, missing_under=ENOUGH)], "accuracy never allows promotion: even the stable revision breaks"),
+        ([gate(per_minute=0.001)], "no worsening of accuracy is sure to be found within maxDuration (24 h)"),
+        ([gate(missing=-1.0)], "a verdict takes about 0 s"),
+    ],
+)  # fmt: skip
+def test_what_people_read(gates: list[Prospect], says: str) -> None:
+    assert says in forecast(gates, [(10, 0)], [(10, 0)], max_minutes=1440, time=0).message
+
+
+def test_the_slowest_gate_limits_the_forecast() -> None:
+    told = forecast([gate(), gate("errors", per_minute=60.0)], [(10, 0)], [(10, 0)], max_minutes=1440, time=7.0)
+    assert (told.limited_by, told.per_minute, told.time) == ("errors", 60.0, 7.0)
+    assert told.minutes == pytest.approx(wait([(10, 0)], 60.0))
+    assert told.detectable == detectable([(10, 0)], 1440, per_minute=60.0)
+
+
+def test_what_never_comes_has_no_minutes() -> None:
+    told = forecast([gate(per_minute=0.0)], [(10, 0)], [(10, 0)], max_minutes=1440, time=0)
+    assert (told.minutes, told.detectable) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0, "0 s"), (1.6, "1.6 min"), (15.8, "16 min"), (119, "119 min"), (150, "2.5 h"), (5000, "3.5 days")],
+)  # fmt: skip
+def test_durations_as_people_say_them(minutes: float, text: str) -> None:
+    assert duration(minutes) == text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0.0, "0 points"), (0.013, "1.3 points"), (0.00042, "0.042 points"), (0.5, "50 points")]
+)
+def test_points(fraction: float, text: str) -> None:
+    assert points(fraction) == text
