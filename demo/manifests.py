@@ -150,6 +150,7 @@ def model_deployment(name: str, model: str, namespace: str) -> Manifest:
                     {"weight": 50, "duration": "5s"},
                 ],
                 "keepPrevious": "1m",
+                "watch": "1m",
             },
             "analysis": {
                 "interval": "2s",

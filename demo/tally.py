@@ -26,13 +26,17 @@ class RevisionTally:
 
 @dataclass
 class FeedbackTally:
-    """Labels: `posted` left here; `accepted`, `duplicates`, `refused` are the server's words; `failed` were lost."""
+    """Labels: `posted` left here; `accepted`, `duplicates`, `refused` are the server's words; `failed` were lost.
+
+    `dropped`: never posted, because too many waited.
+    """
 
     posted: int = 0
     accepted: int = 0
     duplicates: int = 0
     refused: int = 0
     failed: int = 0
+    dropped: int = 0
 
 
 @dataclass

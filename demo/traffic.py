@@ -2,18 +2,21 @@
 
 Sends one-row requests at a fixed rate whatever the answers do (an open loop), knows each row's true label,
 and posts it some seconds after the prediction. Prints one JSON line a second and a last one with
-`"final": true`. While it runs, `GET /stats`, `POST /rate {"rps": 50}` and `POST /stop` steer it.
+`"final": true`. While it runs, `GET /stats`, `POST /rate {"rps": 50}`, `POST /shares {"9": 0.03}` and
+`POST /stop` steer it.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from demo.tally import Tally
 MOST_BEHIND_SECONDS = 1.0
 FEEDBACK_BATCH = 500
 FEEDBACK_EVERY_SECONDS = 0.5
+# Some 30 MB: labels that follow half an hour later at 50 requests a second.
+MOST_WAITING_LABELS = 100_000
 REPORT_EVERY_SECONDS = 1.0
 
 
@@ -52,7 +57,10 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send. `feedback_delay` and `timeout` are seconds; `requests` and `seconds` bound the run."""
+    """What to send. `feedback_delay` and `timeout` are seconds; `requests` and `seconds` bound the run.
+
+    `class_shares`: the share of rows with this label, as a fraction; the other rows share the rest evenly.
+    """
 
     url: str
     model: str
@@ -63,6 +71,7 @@ class Plan:
     timeout: float = 35.0
     requests: int = 10_000_000
     seconds: float = 86_400.0
+    class_shares: Mapping[int, float] = field(default_factory=dict)
 
 
 def read_examples(text: str) -> list[Example]:
@@ -80,6 +89,28 @@ def read_examples(text: str) -> list[Example]:
     if not examples:
         raise ValueError("there are no rows to send")
     return examples
+
+
+def running_weights(examples: Sequence[Example], shares: Mapping[int, float]) -> list[float]:
+    """What `random.choices` takes as `cum_weights`: with them each class has its share, the other rows the rest.
+
+    Raises ValueError when the rows cannot have these shares.
+    """
+    rows = Counter(example.label for example in examples)
+    others = sum(count for label, count in rows.items() if label not in shares)
+    rest = 1 - math.fsum(shares.values())
+    if missing := [label for label in shares if label not in rows]:
+        raise ValueError(f"no row has the label {missing[0]}")
+    if rest < 0 or not all(0 <= share <= 1 for share in shares.values()):
+        raise ValueError("shares must be from 0 to 1, and at most 1 together")
+    if rest > 0 and not others:
+        raise ValueError("the shares of all classes must be 1 together")
+    return list(
+        accumulate(
+            shares[example.label] / rows[example.label] if example.label in shares else rest / others
+            for example in examples
+        )
+    )
 
 
 def read_answer(body: bytes, headers: Mapping[str, str], request_id: str) -> Answer:
@@ -105,6 +136,7 @@ class Driver:
         self.finished = asyncio.Event()
         self._plan = plan
         self._examples = examples
+        self._running_weights = running_weights(examples, plan.class_shares)
         self._session = session
         self._model_url = f"{plan.url}/v2/models/{plan.model}"
         self._random = random.Random(plan.model)
@@ -118,6 +150,10 @@ class Driver:
         """Go on at another rate; 0 pauses."""
         self.rps = rps
         self._steered.set()
+
+    def set_shares(self, shares: Mapping[int, float]) -> None:
+        """Go on with other shares of the classes. Raises ValueError when the rows cannot have them."""
+        self._running_weights = running_weights(self._examples, shares)
 
     def stop(self) -> None:
         """Send nothing new. `finished` is set when all answers are in and the labels posted."""
@@ -160,7 +196,7 @@ class Driver:
         task.add_done_callback(self._in_flight.discard)
 
     async def _one(self, number: int) -> None:
-        example = self._random.choice(self._examples)
+        [example] = self._random.choices(self._examples, cum_weights=self._running_weights)
         request_id = f"r{number}"
         body = f'{{"id":"{request_id}","inputs":[{example.tensor}]}}'
         started = time.monotonic()
@@ -180,8 +216,13 @@ class Driver:
         right = answer.predicted == example.label
         self.tally.answered(answer.revision, right, time.monotonic() - started, int(time.time() * 1000))
         if self._random.random() < self._plan.feedback_fraction:
-            post_at = time.monotonic() + self._plan.feedback_delay
-            self._labels.append((post_at, answer.prediction_id, example.label))
+            self._keep_label(answer.prediction_id, example.label)
+
+    def _keep_label(self, prediction_id: str, label: int) -> None:
+        if len(self._labels) >= MOST_WAITING_LABELS:
+            self.tally.feedback.dropped += 1
+            return
+        self._labels.append((time.monotonic() + self._plan.feedback_delay, prediction_id, label))
 
     async def _post_labels(self) -> None:
         while not await _set_within(self._answered, FEEDBACK_EVERY_SECONDS):
@@ -245,6 +286,13 @@ def control(driver: Driver) -> web.Application:
         driver.set_rate(rps)
         return stats()
 
+    async def post_shares(request: web.Request) -> web.Response:
+        try:
+            driver.set_shares({int(label): float(share) for label, share in (await request.json()).items()})
+        except (ValueError, AttributeError, TypeError) as error:
+            return web.json_response({"error": f'the body must be {{"label": fraction, …}}: {error}'}, status=400)
+        return stats()
+
     async def post_stop(_: web.Request) -> web.Response:
         driver.stop()
         await driver.finished.wait()
@@ -253,6 +301,7 @@ def control(driver: Driver) -> web.Application:
     app = web.Application()
     app.router.add_get("/stats", get_stats)
     app.router.add_post("/rate", post_rate)
+    app.router.add_post("/shares", post_shares)
     app.router.add_post("/stop", post_stop)
     return app
 
@@ -284,6 +333,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rps", type=float, required=True, help="requests a second")
     parser.add_argument("--feedback-delay", type=float, default=3.0, help="seconds until a label follows")
     parser.add_argument("--feedback-fraction", type=float, default=1.0, help="share of labels that follow")
+    parser.add_argument(
+        "--class-share",
+        dest="class_shares",
+        type=_class_share,
+        action="append",
+        default=[],
+        metavar="LABEL=FRACTION",
+        help="share of the rows with this label",
+    )
     parser.add_argument("--max-in-flight", type=int, default=200, help="requests without an answer at once")
     parser.add_argument("--timeout", type=float, default=35.0, help="seconds until a request has failed")
     parser.add_argument("--requests", type=int, default=10_000_000, help="end after so many")
@@ -292,8 +350,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     examples = read_examples(options.pop("rows").read_text())
     port = options.pop("port")
+    options["class_shares"] = dict(options["class_shares"])
     final = asyncio.run(drive(Plan(**options), examples, port))
     _print({"t": round(time.time(), 3), "final": True, **final})
+
+
+def _class_share(text: str) -> tuple[int, float]:
+    label, _, share = text.partition("=")
+    return int(label), float(share)
 
 
 def _print(line: dict[str, Any]) -> None:

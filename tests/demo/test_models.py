@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -21,6 +22,47 @@ def test_the_three_models_are_clearly_apart() -> None:
     assert 0.92 < first.accuracy < 0.94
     assert better.accuracy > 0.98
     assert 0.84 < harmful.accuracy < 0.87
+
+
+def served(model: models.TrainedModel) -> Any:
+    """The model as a server loads it."""
+    return load(model.data)
+
+
+def recall(model: models.TrainedModel, label: int) -> float:
+    """The share of a class's held-out rows that a model finds."""
+    _, held_out = models.split()
+    return float(np.mean(served(model).predict(held_out.rows[held_out.labels == label]) == label))
+
+
+def accuracy(model: models.TrainedModel, rare_share: float) -> float:
+    """A model's accuracy in a traffic with this share of the rare class."""
+    _, held_out = models.split()
+    common = held_out.labels != models.RARE
+    on_common = float(np.mean(served(model).predict(held_out.rows[common]) == held_out.labels[common]))
+    return (1 - rare_share) * on_common + rare_share * recall(model, models.RARE)
+
+
+def test_the_equal_model_is_another_file_of_the_same_accuracy() -> None:
+    assert models.equal().data != models.better().data
+    assert models.equal().accuracy == pytest.approx(models.better().accuracy, abs=0.003)
+
+
+def test_the_slightly_worse_model_is_5_points_below_the_better_one() -> None:
+    assert models.better().accuracy - models.worse_by_5().accuracy == pytest.approx(0.05, abs=0.007)
+
+
+def test_the_model_with_a_weak_class_is_like_the_first_one_where_that_class_is_rare() -> None:
+    weak, first = models.rare_recall(), models.first()
+    assert accuracy(weak, 0.03) == pytest.approx(accuracy(first, 0.03), abs=0.005)
+    assert recall(first, models.RARE) - recall(weak, models.RARE) >= 0.25
+
+
+def test_the_late_harm_begins_with_the_class_that_was_never_seen() -> None:
+    late, better = models.late_harm(), models.better()
+    assert accuracy(late, 0.0) == pytest.approx(accuracy(better, 0.0), abs=0.005)
+    assert accuracy(better, 0.1) - accuracy(late, 0.1) > 0.08
+    assert accuracy(better, 0.3) - accuracy(late, 0.3) > 0.25
 
 
 def test_training_again_gives_the_same_file() -> None:

@@ -5,12 +5,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from demo.traffic import Driver, Example, MalformedError, Plan, drive, read_answer, read_examples
+from demo import traffic
+from demo.traffic import Driver, Example, MalformedError, Plan, drive, read_answer, read_examples, running_weights
 from tests.loopback import free_port, until
 
 EXAMPLES = read_examples(json.dumps([{"row": [float(label), 0.5], "label": label} for label in range(10)]))
@@ -168,6 +170,29 @@ async def stats(session: aiohttp.ClientSession) -> dict[str, Any]:
         return counts
 
 
+async def test_the_shares_of_the_classes_are_steered_while_it_runs() -> None:
+    port = free_port()
+    async with Service().running() as service, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        plan = Plan(service.url, "digits", rps=200, feedback_delay=60, class_shares={3: 1.0})
+        running = asyncio.create_task(drive(plan, EXAMPLES, port))
+        await until_listening(port)
+        await until(lambda: len(service.asked) >= 20)
+        async with session.post("/shares", json={"3": 0, "5": 0.5}) as answer:
+            assert answer.status == 200
+            sent = (await answer.json())["sent"]
+        for nonsense in ({"3": 2}, {"11": 0.1}, {"three": 0.1}, {"3": "much"}, [3]):
+            async with session.post("/shares", json=nonsense) as answer:
+                assert answer.status == 400
+        await until(lambda: len(service.asked) >= sent + 200)
+        async with session.post("/stop"):
+            await running
+    asked = {int(body["id"].removeprefix("r")): int(body["inputs"][0]["data"][0]) for body in service.asked}
+    assert {asked[number] for number in range(20)} == {3}
+    afterwards = [asked[number] for number in range(sent, len(asked))]
+    assert set(afterwards) == set(range(10)) - {3}
+    assert 0.3 < afterwards.count(5) / len(afterwards) < 0.7
+
+
 async def test_labels_wait_for_their_delay() -> None:
     async with Service().running() as service, aiohttp.ClientSession() as session:
         driver = Driver(Plan(service.url, "digits", rps=100, feedback_delay=60), EXAMPLES, session)
@@ -177,6 +202,62 @@ async def test_labels_wait_for_their_delay() -> None:
         driver.stop()
         await running
         assert len(service.labels) == driver.tally.ok
+
+
+async def test_labels_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "MOST_WAITING_LABELS", 30)
+    async with Service().running() as service:
+        final = await run(service, requests=100, feedback_delay=60)
+    assert (final["feedback"]["posted"], final["feedback"]["dropped"]) == (30, 70)
+    assert len(service.labels) == 30
+
+
+ONE_OF_FOUR = [Example("", label) for label in (0, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({}, [0.25, 0.5, 0.75, 1.0]),
+        ({1: 0.1}, [0.45, 0.5, 0.55, 1.0]),
+        ({1: 0.0}, [0.5, 0.5, 0.5, 1.0]),
+        ({1: 1.0}, [0.0, 0.5, 1.0, 1.0]),
+        ({0: 0.2, 1: 0.2, 2: 0.6}, [0.2, 0.3, 0.4, 1.0]),
+    ],
+)
+def test_each_class_has_its_share_and_the_other_rows_the_rest(shares: dict[int, float], expected: list[float]) -> None:
+    assert running_weights(ONE_OF_FOUR, shares) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        ({7: 0.1}, "no row has the label 7"),
+        ({1: -0.1}, "from 0 to 1"),
+        ({1: float("nan")}, "from 0 to 1"),
+        ({0: 0.6, 1: 0.6}, "at most 1 together"),
+        ({0: 0.2, 1: 0.2, 2: 0.2}, "of all classes must be 1 together"),
+    ],
+)
+def test_impossible_shares_are_refused(shares: dict[int, float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        running_weights(ONE_OF_FOUR, shares)
+
+
+def test_the_command_line_takes_shares_of_several_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    async def remember(plan: Plan, *_: object) -> dict[str, Any]:
+        plans.append(plan)
+        return {}
+
+    monkeypatch.setattr(traffic, "drive", remember)
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"row": [1], "label": 9}, {"row": [2], "label": 4}]')
+    arguments = ["--url=http://digits", "--model=digits", f"--rows={rows}", "--rps=5"]
+    traffic.main([*arguments, "--class-share=9=0.03", "--class-share=4=0"])
+    traffic.main(arguments)
+    assert [plan.class_shares for plan in plans] == [{9: 0.03, 4: 0.0}, {}]
 
 
 def test_no_rows_is_an_error() -> None:
