@@ -79,7 +79,7 @@ def _remove_namespace(cluster: Cluster, name: str) -> None:
 
 def _model_files() -> dict[str, bytes]:
     return {
-        **{model.name: model.data for model in models.story()},
+        **{model.name: model.data for model in (*models.story(), *models.lookalikes())},
         "erroring": faults.erroring(),
         "slow": faults.slow(),
         "missing-module": faults.missing_module(),
@@ -128,16 +128,21 @@ def new_model_deployment(cluster: Cluster, watch: Watch, namespace: str) -> NewM
 
 @pytest.fixture(scope="session")
 def serving(cluster: Cluster, new_model_deployment: NewModelDeployment, figures: Figures) -> Callable[..., Any]:
-    """A context: the first model serves, and traffic flows until the end; then it is deleted."""
+    """A context: the first model serves, and traffic flows until the end; then it is deleted.
+
+    `prometheus` is for the spec, further options are for the traffic.
+    """
 
     @contextmanager
-    def serve(name: str, rps: float, model: str = "first", **options: Any) -> Iterator[tuple[ModelDeployment, Traffic]]:
-        mdep = new_model_deployment(name, **options)
+    def serve(
+        name: str, rps: float, model: str = "first", prometheus: str | None = None, **options: Any
+    ) -> Iterator[tuple[ModelDeployment, Traffic]]:
+        mdep = new_model_deployment(name, prometheus=prometheus)
         traffic = Traffic(cluster, mdep.namespace, name, figures)
         try:
             generation = mdep.serve(model)
             mdep.wait_serving(generation)
-            traffic.start(rps)
+            traffic.start(rps, **options)
             yield mdep, traffic
             traffic.stop()
         finally:

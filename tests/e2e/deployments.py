@@ -33,7 +33,7 @@ def quick_spec(*, prometheus: str | None = None) -> dict[str, Any]:
         analysis["prometheus"] = {"address": prometheus}
     return {
         "traffic": {"timeout": "10s"},
-        "rollout": {"steps": steps((10, 3), (50, 3)), "keepPrevious": "1m"},
+        "rollout": {"steps": steps((10, 3), (50, 3)), "keepPrevious": "1m", "watch": "0s"},
         "analysis": analysis,
     }
 
@@ -53,6 +53,7 @@ class ModelDeployment:
     name: str
     spec: dict[str, Any] = field(default_factory=quick_spec)
     applied_at: float = 0.0
+    generation: int = 0
 
     # --- what a user does ---
 
@@ -74,8 +75,8 @@ class ModelDeployment:
         answer = self.cluster.kubectl(
             "apply", "--server-side", "--force-conflicts", "-f", "-", "-o", "json", stdin=text
         )
-        generation: int = json.loads(answer)["metadata"]["generation"]
-        return generation
+        self.generation = json.loads(answer)["metadata"]["generation"]
+        return self.generation
 
     def serve(self, model: str, version: str | None = None, **more: Any) -> int:
         """Ask for a model of the store; another `version` makes it another revision."""
@@ -95,6 +96,12 @@ class ModelDeployment:
         """The newest status."""
         status: Status = self.watch.latest(self.name).get("status", {})
         return status
+
+    @property
+    def statuses(self) -> list[Status]:
+        """Every status since Serin saw what was applied last, oldest first."""
+        found: list[Status] = [state.get("status", {}) for state in self.watch.states(self.name)]
+        return [status for status in found if status.get("observedGeneration", 0) >= self.generation]
 
     def owned(self, kinds: str = OWNED_KINDS) -> list[Manifest]:
         """The objects that Serin made for it, and those made of them."""
@@ -167,8 +174,8 @@ class ModelDeployment:
     def account(self) -> str:
         """All that helps to see why something did not happen."""
         status = {key: value for key, value in self.status.items() if key not in ("history", "metrics")}
-        if "rollout" in status:
-            status["rollout"] = {key: value for key, value in status["rollout"].items() if key != "evidence"}
+        for part in {"rollout", "watch"} & status.keys():
+            status[part] = {key: value for key, value in status[part].items() if key != "evidence"}
         history = [
             f"  {one['time']} {one['decision']} {one.get('reason')}: {one.get('message')}"
             for one in self.status.get("history", [])

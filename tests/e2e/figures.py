@@ -15,10 +15,12 @@ class Figures:
     """Filled by the tests. Times are seconds, `operator_memory` bytes, `traffic` each driver's last counts.
 
     verdict_to_silence: per rollback, when the last request was sent that the canary answered, after the verdict.
+    harm: per rollback, the canary's wrong answers beyond those that the stable revision would have given.
     """
 
     apply_to_serving: list[float] = field(default_factory=list)
     verdict_to_silence: dict[str, float] = field(default_factory=dict)
+    harm: dict[str, float] = field(default_factory=dict)
     calls_per_rollout: dict[str, dict[str, int]] = field(default_factory=dict)
     operator_memory: dict[str, float] = field(default_factory=dict)
     seconds_per_rollout: dict[str, float] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Figures:
         if self.verdict_to_silence:
             rows.append(("verdict to zero canary traffic", _seconds(list(self.verdict_to_silence.values()))))
             rows += [(f"  {name}", f"{value:.2f} s") for name, value in self.verdict_to_silence.items()]
+        rows += [(f"requests harmed, {name}", f"{value:.0f}") for name, value in self.harm.items()]
         rows += [(f"apply to verdict, {name}", f"{value:.1f} s") for name, value in self.seconds_per_rollout.items()]
         rows += [(f"split, {name}", text) for name, text in self.split.items()]
         for name, calls in self.calls_per_rollout.items():

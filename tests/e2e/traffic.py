@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +30,13 @@ class Traffic:
     def pod(self) -> str:
         return f"traffic-{self.mdep}"
 
-    def start(self, rps: float) -> None:
-        """Send from now on, until stopped."""
+    def start(
+        self, rps: float, *, feedback_delay: float = FEEDBACK_DELAY_SECONDS, shares: Mapping[int, float] | None = None
+    ) -> None:
+        """Send from now on, until stopped. `shares`: of the rows with these labels; the other rows share the rest."""
         _, held_out = models.split()
-        options = [f"--feedback-delay={FEEDBACK_DELAY_SECONDS}"]
+        options = [f"--feedback-delay={feedback_delay:g}"]
+        options += [f"--class-share={label}={share:g}" for label, share in (shares or {}).items()]
         self.cluster.apply(
             manifests.traffic(self.mdep, held_out, self.namespace, rps=rps, name=self.pod, options=options)
         )
@@ -46,6 +50,13 @@ class Traffic:
     def rate(self, rps: float) -> None:
         """Go on at another rate; 0 pauses."""
         self.cluster.pod_post(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/rate", {"rps": rps})
+
+    def shares(self, shares: Mapping[int, float]) -> dict[str, Any]:
+        """Go on with these shares of the classes. Returns the counts at that moment."""
+        counts: dict[str, Any] = self.cluster.pod_post(
+            self.namespace, self.pod, manifests.TRAFFIC_PORT, "/shares", shares
+        )
+        return counts
 
     def settled(self) -> dict[str, Any]:
         """The counts once every request and every label that was sent has its answer; call it at rate 0."""
@@ -62,6 +73,20 @@ class Traffic:
     def answered(self, revision: str) -> int:
         """How many requests a revision answered so far."""
         return int(self.stats()["by_revision"].get(revision, {"n": 0})["n"])
+
+    def harm(self, canary: str, stable: str, since: Mapping[str, Any] | None = None) -> float:
+        """Wrong answers of a canary beyond those that the stable revision would have given in its place.
+
+        Both are counted from the counts `since` on, or from the start.
+        """
+        before, after = (since or {"by_revision": {}})["by_revision"], self.stats()["by_revision"]
+
+        def counted(revision: str) -> tuple[int, int]:
+            one, earlier = after[revision], before.get(revision, {"n": 0, "wrong": 0})
+            return one["n"] - earlier["n"], one["wrong"] - earlier["wrong"]
+
+        (n, wrong), (stable_n, stable_wrong) = counted(canary), counted(stable)
+        return wrong - n * stable_wrong / stable_n
 
     def wait_for(self, requests: int, seconds: float = 60) -> None:
         """Until so many more requests are answered."""
