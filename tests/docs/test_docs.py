@@ -219,9 +219,10 @@ def test_guide_lists_the_model_servers_metrics() -> None:
     metrics = Metrics("m", "0123456789", ["a"])
     metrics.loaded(1.0)
     metrics.feedback_refused("damaged")
-    metrics.feedback_counted("0123456789", "a", "a", "first", 1.0)
+    metrics.feedback_counted("0123456789", "a", "a", "first", 1_800_000_000, 1_800_000_001.0)
+    metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
     exposed = {}
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    for family in text_string_to_metric_families(metrics.render(1_800_000_002.0).decode()):
         if family.name.startswith("serin_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             exposed[name] = {label for sample in family.samples for label in sample.labels} - {"le"}

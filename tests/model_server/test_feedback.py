@@ -16,7 +16,9 @@ from serin_server.monitor.classes import (
     Outcome,
     bounded,
     class_outcome,
+    error_of,
     label_text,
+    quantity_of,
     quantity_outcome,
 )
 from serin_server.monitor.feedback import FeedbackCounter, Receipt
@@ -144,9 +146,16 @@ class Desk:
 
     def cells(self) -> list[Sample]:
         """All series of serin_feedback_total."""
-        families = text_string_to_metric_families(self.metrics.render().decode())
-        samples = [sample for family in families for sample in family.samples]
-        return [sample for sample in samples if sample.name == "serin_feedback_total"]
+        return [sample for sample in self.samples() if sample.name == "serin_feedback_total"]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value of the one series that has these labels among its own."""
+        (found,) = [s.value for s in self.samples() if s.name == name and labels.items() <= s.labels.items()]
+        return found
+
+    def samples(self) -> list[Sample]:
+        families = text_string_to_metric_families(self.metrics.render(NOW).decode())
+        return [sample for family in families for sample in family.samples]
 
 
 def issue(predicted: Any, revision: str = STABLE, retry: bool = False, now: float = NOW) -> str:
@@ -194,11 +203,55 @@ def test_a_refused_label_is_reported_and_can_be_sent_again_corrected() -> None:
     assert "must be a number" in receipt.refused[1][1]
 
 
-def test_labels_for_values_of_a_regression_are_refused() -> None:
-    (token,) = tokens().issue([quantity_outcome(1.5)], NOW, retry=False)
-    receipt = Desk().count((token, 1.5))
+@pytest.mark.parametrize(
+    "value", [1.5, -0.1, 5e-324, 1.7976931348623157e308, 123456789.12345679, 2**60, np.float32(0.1)]
+)
+def test_a_predicted_number_comes_back_with_all_of_its_digits(value: Any) -> None:
+    (token,) = tokens().issue([quantity_outcome(value)], NOW, retry=False)
+    predicted = quantity_of(tokens().read(token).outcome)
+    assert predicted is not None
+    assert type(value)(predicted) == value
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label", "error"),
+    [
+        (1.5, 1.5, 0), (1.5, 1, 0.5), (1.5, "2.5", 1), (-3, 4, 7), (1.1, 1.0, 0.1), (1e6 + 0.3, 1e6 + 0.2, 0.1),
+        (1e308, -7e307, 1.7e308), (0.0, 5e-324, 5e-324),
+    ],
+)  # fmt: skip
+def test_an_error_is_what_people_would_compute(predicted: float, label: Any, error: float) -> None:
+    number = quantity_of(quantity_outcome(predicted))
+    assert number is not None
+    assert error_of(label, number) == error
+
+
+def test_a_number_is_judged_by_its_distance() -> None:
+    desk = Desk()
+    (token,) = tokens(revision=CANARY).issue([quantity_outcome(1.5)], NOW, retry=False)
+    assert desk.count((token, 1.8), (token, 1.8), now=NOW + 4) == Receipt(1, 1, [])
+    arm = {"revision": CANARY, "attempt": "first", "window": "0"}
+    assert desk.value("serin_feedback_error_bucket", le="0.2", **arm) == 0
+    assert desk.value("serin_feedback_error_bucket", le="0.5", **arm) == 1
+    assert desk.value("serin_feedback_error_sum", **arm) == 0.3
+    assert desk.value("serin_feedback_delay_seconds_sum", revision=CANARY) == 4
+    assert desk.feedback() == 0
+
+
+@pytest.mark.parametrize(
+    ("predicted", "label", "text"),
+    [
+        (1.5, "large", "must be a number"), (1.5, None, "must be a number"), (1.5, True, "must be a number"),
+        (1.5, "nan", "must be a finite number"), (1.5, "1e999", "must be a finite number"),
+        (1.5, int("9" * 400), "must be a finite number"), (-1e308, 1e308, "must be a finite number"),
+        ("a word", 1.0, "neither a class nor a number"), (10**60, 1.0, "neither a class nor a number"),
+    ],
+)  # fmt: skip
+def test_labels_that_no_distance_can_be_told_from_are_refused(predicted: Any, label: Any, text: str) -> None:
+    (token,) = tokens().issue([quantity_outcome(predicted)], NOW, retry=False)
+    receipt = Desk().count((token, label))
     assert receipt.accepted == 0
-    assert "classification only" in receipt.refused[0][1]
+    assert text in receipt.refused[0][1]
 
 
 def test_classes_are_bounded_and_right_stays_right_and_wrong_stays_wrong() -> None:
@@ -211,7 +264,7 @@ def test_classes_are_bounded_and_right_stays_right_and_wrong_stays_wrong() -> No
     right = sum(cell.value for cell in cells if cell.labels["actual"] == cell.labels["predicted"])
     wrong = sum(cell.value for cell in cells if cell.labels["actual"] != cell.labels["predicted"])
     assert right == wrong == MAX_CLASSES + 20
-    assert len({cell.labels["predicted"] for cell in cells}) == MAX_CLASSES + 1
+    assert len({cell.labels["predicted"] for cell in cells}) == MAX_CLASSES - 2 + 1  # without the desk's own two
 
 
 def test_a_class_named_like_the_overflow_is_not_mistaken_for_it() -> None:
@@ -221,3 +274,15 @@ def test_a_class_named_like_the_overflow_is_not_mistaken_for_it() -> None:
         desk.count((issue(f"class {number}", CANARY), f"class {number}"))
     desk.count((issue(f"class {MAX_CLASSES}", CANARY), "other"))
     assert desk.feedback(revision=CANARY, predicted="other", actual="another") == 1
+
+
+def test_pods_agree_on_the_classes_that_they_have_labels_for() -> None:
+    names = [f"class {number}" for number in range(MAX_CLASSES + 10)]
+    pods = [Metrics("m", revision, names) for revision in (STABLE, CANARY)]
+    for pod, order in zip(pods, (names, names[::-1]), strict=True):
+        for name in order:
+            pod.feedback_counted(STABLE, name, name, "first", int(NOW), NOW)
+    texts = [pod.render(NOW).decode().splitlines() for pod in pods]
+    series = [{line for line in text if f'revision="{STABLE}"' in line and "feedback_total{" in line} for text in texts]
+    assert series[0] == series[1]
+    assert any(line.endswith(" 10.0") for line in series[0])

@@ -1,8 +1,10 @@
 """Kinds of models: what each takes and answers, through the application without a process around it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,13 +17,14 @@ from tests.model_server.serving import KEY, infer_body, outputs, serving_setting
 
 from serin_server.runtime.model import Model
 from serin_server.serve import make_app
+from serin_server.web import app
 from serin_server.web.app import Lifecycle
 
 
 @asynccontextmanager
 async def application(estimator: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = make_app(serving_settings(), Model(estimator), KEY, 0.0, Lifecycle())
-    transport = httpx.ASGITransport(app)
+    made = make_app(serving_settings(), Model(estimator), KEY, 0.0, Lifecycle())
+    transport = httpx.ASGITransport(made)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         yield client
 
@@ -65,18 +68,20 @@ async def test_a_text_model_takes_strings_and_answers_booleans() -> None:
     assert 'serin_feedback_total{actual="true",attempt="first",model="m",predicted="true"' in metrics
 
 
-async def test_a_regression_answers_values_and_refuses_labels() -> None:
+async def test_a_regression_answers_values_and_takes_labels() -> None:
     model = LinearRegression().fit([[0.0], [1.0]], [[0.5], [2.5]])  # predicts [rows, 1]
     async with application(model) as client:
         answer = await infer(client, infer_body([2.0]))
-        receipt = await give_label(client, outputs(answer)["prediction_id"][0], 4.5)
+        receipt = await give_label(client, outputs(answer)["prediction_id"][0], 4.25)
         no_probabilities = await infer(client, infer_body([2.0], outputs=[{"name": "predict_proba"}]))
         metadata = (await client.get("/v2/models/m")).json()
         metrics = (await client.get("/metrics")).text
     predict = answer.json()["outputs"][0]
     assert (predict["datatype"], predict["shape"], predict["data"]) == ("FP64", [1], [pytest.approx(4.5)])
-    assert receipt["accepted"] == 0
-    assert "classification only" in receipt["refused"][0]["reason"]
+    assert receipt == {"accepted": 1, "duplicates": 0, "refused": []}
+    series = 'serin_feedback_error_bucket{attempt="first",model="m",revision="0123456789",le="%s",window="0"} %s'
+    assert series % ("0.2", "0.0") in metrics
+    assert series % ("0.5", "1.0") in metrics
     assert no_probabilities.status_code == 400
     assert no_probabilities.json() == {"error": "the model has no predict_proba"}
     assert [output["name"] for output in metadata["outputs"]] == ["predict", "prediction_id"]
@@ -87,6 +92,9 @@ async def test_several_targets_are_answered_without_prediction_ids() -> None:
     model = DecisionTreeRegressor().fit([[0.0], [1.0]], [[1.0, 2.0], [3.0, 4.0]])
     async with application(model) as client:
         answer = (await infer(client, infer_body([0.0], [1.0]))).json()["outputs"]
+        asked = await infer(client, infer_body([0.0], outputs=[{"name": "prediction_id"}]))
+    assert asked.status_code == 400
+    assert "the model predicts several values a row" in asked.json()["error"]
     assert [output["name"] for output in answer] == ["predict"]
     assert (answer[0]["shape"], answer[0]["data"]) == ([2, 2], [1, 2, 3, 4])
 
@@ -113,3 +121,18 @@ async def test_one_model_answers_many_requests_at_once_each_with_its_own_rows() 
     async with application(model) as client:
         answers = await asyncio.gather(*(infer(client, infer_body([float(n)])) for n in range(8)))
     assert [outputs(answer)["predict"] for answer in answers] == [[pytest.approx(float(n))] for n in range(8)]
+
+
+async def test_rows_with_an_id_and_their_labels_are_told_again_at_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LinearRegression().fit([[0.0], [1.0]], [0.5, 2.5])
+    async with application(model) as client:
+        answer = await infer(client, infer_body([2.0], [3.0]))
+        await infer(client, infer_body([2.0], outputs=[{"name": "predict"}]))
+        await give_label(client, outputs(answer)["prediction_id"][0], 4.25)
+        later = SimpleNamespace(time=lambda: time.time() + 60)
+        monkeypatch.setattr(app, "time", later)
+        metrics = (await client.get("/metrics")).text
+    series = 'attempt="first",model="m",revision="0123456789"'
+    assert f'serin_predictions_settled_total{{{series},window="10"}} 2.0\n' in metrics
+    assert f'serin_predictions_settled_total{{{series},window="300"}} 0.0\n' in metrics
+    assert f'serin_feedback_error_bucket{{{series},le="0.5",window="10"}} 1.0\n' in metrics

@@ -41,6 +41,8 @@ def test_a_server_starts_with_its_series_at_zero(iris: Path) -> None:
         assert metric(client, "serin_request_duration_seconds_bucket", le="0.0025", **labels) == 0
         assert metric(client, "serin_predictions_total", predicted="2", **labels) == 0
         assert metric(client, "serin_feedback_total", actual="1", predicted="1", **labels) == 0
+        assert metric(client, "serin_feedback_settled_total", actual="1", predicted="1", window="60", **labels) == 0
+        assert metric(client, "serin_predictions_settled_total", window="604800", **labels) == 0
         assert (metric(client, "serin_model_load_seconds", model="m", revision=REVISION) or 0) > 0
         started = client.get("/metrics").text.partition("\nprocess_start_time_seconds ")[2].split()[0]
         assert time.time() - 60 < float(started) < time.time()

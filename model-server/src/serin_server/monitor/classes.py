@@ -1,8 +1,9 @@
-"""One text form for predicted classes and true labels, comparable weeks later and by other servers."""
+"""One text form for predictions and true labels, comparable weeks later and by other servers."""
 
 import hashlib
 import math
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 
 import numpy as np
@@ -41,8 +42,32 @@ def class_outcome(value: object) -> Outcome:
 
 
 def quantity_outcome(value: object) -> Outcome:
-    """The outcome for a prediction that is not a class."""
+    """The outcome for a prediction that is not a class. A float keeps all of its digits, 24 at most."""
     return Outcome(Kind.QUANTITY, bounded(str(value)))
+
+
+def quantity_of(outcome: Outcome) -> Decimal | None:
+    """The number that was predicted; None when it was none, or not a finite one."""
+    try:
+        number = Decimal(outcome.text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def error_of(label: object, predicted: Decimal) -> float:
+    """How far a predicted number is from its JSON label, as a number that is not negative.
+
+    Computed in decimals, as people write them: 1.1 is within 0.1 of 1.0. Raises ValueError, with a text for the user,
+    when the label is not a finite number.
+    """
+    if isinstance(label, bool):
+        raise ValueError("the label must be a number, as the prediction is")
+    actual = Decimal(str(_as_number(label)))
+    error = float(abs(actual - predicted)) if actual.is_finite() else math.inf
+    if not math.isfinite(error):
+        raise ValueError("the label must be a finite number, no further from the prediction than 1e308")
+    return error
 
 
 def label_text(label: object, kind: Kind) -> str:
@@ -72,7 +97,7 @@ def _as_number(label: object) -> int | float:
                 return number(label)
             except ValueError:
                 continue
-    raise ValueError("the label must be a number, as the predicted class is")
+    raise ValueError("the label must be a number, as the prediction is")
 
 
 def _as_boolean(label: object) -> bool:

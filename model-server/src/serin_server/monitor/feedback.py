@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serin_server.monitor.classes import Kind, label_text
+from serin_server.monitor.classes import Kind, error_of, label_text, quantity_of
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Prediction, Refusal, TokenRefusedError, Tokens
 from serin_server.protocol.feedback import Label
@@ -39,7 +39,7 @@ class FeedbackCounter:
         for index, label in enumerate(labels):
             try:
                 prediction = self._tokens.read(label.prediction_id)
-                actual = _actual(prediction, label.value)
+                judged = _judged(prediction, label.value)
             except TokenRefusedError as error:
                 self._metrics.feedback_refused(error.refusal.label)
                 refused.append((index, error.refusal.text))
@@ -52,14 +52,16 @@ class FeedbackCounter:
                 duplicates += 1
                 continue
             accepted += 1
-            self._metrics.feedback_counted(
-                revision=prediction.revision,
-                actual=actual,
-                predicted=prediction.outcome.text,
-                attempt="retry" if prediction.retry else "first",
-                delay=now - prediction.time,
-            )
+            self._count_one(prediction, judged, now)
         return Receipt(accepted, duplicates, refused)
+
+    def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
+        revision, made = prediction.revision, prediction.time
+        attempt = "retry" if prediction.retry else "first"
+        if isinstance(judged, float):
+            self._metrics.error_counted(revision, judged, attempt, made, now)
+        else:
+            self._metrics.feedback_counted(revision, judged, prediction.outcome.text, attempt, made, now)
 
     def _is_first(self, nonce: bytes) -> bool:
         if nonce in self._seen:
@@ -71,7 +73,11 @@ class FeedbackCounter:
         return True
 
 
-def _actual(prediction: Prediction, label: object) -> str:
-    if prediction.outcome.kind is Kind.QUANTITY:
-        raise TokenRefusedError(Refusal.NOT_A_CLASS)
-    return label_text(label, prediction.outcome.kind)
+def _judged(prediction: Prediction, label: object) -> str | float:
+    """The true class or, for a predicted number, how far it is off. Raises TokenRefusedError or ValueError."""
+    if prediction.outcome.kind is not Kind.QUANTITY:
+        return label_text(label, prediction.outcome.kind)
+    predicted = quantity_of(prediction.outcome)
+    if predicted is None:
+        raise TokenRefusedError(Refusal.NOT_A_NUMBER)
+    return error_of(label, predicted)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from serin_server.monitor.settled import SettledMetrics
+
 DURATION_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3,
     5, 10, 30,
@@ -80,16 +82,18 @@ class Metrics:
         self._by_code: dict[tuple[str, str], Counter] = {}
         self._by_attempt: dict[str, Histogram] = {}
         self._by_class: dict[tuple[str, str], Counter] = {}
-        self._classes: dict[str, set[str]] = {revision: set((classes or ())[:MAX_CLASSES])}
+        self._own_classes = frozenset((classes or ())[:MAX_CLASSES])
+        self._classes: dict[str, set[str]] = {}
+        self._settled = SettledMetrics(model)
         self._create_own_series(classes)
 
     def _create_own_series(self, classes: Sequence[str] | None) -> None:
         """Series that evidence is read from start at 0, else a reader would lose their first increase."""
         self._request_counter("200", "first")
         self._duration("first")
-        if classes is None:
-            return
-        for name in sorted(self._classes[self._revision]):
+        own = sorted(self._own_classes)
+        self._settled.expect(self._revision, None if classes is None else own)
+        for name in own:
             self._predictions.labels(self._model, self._revision, name, "first")
             self._feedback.labels(self._model, self._revision, name, name, "first")
 
@@ -106,21 +110,31 @@ class Metrics:
         for name, rows in classes:
             self._prediction_counter(name, attempt).inc(rows)
 
-    def feedback_counted(self, revision: str, actual: str, predicted: str, attempt: str, delay: float) -> None:
-        """Count a label for the revision that predicted, `delay` seconds after the prediction."""
+    def issued(self, rows: int, attempt: str, now: float) -> None:
+        """Count rows that got a prediction id, at `now` (seconds since 1970)."""
+        self._settled.predicted(self._revision, attempt, rows, now)
+
+    def feedback_counted(self, revision: str, actual: str, predicted: str, attempt: str, made: int, now: float) -> None:
+        """Count the true class for the revision that predicted one; prediction and label in seconds since 1970."""
         predicted_label = self._class_label(revision, predicted)
         actual_label = self._class_label(revision, actual)
         if actual != predicted and actual_label == predicted_label:
             actual_label = ANOTHER
         self._feedback.labels(self._model, revision, actual_label, predicted_label, attempt).inc()
-        self._delays.labels(self._model, revision).observe(max(0.0, delay))
+        self._settled.labelled(revision, actual_label, predicted_label, attempt, made, now)
+        self._delays.labels(self._model, revision).observe(max(0.0, now - made))
+
+    def error_counted(self, revision: str, error: float, attempt: str, made: int, now: float) -> None:
+        """Count how far the prediction of a number was off, for the revision that predicted it."""
+        self._settled.erred(revision, attempt, error, made, now)
+        self._delays.labels(self._model, revision).observe(max(0.0, now - made))
 
     def feedback_refused(self, reason: str) -> None:
         self._refused.labels(self._model, reason).inc()
 
-    def render(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return prometheus_client.generate_latest(self._registry)
+    def render(self, now: float) -> bytes:
+        """The metrics in Prometheus' text format, as they stand at `now` (seconds since 1970)."""
+        return prometheus_client.generate_latest(self._registry) + self._settled.render(now)
 
     def _request_counter(self, code: str, attempt: str) -> Counter:
         child = self._by_code.get((code, attempt))
@@ -145,8 +159,11 @@ class Metrics:
         return child
 
     def _class_label(self, revision: str, name: str) -> str:
-        """The class itself while its revision has fewer than MAX_CLASSES known ones, else OTHER."""
-        known = self._classes.setdefault(revision, set())
+        """The class itself while its revision has fewer than MAX_CLASSES known ones, else OTHER.
+
+        Every revision is taken to know this model's classes, so that pods agree on which have a label of their own.
+        """
+        known = self._classes.setdefault(revision, set(self._own_classes))
         if name in known:
             return name
         if len(known) >= MAX_CLASSES:

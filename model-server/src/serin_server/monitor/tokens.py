@@ -33,8 +33,11 @@ class Refusal(Enum):
     DAMAGED = ("damaged", "the prediction id is damaged")
     OTHER_MODEL = ("other_model", "the prediction id was made for another model")
     FORGED = ("forged", "the prediction id was not made by this model's servers, or their key has changed")
-    NOT_A_CLASS = ("not_a_class", "labels are taken for classification only in this version")
-    BAD_LABEL = ("bad_label", "the label cannot be compared with the predicted class")
+    NOT_A_NUMBER = (
+        "not_a_number",
+        "the model predicted neither a class nor a number, so no label can be compared with it",
+    )
+    BAD_LABEL = ("bad_label", "the label cannot be compared with the prediction")
 
     @property
     def label(self) -> str:

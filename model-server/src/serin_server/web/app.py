@@ -116,7 +116,7 @@ class App:
         )
 
     async def _metrics(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
-        return Answer(200, self._inference.metrics.render(), prometheus.CONTENT_TYPE.encode())
+        return Answer(200, self._inference.metrics.render(time.time()), prometheus.CONTENT_TYPE.encode())
 
     async def _take_feedback(self, headers: RequestHeaders, receive: Receive) -> Answer | None:
         try:

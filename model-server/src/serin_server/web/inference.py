@@ -80,8 +80,11 @@ class Inference:
         with_probabilities = PROBABILITIES in wanted
         future = self.worker.submit(lambda: self.model.predict(matrix, with_probabilities))
         predictions = await _unless_gone(future, receive)
-        outputs = [self._output(name, predictions, headers.retry) for name in wanted]
-        self._count(predictions.outcomes, headers.retry)
+        if predictions.outcomes is None and request.outputs is not None and PREDICTION_ID in wanted:
+            raise invalid(f"there is no {PREDICTION_ID}: the model predicts several values a row, which no label fits")
+        now = time.time()
+        outputs = [self._output(name, predictions, now, headers.retry) for name in wanted]
+        self._count(predictions.outcomes, PREDICTION_ID in wanted, now, headers.retry)
         return responses.infer_response(
             {"model_name": self.name, "model_version": self.version},
             request.id,
@@ -98,21 +101,25 @@ class Inference:
             raise invalid(f"the model has no {PROBABILITIES}")
         return tuple(dict.fromkeys(outputs))
 
-    def _output(self, name: str, predictions: Predictions, retry: bool) -> dict[str, object] | None:
+    def _output(self, name: str, predictions: Predictions, now: float, retry: bool) -> dict[str, object] | None:
         if name == PREDICT:
             return responses.output(name, predictions.values)
         if name == PROBABILITIES and predictions.probabilities is not None:
             return responses.output(name, predictions.probabilities)
         if name == PREDICTION_ID and predictions.outcomes is not None:
-            return responses.strings(name, self.tokens.issue(predictions.outcomes, time.time(), retry))
+            return responses.strings(name, self.tokens.issue(predictions.outcomes, now, retry))
         return None
 
-    def _count(self, outcomes: Sequence[Outcome] | None, retry: bool) -> None:
-        """Count predicted classes; values of a regression have no bounded set of labels."""
-        if outcomes is None or outcomes[0].kind is Kind.QUANTITY:
+    def _count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, retry: bool) -> None:
+        """Count rows with ids, and predicted classes; values of a regression have no bounded set of labels."""
+        if outcomes is None:
             return
-        rows = Counter(outcome.text for outcome in outcomes)
-        self.metrics.predicted(rows.items(), "retry" if retry else "first")
+        attempt = "retry" if retry else "first"
+        if with_ids:
+            self.metrics.issued(len(outcomes), attempt, now)
+        if outcomes[0].kind is not Kind.QUANTITY:
+            rows = Counter(outcome.text for outcome in outcomes)
+            self.metrics.predicted(rows.items(), attempt)
 
     def _with_revision(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
         return Answer(status, body, headers=((b"x-serin-revision", self.revision.encode()), *headers))
