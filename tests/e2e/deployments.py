@@ -14,6 +14,7 @@ from tests.e2e.cluster import Manifest, select, try_kubectl
 from tests.e2e.watching import Watch
 
 LABEL = "serin.dev/model-deployment"
+GOOD_ENOUGH = ("NonInferior", "Superior")  # verdicts that a gate passes with
 ENDINGS = ("Promoted", "RolledBack", "Rejected", "Reverted")
 OWNED_KINDS = "deployments,services,configmaps,secrets,pods,replicasets"
 Status = dict[str, Any]

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tests.e2e.deployments import ModelDeployment, epoch
+from tests.e2e.deployments import GOOD_ENOUGH, ModelDeployment, epoch
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
@@ -14,10 +14,11 @@ pytestmark = pytest.mark.timeout(600)
 
 RPS = 80
 ENOUGH_FOR_STABLE = 300
-BUDGET = 50
+BUDGET = 100
 MOST_WEIGHT = 50
 MOST_RISE = 3  # times the weight before
 MOST_STANDARD_DEVIATIONS = 3
+FALSE_ROLLBACK_RATE = {"equal": 0.01, "harmful": 0.05}  # the first is how often its test may fail by chance
 
 Rollout = tuple[ModelDeployment, Traffic]
 
@@ -32,6 +33,7 @@ def rollouts(serving: Callable[..., Any]) -> Iterator[tuple[Rollout, Rollout]]:
         for (mdep, traffic), model in ((equal, "equal"), (harmful, "harmful")):
             traffic.wait_for(ENOUGH_FOR_STABLE)
             budget = {"exposureBudget": BUDGET, "maxWeight": MOST_WEIGHT}
+            mdep.spec["analysis"]["falseRollbackRate"] = FALSE_ROLLBACK_RATE[model]
             mdep.spec["rollout"] = {"mode": "Adaptive", **budget, "keepPrevious": "1m", "watch": "0s"}
             mdep.serve(model)
         yield equal, harmful
@@ -41,9 +43,9 @@ def test_an_equal_model_is_promoted_with_rising_weights(rollouts: tuple[Rollout,
     (mdep, traffic), _ = rollouts
     record = mdep.wait_decision("Promoted", 200)
     assert record["reason"] == "NonInferior"
-    assert {one["verdict"] for one in record["metrics"]} == {"NonInferior"}
+    assert all(one["verdict"] in GOOD_ENOUGH for one in record["metrics"])
     weights = _weights(mdep)
-    assert len(weights) >= 3
+    assert len(weights) >= 2
     assert weights == sorted(set(weights))
     assert weights[-1] <= MOST_WEIGHT
     assert all(later <= MOST_RISE * earlier for earlier, later in pairwise(weights))

@@ -103,8 +103,7 @@ def test_worse_recall_of_a_rare_class_is_rolled_back_although_the_accuracy_is_eq
     assert (record["reason"], record["message"].partition(":")[0]) == ("LowerRecall", "recall-of-nines")
     verdicts = {one["name"]: one["verdict"] for one in record["metrics"]}
     assert verdicts["recall-of-nines"] == "Worse"
-    assert verdicts["accuracy"] in ("NonInferior", "Undecided")
-    assert verdicts["errors"] != "Worse"
+    assert "Worse" not in (verdicts["errors"], verdicts["accuracy"])
     assert mdep.status["stable"]["revision"] == record["toRevision"]
 
     figures.seconds_per_rollout["worse recall of a rare class"] = epoch(record["time"]) - mdep.applied_at
@@ -131,7 +130,7 @@ def test_harm_that_begins_after_the_promotion_is_rolled_back_within_the_watch(
     before, started = traffic.shares({RARE: MANY_NINES}), time.time()
     record = mdep.wait_decision("RolledBack", since=epoch(promoted["time"]))
     assert record["reason"] == "LessAccurate"
-    assert "after promotion" in record["message"]
+    assert record["message"].startswith("After promotion: accuracy")
     assert (record["fromRevision"], record["toRevision"]) == (promoted["toRevision"], stable)
     assert started < epoch(record["time"]) < epoch(watch["until"])
     status = mdep.wait("it is rolled back", lambda s: s["phase"] == "RolledBack", 30, mdep.generation)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.deployments import ModelDeployment, decisions, epoch, steps
+from tests.e2e.deployments import GOOD_ENOUGH, ModelDeployment, decisions, epoch, steps
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
@@ -16,6 +16,7 @@ LABELS_DELAYED = 30
 LABEL_WINDOW = 60
 VERIFYING = 5  # the canary's first requests come so much before its weight is seen serving
 WATCH = 60
+FALSE_ROLLBACK_RATE = {"worse-by-5": 0.05, "equal": 0.01}  # the second is how often its test may fail by chance
 METRICS = ("errors", "latency", "accuracy")
 
 Rollout = tuple[ModelDeployment, Traffic]
@@ -31,7 +32,7 @@ def rollouts(serving: Callable[..., Any]) -> Iterator[tuple[Rollout, Rollout]]:
             (equal, "equal", steps((20, 10), (50, 30))),
         ):
             traffic.wait_for(ENOUGH_FOR_STABLE)
-            mdep.spec["analysis"]["labelWindow"] = "1m"
+            mdep.spec["analysis"] |= {"labelWindow": "1m", "falseRollbackRate": FALSE_ROLLBACK_RATE[model]}
             mdep.spec["rollout"] |= {"steps": weights, "watch": f"{WATCH}s"}
             mdep.serve(model)
         yield worse, equal
@@ -91,7 +92,8 @@ def test_an_equal_model_is_promoted(
 ) -> None:
     _, (mdep, traffic) = rollouts
     assert promoted["reason"] == "NonInferior"
-    assert {one["name"]: one["verdict"] for one in promoted["metrics"]} == dict.fromkeys(METRICS, "NonInferior")
+    assert [one["name"] for one in promoted["metrics"]] == list(METRICS)
+    assert all(one["verdict"] in GOOD_ENOUGH for one in promoted["metrics"])
     assert mdep.status["stable"]["revision"] == promoted["toRevision"]
     assert traffic.stats()["failed"] == 0
     figures.seconds_per_rollout["equal, labels 30 s late"] = epoch(promoted["time"]) - mdep.applied_at
