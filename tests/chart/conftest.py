@@ -7,9 +7,11 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.chart.tools import CRD, PLURAL, ROOT, Helm, Kubectl, load
+from tests.chart.cases import model_deployment
+from tests.chart.tools import CRD, PLURAL, ROOT, Helm, Kubectl, Make, Manifest, load
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +57,18 @@ def kubectl() -> Iterator[Kubectl]:
     finally:
         gone = (f"namespace/{mine}", f"crd/{kubectl.resource}")
         kubectl("delete", *gone, "--ignore-not-found", "--wait=false").must_succeed()
+
+
+@pytest.fixture
+def make(kubectl: Kubectl) -> Iterator[Make]:
+    """Creates a ModelDeployment for real; it is deleted afterwards."""
+    names: list[str] = []
+
+    def create(name: str, **spec: Any) -> Manifest:
+        names.append(name)
+        kubectl.create(model_deployment(name, **spec)).must_succeed()
+        return kubectl.get(kubectl.resource, name)
+
+    yield create
+    for name in names:
+        kubectl("delete", kubectl.resource, name, "--ignore-not-found").must_succeed()

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ PLURAL = "modeldeploymentcopies"
 
 Manifest = dict[str, Any]
 Schema = dict[str, Any]
+# Creates a ModelDeployment by its name and parts of its spec.
+Make = Callable[..., Manifest]
 
 
 @dataclass(frozen=True)
