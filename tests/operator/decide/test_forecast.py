@@ -10,13 +10,12 @@ from serin_operator.api.spec import Goal
 from serin_operator.decide.forecast import (
     PLANNING_FACTOR,
     Prospect,
+    canary_trials,
     detectable_worsening,
     divergence,
-    duration,
     forecast,
     minutes_to_promotion,
-    minutes_under_bound,
-    points,
+    waits,
 )
 
 ENOUGH = math.log(20)
@@ -84,11 +83,29 @@ def test_superiority_is_forecast_for_a_canary_that_is_better_by_the_margin() -> 
 
 def test_a_bound_is_forecast_from_the_canarys_own_trials() -> None:
     kl = 0.01 * math.log(0.01 / 0.02) + 0.99 * math.log(0.99 / 0.98)
-    minutes = minutes_under_bound([(10, 0)], failure_rate=0.01, bound=0.02, per_minute=600, log_odds=ENOUGH)
-    assert minutes == pytest.approx(PLANNING_FACTOR * ENOUGH / (60 * kl))
-    for log_odds, expected in ((ENOUGH, math.inf), (0.0, 7.0)):
-        broken = minutes_under_bound([(10, 7)], failure_rate=0.03, bound=0.02, per_minute=600, log_odds=log_odds)
-        assert broken == expected
+    bounded = gate(failure_rate=0.01, bound=0.02, missing=-1.0, missing_under=ENOUGH)
+    assert waits([bounded], [(10, 0)])[0] == pytest.approx(PLANNING_FACTOR * ENOUGH / (60 * kl))
+    broken = gate(failure_rate=0.03, bound=0.02, missing=-1.0, missing_under=ENOUGH)
+    shown = gate(failure_rate=0.03, bound=0.02, missing=-1.0, missing_under=-1.0)
+    assert waits([broken, shown], [(10, 7)]) == [math.inf, 7]
+
+
+def test_gates_are_forecast_as_if_each_were_alone() -> None:
+    gates = [gate(), gate(goal=Goal.SUPERIOR, failure_rate=0.1), gate(phi=2.0, bound=0.06, missing_under=2.0)]
+    schedule = [(5, 3), (25, 4), (50, 0)]
+    assert waits(gates, schedule) == pytest.approx([waits([each], schedule)[0] for each in gates])
+    alone = minutes_to_promotion(
+        schedule, failure_rate=0.1, margin=0.02, per_minute=600, log_odds=ENOUGH, goal=Goal.SUPERIOR
+    )
+    assert waits(gates, schedule)[1] == pytest.approx(alone)
+
+
+def test_the_canary_trials_that_are_missing_pass_in_the_time_that_is_forecast() -> None:
+    gates = [gate(), gate(bound=0.06, missing_under=ENOUGH), gate(missing=-1.0)]
+    ten, fifty, none = canary_trials(gates, [10, 50, 10])
+    assert ten == pytest.approx(60 * waits(gates[:1], [(10, 0)])[0])
+    assert fifty == pytest.approx(300 * waits(gates[1:2], [(50, 0)])[0])
+    assert none == 0
 
 
 def detectable(
@@ -168,18 +185,3 @@ def test_the_slowest_gate_limits_the_forecast() -> None:
 def test_what_never_comes_has_no_minutes() -> None:
     told = forecast([gate(per_minute=0.0)], [(10, 0)], [(10, 0)], max_minutes=1440, time=0)
     assert (told.minutes, told.detectable) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("minutes", "text"),
-    [(0, "0 s"), (1.6, "1.6 min"), (15.8, "16 min"), (119, "119 min"), (150, "2.5 h"), (5000, "3.5 days")],
-)  # fmt: skip
-def test_durations_as_people_say_them(minutes: float, text: str) -> None:
-    assert duration(minutes) == text
-
-
-@pytest.mark.parametrize(
-    ("fraction", "text"), [(0.0, "0 points"), (0.013, "1.3 points"), (0.00042, "0.042 points"), (0.5, "50 points")]
-)
-def test_points(fraction: float, text: str) -> None:
-    assert points(fraction) == text

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from serin_operator.api.spec import Goal
 from serin_operator.api.status import Forecast
 from serin_operator.decide.projection import Array, project
+from serin_operator.decide.words import count, duration, points
 
 # Times the average that no test can beat. About seven in ten waits for promotion end within it (simulated: failure
 # rate 0.05, margin 0.02, 100 requests a second, a tenth to the canary).
@@ -66,21 +67,34 @@ def minutes_to_promotion(
     It takes the canary to fail as often as the stable arm or, for the goal Superior, less often by the margin
     (hardly ever, if the stable arm fails no more often than that). Raises ValueError for an empty schedule.
     """
-    superior = goal is Goal.SUPERIOR
-    canary_rate = max(failure_rate - margin, failure_rate / 100) if superior else failure_rate
-    weights = [weight for weight, _ in schedule]
-    gains = per_minute / phi * divergence(canary_rate, failure_rate, 0.0 if superior else margin, weights)
-    return _minutes(schedule, gains, log_odds)
+    gains = _gain_for_goal(goal is Goal.SUPERIOR, failure_rate, margin, _weights(schedule))
+    return _minutes(schedule, per_minute / phi * gains, log_odds)
 
 
-def minutes_under_bound(
-    schedule: Schedule, *, failure_rate: float, bound: float, per_minute: float, log_odds: float, phi: float = 1.0
-) -> float:
-    """The same for the evidence that the canary is under an absolute bound; inf when it fails as often as that."""
-    if failure_rate >= bound:
-        return math.inf if log_odds > 0 else _minutes(schedule, np.zeros(len(schedule)), 0.0)
-    shares = np.array([weight / 100 for weight, _ in schedule])
-    return _minutes(schedule, per_minute / phi * _kl(failure_rate, bound) * shares, log_odds)
+def waits(gates: Sequence[Prospect], schedule: Schedule) -> list[float]:
+    """The same for what each gate still misses, its bound included."""
+    for_goal, under_bound = _gains(gates, _weights(schedule))
+    return [
+        max(
+            _minutes(schedule, gate.per_minute * for_goal[i], gate.missing),
+            _minutes(schedule, gate.per_minute * under_bound[i], gate.missing_under),
+        )
+        for i, gate in enumerate(gates)
+    ]
+
+
+def canary_trials(gates: Sequence[Prospect], weights: Sequence[float]) -> list[float]:
+    """Trials of the canary to plan for until each gate passes; inf when it never does.
+
+    weights: per gate, the canary's share of its trials in per cent.
+    """
+    shares = np.array(weights)[:, None]
+    return [
+        weight
+        / 100
+        * max(_minutes([(weight, 0)], *need) for need in ((goal, gate.missing), (under, gate.missing_under)))
+        for gate, weight, goal, under in zip(gates, weights, *_gains(gates, shares), strict=True)
+    ]
 
 
 def detectable_worsening(
@@ -98,7 +112,7 @@ def detectable_worsening(
     Planned with PLANNING_FACTOR; rounded up to 1e-5.
     """
     spent = list(_spent(schedule, minutes))
-    weights = [weight for weight, _ in spent]
+    weights = _weights(spent)
     trials = np.array([per_minute * at_weight for _, at_weight in spent])
 
     def suffices(excess: float) -> bool:
@@ -122,9 +136,7 @@ def forecast(
     remaining: the schedule from now on; whole: from the first request to the canary, served for at most `max_minutes`
     (maxDuration). time: now, in seconds since the epoch. Raises ValueError without gates.
     """
-    waits = {gate.name: _wait(gate, remaining) for gate in gates}
-    slowest = max(gates, key=lambda gate: waits[gate.name])
-    minutes = waits[slowest.name]
+    minutes, slowest = max(zip(waits(gates, remaining), gates, strict=True), key=lambda each: each[0])
     detectable = None
     if slowest.for_rollback is not None:
         detectable = detectable_worsening(
@@ -162,35 +174,28 @@ def divergence(
     return np.where(both, n_c * _kl(f_c, g_c) + (1 - n_c) * _kl(f_s, g_s), 0.0)
 
 
-def duration(minutes: float) -> str:
-    """A duration as people say it: 40 s, 16 min, 3.5 h, 2 days."""
-    for unit, size, most in (("s", 1 / 60, 90), ("min", 1.0, 120), ("h", 60.0, 48)):
-        if minutes / size < most:
-            return f"{_two_digits(minutes / size)} {unit}"
-    return f"{_two_digits(minutes / 1440)} days"
+def _gains(gates: Sequence[Prospect], weights: Array) -> tuple[Array, Array]:
+    """Log odds per trial, for each gate's goal and for being under its bound, each (gates, weights).
+
+    weights: (weights,) or (gates, 1). Without a bound it is 0, and nothing is missing.
+    """
+    superior = np.array([gate.goal is Goal.SUPERIOR for gate in gates])[:, None]
+    f, margin, phi = (
+        np.array([getattr(gate, n) for gate in gates])[:, None] for n in ("failure_rate", "margin", "phi")
+    )
+    bound = np.array([gate.failure_rate if gate.bound is None else gate.bound for gate in gates])[:, None]
+    # A canary that fails as often as the stable arm is never found to be under a bound that this one breaks.
+    under = weights / 100 * _kl(f, np.maximum(bound, f))
+    return _gain_for_goal(superior, f, margin, weights) / phi, under / phi
 
 
-def _wait(gate: Prospect, schedule: Schedule) -> float:
-    wait = minutes_to_promotion(
-        schedule,
-        failure_rate=gate.failure_rate,
-        margin=gate.margin,
-        per_minute=gate.per_minute,
-        log_odds=gate.missing,
-        phi=gate.phi,
-        goal=gate.goal,
-    )
-    if gate.bound is None:
-        return wait
-    under = minutes_under_bound(
-        schedule,
-        failure_rate=gate.failure_rate,
-        bound=gate.bound,
-        per_minute=gate.per_minute,
-        log_odds=gate.missing_under,
-        phi=gate.phi,
-    )
-    return max(wait, under)
+def _gain_for_goal(
+    superior: npt.ArrayLike, failure_rate: npt.ArrayLike, margin: npt.ArrayLike, weights: Array
+) -> Array:
+    """Log odds per trial; the arguments broadcast."""
+    better = np.maximum(np.subtract(failure_rate, margin), np.divide(failure_rate, 100))
+    canary_rate = np.where(superior, better, failure_rate)
+    return divergence(canary_rate, failure_rate, np.where(superior, 0.0, margin), weights)
 
 
 def _minutes(schedule: Schedule, gains: Array, log_odds: float) -> float:
@@ -212,43 +217,27 @@ def _spent(schedule: Schedule, minutes: float) -> Iterator[tuple[float, float]]:
         minutes -= spent
 
 
+def _weights(schedule: Schedule) -> Array:
+    return np.array([weight for weight, _ in schedule], np.float64)
+
+
 def _message(slowest: Prospect, minutes: float, detectable: float | None, max_minutes: float) -> str:
-    traffic = f"{_grouped(slowest.per_minute)} {slowest.trials} a minute"
+    name, limit = slowest.name, duration(max_minutes)
     if slowest.per_minute <= 0:
-        return (
-            f"No {slowest.trials} were counted yet for {slowest.name}, so nothing can be said about the time it takes."
-        )
+        return f"No {slowest.trials} were counted yet for {name}, so nothing can be said about the time it takes."
     good = f"better by {points(slowest.margin)}" if slowest.goal is Goal.SUPERIOR else "good"
     if math.isfinite(minutes):
-        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {slowest.name})"
+        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {name})"
     elif slowest.bound is not None and slowest.failure_rate >= slowest.bound:
-        wait = f"{slowest.name} never allows promotion: even the stable revision breaks its bound"
+        wait = f"{name} never allows promotion: even the stable revision breaks its bound"
     else:
-        wait = f"{slowest.name} never comes to a verdict"
+        wait = f"{name} never comes to a verdict"
     found = ""
     if detectable is not None:
-        found = f"; a worsening of {slowest.name} by {points(detectable)} or more is found within maxDuration"
-        found += f" ({duration(max_minutes)})"
+        found = f"; a worsening of {name} by {points(detectable)} or more is found within maxDuration ({limit})"
     elif slowest.for_rollback is not None:
-        found = f"; no worsening of {slowest.name} is sure to be found within maxDuration ({duration(max_minutes)})"
-    return f"At {traffic} {wait}{found}."
-
-
-def points(fraction: float) -> str:
-    """A difference of shares in percentage points, with two significant digits: 1.3 points."""
-    return f"{_two_digits(100 * fraction)} points"
-
-
-def _two_digits(value: float) -> str:
-    """Two significant digits, never in exponents."""
-    if value == 0:
-        return "0"
-    decimals = max(0, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:,.0f}"
-
-
-def _grouped(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else _two_digits(value)
+        found = f"; no worsening of {name} is sure to be found within maxDuration ({limit})"
+    return f"At {count(slowest.per_minute)} {slowest.trials} a minute {wait}{found}."
 
 
 def _kl(f: npt.ArrayLike, g: npt.ArrayLike) -> Array:
