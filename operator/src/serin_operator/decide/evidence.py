@@ -1,50 +1,43 @@
-"""Sequential evidence on one metric: is the canary worse than the stable version, is it at least as good?
+"""Sequential evidence: is the canary worse than the stable version, is it good enough, is it better?
 
-A metric is "y failures in n trials" per arm. Each `Evidence` carries two e-processes, made of the safe 2x2
-test (Turner, Ly and Grünwald: likelihood ratio against the projection onto the null hypothesis):
+A metric is "y failures in n trials" per arm, or in each of K strata per arm; then all hypotheses are about the mean
+over strata of the difference f_c - f_s. An `Evidence` holds the tests of a batch of metrics. Each test is an e-process
+made of the safe test for two streams (likelihood ratio against the projection onto the null hypothesis):
 
 - *worse* is evidence against H0: f_c <= f_s + tolerance. Enough of it rolls the canary back.
 - *non-inferior* is evidence against H0: f_c >= f_s + margin. Enough of it lets the canary be promoted.
+- *superior* is evidence against H0: f_c >= f_s, for those who promote only what is better.
 
 An e-process starts at 1 and, while its null hypothesis holds, ever reaches 1/a with probability at most a
 (Ville's inequality). So one may look after every scrape and stop at will. The split enters only through the
 trials of each block, and drift that both arms share cancels, because each block is compared within itself.
-The alternatives of a block depend on earlier blocks only.
+The alternatives of a block depend on earlier blocks only. `verdict.py` combines the log odds of several metrics.
 
-Everything here is pure. All evidence is in natural logarithms; all rates are fractions of 1.
+*Worse* can begin late. Part of the stake is laid at the start, the rest at later onsets in shares that are fixed in
+advance, and the evidence is the mean over all of them (a mixture of e-processes that start at different times).
 
-Cost: `update` takes about 0.3 ms for one metric on one core, whatever the counts, nearly all of it in numpy
-calls on arrays of 64 numbers. So 500 rollouts of 3 metrics, looked at every 5 s, take a tenth of one core.
+Everything here is pure, and an `Evidence` is never changed. All evidence is in natural logarithms; all rates are
+fractions of 1. Shapes: B tests, K strata.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.decide.projection import Array, divergence_from_margin, log_likelihood_ratios
-
-# Alternatives for "worse": log odds ratios over f_s + tolerance, with half-normal weights (scale 0.5).
-_LOG_ODDS = (np.arange(1, 25) - 0.5) / 8
-_WORSE_LOG_WEIGHTS = -(_LOG_ODDS**2) / (2 * 0.5**2)
-_WORSE_LOG_WEIGHTS -= np.log(np.exp(_WORSE_LOG_WEIGHTS).sum())
-
-# Alternatives for "non-inferior": f_s plus these multiples of the margin.
-_MARGIN_MULTIPLES = np.array([0.0, 0.5, -0.5])
-_NON_INFERIOR_LOG_WEIGHTS = np.log([0.5, 0.25, 0.25])
-_LOWEST_RATE = 1e-6  # where f_s - margin/2 is not a rate, the alternative is "the canary hardly ever fails"
-_HIGHEST_RATE = 1 - 1e-12  # keeps logarithms finite where f_s + tolerance is all but 1
+from serin_operator.decide import alternatives
+from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
+from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios
+from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
 
 # Differences f_c - f_s that the interval is read from.
-_THOUSANDTHS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700])
-GRID = np.concatenate([-_THOUSANDTHS[::-1], [0], _THOUSANDTHS]) / 1000
+_STEPS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500])
+GRID = np.concatenate([-_STEPS[::-1], [0], _STEPS]) / 1000
 
-_RESOLUTION = 1e9  # sums are rounded down to 1/_RESOLUTION: still valid evidence, and short as JSON
-PLANNING_FACTOR = 1.5  # a wait to plan for, as a multiple of the average that no test can beat
+_FIRST_ONSET = 256  # canary trials; then whenever they have doubled
 _LAYOUT = 1
 
 
@@ -63,168 +56,199 @@ class Counts:
         return Counts(self.failures + other.failures, self.trials + other.trials)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What both arms counted over the same stretch of time."""
-
-    canary: Counts = Counts()
-    stable: Counts = Counts()
-
-    def __add__(self, other: "Block") -> "Block":
-        return Block(self.canary + other.canary, self.stable + other.stable)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """The state of one metric's tests. Make it with `start`, change it with `update` and `retarget` only.
+    """The state of a batch of tests. Make it with `start`, change it with `update`, `onset` and `retarget` only.
 
-    tolerance, margin: the two hypotheses, as fractions.
-    phi: overdispersion, at least 1; every log likelihood ratio is divided by it.
-    tested: the counts that the sums hold.
-    pending: counts that wait until both arms have at least one trial.
-    worse, non_inferior: log likelihood ratio per alternative.
-    above, below: per difference d of GRID, log evidence against f_c <= f_s + d and against f_c >= f_s + d.
+    tolerance, margin: (B,), the hypotheses, as fractions.
+    phi: (B,), overdispersion, at least 1; shared: (B,), in how many strata one failure is counted. Every log
+        likelihood ratio is divided by both.
+    tested, pending: (B, K, 4), failures and trials of the canary, then of the stable arm: those that the sums hold, and
+        those that wait until every stratum of both arms has at least one trial.
+    onsets, onset_trials: (B,), how many onsets there were after the start, and the canary's tested trials at the last.
+    worse: (B, J), per alternative the ln of the summed likelihood ratios since each onset, weighted by the onsets'
+        shares relative to the start's.
+    non_inferior, superior: (B, *), log likelihood ratio per alternative.
+    above, below: (B, len(GRID)), per difference d log evidence against f_c <= f_s + d and against f_c >= f_s + d.
+    prior: the alternatives for worse.
+
+    Sums are single-precision numbers, rounded down (the grid's to three bytes): still valid evidence, and what is
+    stored is what is computed with.
     """
 
-    tolerance: float
-    margin: float
-    phi: float
-    tested: Block
-    pending: Block
-    worse: tuple[float, ...]
-    non_inferior: tuple[float, ...]
-    above: tuple[float, ...]
-    below: tuple[float, ...]
+    tolerance: Array
+    margin: Array
+    phi: Array
+    shared: Array
+    tested: Integers
+    pending: Integers
+    onsets: Integers
+    onset_trials: Integers
+    worse: Singles
+    non_inferior: Singles
+    superior: Singles
+    above: Singles
+    below: Singles
+    prior: Prior = WORSE
+
+    def __len__(self) -> int:
+        return len(self.tolerance)
 
     @property
-    def total(self) -> Block:
-        """Everything counted so far, pending counts included."""
+    def strata(self) -> int:
+        return int(self.tested.shape[1])
+
+    @property
+    def total(self) -> Integers:
+        """(B, K, 4), everything counted so far, pending counts included."""
         return self.tested + self.pending
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, about 1 kB as text. `from_json` gives back an equal value."""
-        return {
-            "layout": _LAYOUT,
-            "tolerance": self.tolerance,
-            "margin": self.margin,
-            "phi": self.phi,
-            "tested": _block_to_list(self.tested),
-            "pending": _block_to_list(self.pending),
-            "worse": list(self.worse),
-            "nonInferior": list(self.non_inferior),
-            "above": list(self.above),
-            "below": list(self.below),
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Reads `to_json`'s form. Raises ValueError for anything else, another layout included."""
-        try:
-            if value["layout"] != _LAYOUT:
-                raise ValueError(f"evidence has layout {value['layout']!r}, this version reads {_LAYOUT}")
-            start(tolerance=value["tolerance"], margin=value["margin"], phi=value["phi"])
-            return cls(
-                tolerance=float(value["tolerance"]),
-                margin=float(value["margin"]),
-                phi=float(value["phi"]),
-                tested=_block_from_list(value["tested"]),
-                pending=_block_from_list(value["pending"]),
-                worse=_sums_from_list(value["worse"], len(_LOG_ODDS)),
-                non_inferior=_sums_from_list(value["nonInferior"], len(_MARGIN_MULTIPLES)),
-                above=_sums_from_list(value["above"], len(GRID)),
-                below=_sums_from_list(value["below"], len(GRID)),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a stored state of evidence: {error!r}") from error
+def start(
+    *,
+    tolerance: npt.ArrayLike,
+    margin: npt.ArrayLike,
+    phi: npt.ArrayLike = 1.0,
+    strata: int = 1,
+    shared: npt.ArrayLike = 1.0,
+    prior: Prior = WORSE,
+) -> Evidence:
+    """No evidence yet, for as many tests as the longest argument has numbers.
 
-
-def start(*, tolerance: float, margin: float, phi: float = 1.0) -> Evidence:
-    """No evidence yet. Raises ValueError unless 0 <= tolerance < margin < 1 and phi >= 1, all finite."""
-    if not 0 <= tolerance < margin < 1:
+    Raises ValueError unless 0 <= tolerance < margin < 1, phi >= 1 and shared >= 1, all finite, and strata >= 1.
+    """
+    tolerance, margin, phi, shared = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(value, np.float64)) for value in (tolerance, margin, phi, shared))
+    )
+    if not np.all((tolerance >= 0) & (tolerance < margin) & (margin < 1)):
         raise ValueError(f"need 0 <= tolerance < margin < 1, got tolerance {tolerance} and margin {margin}")
-    if not 1 <= phi < math.inf:
-        raise ValueError(f"need a finite phi of at least 1, got {phi}")
+    if not np.all((phi >= 1) & (phi < math.inf) & (shared >= 1) & (shared < math.inf)):
+        raise ValueError(f"need finite phi and shared of at least 1, got {phi} and {shared}")
+    if strata < 1:
+        raise ValueError(f"need at least one stratum, got {strata}")
+    batch = len(tolerance)
+
+    def nothing(length: int) -> Singles:
+        return np.zeros((batch, length), np.float32)
+
     return Evidence(
-        tolerance=float(tolerance),
-        margin=float(margin),
-        phi=float(phi),
-        tested=Block(),
-        pending=Block(),
-        worse=(0.0,) * len(_LOG_ODDS),
-        non_inferior=(0.0,) * len(_MARGIN_MULTIPLES),
-        above=(0.0,) * len(GRID),
-        below=(0.0,) * len(GRID),
+        tolerance=tolerance.copy(),
+        margin=margin.copy(),
+        phi=phi.copy(),
+        shared=shared.copy(),
+        tested=np.zeros((batch, strata, 4), np.int64),
+        pending=np.zeros((batch, strata, 4), np.int64),
+        onsets=np.zeros(batch, np.int64),
+        onset_trials=np.zeros(batch, np.int64),
+        worse=nothing(len(prior.margins)),
+        non_inferior=nothing(len(NON_INFERIOR.margins)),
+        superior=nothing(len(SUPERIOR.margins)),
+        above=nothing(len(GRID)),
+        below=nothing(len(GRID)),
+        prior=prior,
     )
 
 
-def retarget(evidence: Evidence, *, tolerance: float, margin: float) -> Evidence:
-    """The same evidence under a tolerance and margin that were edited while the rollout runs.
+def retarget(evidence: Evidence, *, tolerance: npt.ArrayLike, margin: npt.ArrayLike) -> Evidence:
+    """The same evidence under tolerances and margins that were edited while the rollouts run; scalars or (B,).
 
     Evidence against f_c <= f_s + 0.01 is also evidence against f_c <= f_s, but not the other way round. So
     the sums of a hypothesis that became wider start again at nothing, those of a narrower one are kept, and
     the counts and the grid are kept always. The same values change nothing. Raises ValueError as `start`.
     """
-    fresh = start(tolerance=tolerance, margin=margin, phi=evidence.phi)
+    fresh = start(
+        tolerance=np.broadcast_to(np.asarray(tolerance), len(evidence)),
+        margin=margin,
+        strata=evidence.strata,
+        prior=evidence.prior,
+    )
+    wider, narrower = fresh.tolerance > evidence.tolerance, fresh.margin < evidence.margin
     return replace(
         evidence,
         tolerance=fresh.tolerance,
         margin=fresh.margin,
-        worse=fresh.worse if fresh.tolerance > evidence.tolerance else evidence.worse,
-        non_inferior=fresh.non_inferior if fresh.margin < evidence.margin else evidence.non_inferior,
+        worse=np.where(wider[:, None], fresh.worse, evidence.worse),
+        onsets=np.where(wider, 0, evidence.onsets),
+        onset_trials=np.where(wider, _canary_trials(evidence), evidence.onset_trials),
+        non_inferior=np.where(narrower[:, None], fresh.non_inferior, evidence.non_inferior),
     )
 
 
-def update(evidence: Evidence, block: Block) -> Evidence:
-    """The evidence after one more block.
+def update(evidence: Evidence, counts: npt.ArrayLike) -> Evidence:
+    """The evidence after one more block of counts, integers of shape (B, K, 4) like `tested`.
 
-    A block in which either arm has no trial says nothing about a difference: it waits in `pending` and is
-    tested together with the blocks after it. A block without any counts changes nothing.
+    A block in which a stratum of either arm has no trial says nothing about the mean difference: it waits in `pending`
+    and is tested together with the blocks after it. A block without any counts changes nothing. Raises ValueError for
+    another shape, or unless 0 <= failures <= trials.
     """
-    waiting = evidence.pending + block
-    canary, stable = waiting.canary, waiting.stable
-    if canary.trials == 0 or stable.trials == 0:
-        return replace(evidence, pending=waiting)
+    waiting = evidence.pending + _checked(counts, evidence.tested.shape)
+    full = np.all((waiting[..., 1] > 0) & (waiting[..., 3] > 0), axis=1)
+    block = np.where(full[:, None, None], waiting, 0)
 
-    f_s = _stable_rate(evidence.tested.stable)
-    worse = _worse_alternatives(f_s, evidence.tolerance)
-    good = np.clip(f_s + evidence.margin * _MARGIN_MULTIPLES, _LOWEST_RATE, 1 - _LOWEST_RATE)
-    f_c = _canary_rate(evidence.tested.canary, f_s)
+    y_c, n_c, y_s, n_s = (evidence.tested[..., i, None].astype(np.float64) for i in range(4))
+    tolerance, margin = evidence.tolerance[:, None], evidence.margin[:, None]
+    f_s = alternatives.stable_rate(y_s, n_s)
+    f_c = alternatives.canary_rate(y_c, n_c, f_s)
+    tested_for = [
+        alternatives.above(f_s, tolerance[..., None], margin[..., None], evidence.prior),
+        alternatives.near(f_s, margin[..., None], NON_INFERIOR),
+        alternatives.below(f_s, margin[..., None], SUPERIOR),
+        np.broadcast_to(f_c, (*f_c.shape[:2], len(GRID))),
+    ]
+    against = [
+        np.broadcast_to(limit, (len(evidence), rates.shape[2]))
+        for rates, limit in zip(tested_for, [tolerance, margin, np.zeros(1), GRID], strict=True)
+    ]
+    rates, limits = np.concatenate(tested_for, axis=2), np.concatenate(against, axis=1)
+    gains = log_likelihood_ratios(rates, f_s, limits, block) / (evidence.phi * evidence.shared)[:, None]
+    excess = np.mean(rates - f_s, axis=1) - limits
+    # An alternative that is not strictly outside its null hypothesis adds nothing.
+    up, down = np.where(excess > 0, gains, 0.0), np.where(excess < 0, gains, 0.0)
+    ends = np.cumsum([each.shape[2] for each in tested_for])[:-1]
+    for_worse, _, _, for_above = np.split(up, ends, axis=1)
+    _, for_good, for_better, for_below = np.split(down, ends, axis=1)
 
-    gains = log_likelihood_ratios(
-        alternatives=np.concatenate([worse, good, np.full(len(GRID), f_c)]),
-        f_s=f_s,
-        differences=np.concatenate(
-            [np.full(len(worse), evidence.tolerance), np.full(len(good), evidence.margin), GRID]
-        ),
-        canary=(canary.failures, canary.trials),
-        stable=(stable.failures, stable.trials),
-    )
-    for_worse, for_good, for_grid = np.split(gains / evidence.phi, [len(worse), len(worse) + len(good)])
-
-    return replace(
+    following = replace(
         evidence,
-        tested=evidence.tested + waiting,
-        pending=Block(),
-        # An alternative that is not strictly outside its null hypothesis adds nothing.
-        worse=_add(evidence.worse, for_worse, where=worse > f_s + evidence.tolerance),
-        non_inferior=_add(evidence.non_inferior, for_good, where=good < f_s + evidence.margin),
-        above=_add(evidence.above, for_grid, where=f_c > f_s + GRID),
-        below=_add(evidence.below, for_grid, where=f_c < f_s + GRID),
+        tested=evidence.tested + block,
+        pending=waiting - block,
+        worse=rounded_down(evidence.worse + for_worse),
+        non_inferior=rounded_down(evidence.non_inferior + for_good),
+        superior=rounded_down(evidence.superior + for_better),
+        above=rounded_down(evidence.above + for_above, short=True),
+        below=rounded_down(evidence.below + for_below, short=True),
     )
+    # One long step has onsets too.
+    return _begin(following, _canary_trials(following) >= np.maximum(_FIRST_ONSET, 2 * evidence.onset_trials))
 
 
-def log_e_worse(evidence: Evidence) -> float:
-    """ln of the odds that the canary is worse: f_c > f_s + tolerance. 0 without data."""
-    return _log_sum_exp(_WORSE_LOG_WEIGHTS + np.array(evidence.worse))
+def onset(evidence: Evidence) -> Evidence:
+    """A new process of each alternative for worse starts now, with the next share of the stake: say, at a new weight.
+
+    Changes nothing where nothing was tested since the last onset.
+    """
+    return _begin(evidence, np.ones(len(evidence), np.bool_))
 
 
-def log_e_non_inferior(evidence: Evidence) -> float:
-    """ln of the odds that the canary is good enough: f_c < f_s + margin. 0 without data."""
-    return _log_sum_exp(_NON_INFERIOR_LOG_WEIGHTS + np.array(evidence.non_inferior))
+def log_e_worse(evidence: Evidence) -> Array:
+    """(B,), ln of the odds that the canary is worse: f_c > f_s + tolerance. 0 without data."""
+    prior = evidence.prior
+    laid = math.log(prior.first) + log_mean_exp(evidence.worse, prior.log_weights)
+    return np.asarray(np.logaddexp(laid, np.log(np.maximum(prior.unspent(evidence.onsets), 1e-300))))
 
 
-def interval(evidence: Evidence, *, alpha: float, beta: float) -> tuple[float, float]:
-    """Confidence sequence (low, high) for the difference f_c - f_s, at level 1 - alpha - beta.
+def log_e_non_inferior(evidence: Evidence) -> Array:
+    """(B,), ln of the odds that the canary is good enough: f_c < f_s + margin. 0 without data."""
+    return log_mean_exp(evidence.non_inferior, NON_INFERIOR.log_weights)
+
+
+def log_e_superior(evidence: Evidence) -> Array:
+    """(B,), ln of the odds that the canary is better: f_c < f_s. 0 without data."""
+    return log_mean_exp(evidence.superior, SUPERIOR.log_weights)
+
+
+def interval(evidence: Evidence, *, alpha: float, beta: float) -> Array:
+    """(B, 2), confidence sequences (low, high) for the difference f_c - f_s, at level 1 - alpha - beta.
 
     If the difference stays the same, it lies within all the intervals that are ever shown with at least that
     probability. For each difference d there is an e-process against f_c - f_s = d, and the interval is the
@@ -232,181 +256,133 @@ def interval(evidence: Evidence, *, alpha: float, beta: float) -> tuple[float, f
     of `above` at the first grid point >= d and `below` at the last one <= d: both are valid against d, so
     nothing is interpolated. Their alternative is the past rate of each arm.
 
-    For d <= tolerance and d >= margin that is mixed with the e-processes of the verdicts, with weights
-    alpha / (alpha + beta) and beta / (alpha + beta). They are valid there, and so the interval agrees with
-    the verdicts: low >= tolerance when `log_e_worse` reaches ln(1/alpha), and high <= margin when
-    `log_e_non_inferior` reaches ln(1/beta).
+    Where it is valid, that is mixed with an e-process of the verdicts, which gets the weight alpha / (alpha + beta)
+    (worse, for d <= tolerance) or beta / (alpha + beta) (non-inferior for d >= margin, superior for 0 <= d < margin).
+    So the interval agrees with the verdicts: low >= tolerance when `log_e_worse` reaches ln(1/alpha), high <= margin
+    when `log_e_non_inferior` reaches ln(1/beta), and high <= 0 when `log_e_superior` does and no margin is lower.
 
     Where no single difference fits (the true difference has changed over time), or alpha + beta >= 1, it is
     (-1, 1).
     """
+    everything = np.tile([-1.0, 1.0], (len(evidence), 1))
     if alpha + beta >= 1:
-        return (-1.0, 1.0)
+        return everything
     # Between two neighbouring edges the e-process is the same for every difference.
-    edges = np.unique(np.concatenate([[-1.0, 1.0, evidence.tolerance, evidence.margin], GRID]))
-    low, high = edges[:-1], edges[1:]
-    above = np.append(evidence.above, 0.0)[np.searchsorted(GRID, high)]
-    below = np.insert(evidence.below, 0, 0.0)[np.searchsorted(GRID, low, side="right")]
+    tolerance, margin = evidence.tolerance[:, None], evidence.margin[:, None]
+    edges = np.concatenate([everything, tolerance, margin, np.broadcast_to(GRID, evidence.above.shape)], axis=1)
+    edges.sort(axis=1)
+    low, high = edges[:, :-1], edges[:, 1:]
+    nothing = np.zeros((len(evidence), 1))
+    above = np.take_along_axis(np.hstack([evidence.above, nothing]), np.searchsorted(GRID, high), axis=1)
+    below = np.take_along_axis(np.hstack([nothing, evidence.below]), np.searchsorted(GRID, low, side="right"), axis=1)
     from_rates = np.logaddexp(above, below) - math.log(2)
 
-    for_worse, for_non_inferior = math.log(alpha / (alpha + beta)), math.log(beta / (alpha + beta))
-    log_e = np.select(
-        [high <= evidence.tolerance, low >= evidence.margin],
-        [
-            np.logaddexp(for_worse + log_e_worse(evidence), for_non_inferior + from_rates),
-            np.logaddexp(for_non_inferior + log_e_non_inferior(evidence), for_worse + from_rates),
-        ],
-        from_rates,
+    of_alpha, of_beta = math.log(alpha / (alpha + beta)), math.log(beta / (alpha + beta))
+    worse, good, better = (each(evidence)[:, None] for each in (log_e_worse, log_e_non_inferior, log_e_superior))
+    log_e = np.logaddexp(
+        of_alpha + np.where(high <= tolerance, worse, from_rates),
+        of_beta + np.where(low >= margin, good, np.where(low >= 0, better, from_rates)),
     )
-    fits = np.flatnonzero(log_e < -math.log(alpha + beta))
-    if len(fits) == 0:
-        return (-1.0, 1.0)
-    return (float(low[fits[0]]), float(high[fits[-1]]))
+    fits = (log_e < -math.log(alpha + beta)) & (low < high)
+    lowest = np.min(low, axis=1, where=fits, initial=np.inf)
+    highest = np.max(high, axis=1, where=fits, initial=-np.inf)
+    return np.where(np.isfinite(lowest)[:, None], np.stack([lowest, highest], axis=1), everything)
 
 
-def difference(evidence: Evidence) -> float | None:
-    """The observed f_c - f_s over everything tested, or None while nothing is.
+def difference(evidence: Evidence) -> Array:
+    """(B,), the mean over strata of the observed f_c - f_s over everything tested; nan while nothing is.
 
-    A plain ratio of totals: under drift together with a changing split it is off, where the tests are not.
+    Plain ratios of totals: under drift together with a changing split it is off, where the tests are not.
     """
-    canary, stable = evidence.tested.canary, evidence.tested.stable
-    if canary.trials == 0 or stable.trials == 0:
-        return None
-    return canary.failures / canary.trials - stable.failures / stable.trials
+    y_c, n_c, y_s, n_s = (evidence.tested[..., i] for i in range(4))
+    apart = y_c / np.maximum(n_c, 1) - y_s / np.maximum(n_s, 1)
+    return np.where(_canary_trials(evidence) > 0, apart.mean(axis=1), np.nan)
 
 
-class Finding(StrEnum):
-    """What the evidence says about one metric."""
-
-    WORSE = "Worse"
-    NON_INFERIOR = "NonInferior"
-    UNDECIDED = "Undecided"
-    NO_DATA = "NoData"
+def take(evidence: Evidence, indices: npt.ArrayLike) -> Evidence:
+    """The tests at these places of the batch, in this order."""
+    chosen: dict[str, Any] = {name: getattr(evidence, name)[indices] for name in _ARRAYS}
+    return replace(evidence, **chosen)
 
 
-def finding(evidence: Evidence, *, alpha: float, beta: float) -> Finding:
-    """One metric on its own. Worse has priority."""
-    if evidence.tested == Block():
-        return Finding.NO_DATA
-    if log_e_worse(evidence) >= -math.log(alpha):
-        return Finding.WORSE
-    if log_e_non_inferior(evidence) >= -math.log(beta):
-        return Finding.NON_INFERIOR
-    return Finding.UNDECIDED
+def concat(batches: Sequence[Evidence]) -> Evidence:
+    """All tests of several batches, in order. Raises ValueError without any, or for unequal strata or priors."""
+    if len({(id(each.prior), each.strata) for each in batches}) != 1:
+        raise ValueError("only batches with equal strata and priors can be joined, at least one")
+    joined: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in batches]) for name in _ARRAYS}
+    return replace(batches[0], **joined)
 
 
-class Action(StrEnum):
-    """What all metrics together ask for."""
-
-    ROLL_BACK = "RollBack"
-    PROMOTE = "Promote"
-    WAIT = "Wait"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`action` and, for a rollback, the `metric` with the most evidence for it (else None)."""
-
-    action: Action
-    metric: str | None = None
+def encode(evidence: Evidence) -> list[str]:
+    """One text per test, about 300 characters that JSON needs not escape. `decode` gives back what encodes equal."""
+    texts = []
+    for i in range(len(evidence)):
+        counts = np.concatenate([evidence.tested[i].ravel(), evidence.pending[i].ravel()])
+        integers = [_LAYOUT, int(evidence.onsets[i]), int(evidence.onset_trials[i]), *counts.tolist()]
+        doubles = [getattr(evidence, name)[i] for name in _HYPOTHESES]
+        texts.append(pack(integers, doubles, np.concatenate([getattr(evidence, name)[i] for name in _SUMS])))
+    return texts
 
 
-def verdict(metrics: Mapping[str, Evidence], *, alpha: float, beta: float) -> Verdict:
-    """Rolls back when the mean over metrics of their odds for *worse* is at least 1/alpha. Otherwise promotes
-    when every metric's odds for *non-inferior* are at least 1/beta. Otherwise waits.
-
-    The mean of e-values is an e-value however the metrics depend on each other, so a canary that is worse on
-    no metric is ever rolled back with probability at most alpha. Promotion needs all metrics, so a canary
-    that is inferior on any one is ever promoted with probability at most beta. Neither needs a correction.
-    Raises ValueError without metrics.
-    """
-    if not metrics:
-        raise ValueError("a verdict needs at least one metric")
-    worse = {name: log_e_worse(evidence) for name, evidence in metrics.items()}
-    if _log_sum_exp(np.array(list(worse.values()))) - math.log(len(worse)) >= -math.log(alpha):
-        return Verdict(Action.ROLL_BACK, max(worse, key=worse.__getitem__))
-    if all(log_e_non_inferior(evidence) >= -math.log(beta) for evidence in metrics.values()):
-        return Verdict(Action.PROMOTE)
-    return Verdict(Action.WAIT)
+def decode(texts: Sequence[str], *, prior: Prior = WORSE) -> Evidence:
+    """Reads what `encode` wrote, all of equal strata. Raises ValueError for anything else, another layout included."""
+    return concat([_decode(text, prior) for text in texts])
 
 
-def shortest_wait(
-    *, failure_rate: float, margin: float, canary_per_minute: float, stable_per_minute: float, log_odds: float
-) -> float:
-    """Average minutes in which an ideal test gains `log_odds` for promotion, if both arms fail alike.
-
-    failure_rate: of both arms, within (0, 1). canary_per_minute, stable_per_minute: trials. It is
-    log_odds / G, with G the Kullback-Leibler divergence per minute from the nearest pair of arms that differ
-    by `margin`. Infinite when an arm has no traffic.
-    """
-    if canary_per_minute <= 0 or stable_per_minute <= 0:
-        return math.inf
-    growth = divergence_from_margin(failure_rate, margin, canary_per_minute, stable_per_minute)
-    return log_odds / growth
-
-
-def forecast(evidence: Evidence, *, canary_per_minute: float, stable_per_minute: float, beta: float) -> float:
-    """Minutes to plan for until this metric allows promotion, if the canary is as good as stable; may be inf.
-
-    PLANNING_FACTOR times the shortest average wait for the odds that are still missing, at the given trials
-    per minute and the stable arm's failure rate so far (10 % before there are data). 0 when the odds suffice.
-    About seven in ten waits end within it: this test's average is 1.2 times the shortest (simulated, failure
-    rate 0.05, margin 0.02, 100 requests a second).
-    """
-    missing = -math.log(beta) - log_e_non_inferior(evidence)
-    if missing <= 0:
-        return 0.0
-    wait = shortest_wait(
-        failure_rate=_stable_rate(evidence.tested.stable),
-        margin=evidence.margin,
-        canary_per_minute=canary_per_minute,
-        stable_per_minute=stable_per_minute,
-        log_odds=missing,
+def _decode(text: str, prior: Prior) -> Evidence:
+    integers, doubles, singles = unpack(text)
+    if integers[:1] != [_LAYOUT]:
+        raise ValueError(f"evidence has layout {integers[:1]}, this version reads {_LAYOUT}")
+    if len(integers) < 11 or len(integers) % 8 != 3 or len(doubles) != len(_HYPOTHESES):
+        raise ValueError(f"not a stored state of evidence: {len(integers)} integers and {len(doubles)} doubles")
+    tested, pending = np.array(integers[3:], np.int64).reshape(2, 1, -1, 4)
+    tolerance, margin, phi, shared = doubles
+    fresh = start(tolerance=tolerance, margin=margin, phi=phi, strata=tested.shape[1], shared=shared, prior=prior)
+    ends = np.cumsum([getattr(fresh, name).shape[1] for name in _SUMS])
+    if len(singles) != ends[-1] or not np.isfinite(singles).all():
+        raise ValueError(f"not a stored state of evidence: expected {ends[-1]} finite sums, got {singles}")
+    sums: dict[str, Any] = dict(zip(_SUMS, np.split(singles[None], ends[:-1], axis=1), strict=True))
+    return replace(
+        fresh,
+        tested=_checked(tested, tested.shape),
+        pending=_checked(pending, pending.shape),
+        onsets=np.array(integers[1:2]),
+        onset_trials=np.array(integers[2:3]),
+        **sums,
     )
-    return PLANNING_FACTOR * evidence.phi * wait
 
 
-def _stable_rate(stable: Counts) -> float:
-    """The stable arm's past rate, always strictly within (0, 1)."""
-    return (1 + stable.failures) / (10 + stable.trials)
+_HYPOTHESES = ("tolerance", "margin", "phi", "shared")
+_SUMS = ("worse", "non_inferior", "superior", "above", "below")
+_ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "prior")
 
 
-def _worse_alternatives(f_s: float, tolerance: float) -> Array:
-    """Canary rates above f_s + tolerance, shape (24,); f_s if that is 1 or more and nothing can be worse."""
-    limit = f_s + tolerance
-    if limit >= 1:
-        return np.full(len(_LOG_ODDS), f_s)
-    return np.minimum(limit / (limit + (1 - limit) * np.exp(-_LOG_ODDS)), _HIGHEST_RATE)
+def _begin(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:
+    trials = _canary_trials(evidence)
+    where = where & (trials > evidence.onset_trials)
+    if evidence.prior.first == 1 or not where.any():
+        return evidence
+    onsets = evidence.onsets + where
+    share = np.log(evidence.prior.share(np.maximum(onsets, 1)))[:, None]
+    return replace(
+        evidence,
+        onsets=onsets,
+        onset_trials=np.where(where, trials, evidence.onset_trials),
+        worse=np.where(where[:, None], rounded_down(np.logaddexp(evidence.worse, share)), evidence.worse),
+    )
 
 
-def _canary_rate(canary: Counts, f_s: float) -> float:
-    """The canary's past rate, drawn to f_s with the weight of one failure (or success, if that is rarer)."""
-    weight = 1 / min(f_s, 1 - f_s)
-    return (canary.failures + weight * f_s) / (canary.trials + weight)
+def _canary_trials(evidence: Evidence) -> Integers:
+    return np.asarray(evidence.tested[..., 1].sum(axis=1))
 
 
-def _add(sums: tuple[float, ...], gains: Array, *, where: npt.NDArray[np.bool_]) -> tuple[float, ...]:
-    total = np.array(sums) + np.where(where, gains, 0.0)
-    rounded: list[float] = (np.floor(total * _RESOLUTION) / _RESOLUTION).tolist()
-    return tuple(rounded)
-
-
-def _log_sum_exp(values: Array) -> float:
-    greatest = float(values.max())
-    return greatest + math.log(float(np.exp(values - greatest).sum()))
-
-
-def _block_to_list(block: Block) -> list[int]:
-    return [block.canary.failures, block.canary.trials, block.stable.failures, block.stable.trials]
-
-
-def _block_from_list(value: list[int]) -> Block:
-    if len(value) != 4 or not all(type(number) is int for number in value):
-        raise ValueError(f"not the four counts of a block: {value!r}")
-    return Block(Counts(value[0], value[1]), Counts(value[2], value[3]))
-
-
-def _sums_from_list(value: list[float], length: int) -> tuple[float, ...]:
-    if len(value) != length or not all(math.isfinite(number) for number in value):
-        raise ValueError(f"not {length} finite sums: {value!r}")
-    return tuple(float(number) for number in value)
+def _checked(counts: npt.ArrayLike, shape: tuple[int, ...]) -> Integers:
+    """The counts as integers. Raises ValueError for impossible ones."""
+    counts = np.asarray(counts)
+    if counts.shape != shape or counts.dtype.kind not in "iu":
+        raise ValueError(f"expected integers of shape {shape}, got {counts.dtype} of shape {counts.shape}")
+    failures, trials = counts[..., 0::2], counts[..., 1::2]
+    wrong = (failures < 0) | (failures > trials)
+    if wrong.any():
+        raise ValueError(f"{failures[wrong][0]} failures in {trials[wrong][0]} trials")
+    return counts.astype(np.int64)

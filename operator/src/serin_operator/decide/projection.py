@@ -1,74 +1,84 @@
-"""Likelihood ratios of the safe 2x2 test: two rates (f_c, f_s) against their projection onto g_c = g_s + d.
+"""Likelihood ratios of the safe test for two streams: rates against their projection onto a null hypothesis.
 
-The projection is the pair on that line that is nearest in Kullback-Leibler divergence, weighted by the trials
-of each arm. The ratio of the likelihoods of n_c and n_s Bernoulli trials under the two is an e-value for the
-null hypothesis on the other side of the line from (f_c, f_s): its mean is at most 1 under every pair there.
-Source: Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for
-optional stopping".
+The null hypothesis is that the canary's rates exceed the stable ones by at most d (or at least d) on average over K
+strata. The projection of the alternative (f_c, f_s) is the point g with mean(g_c - g_s) = d that is nearest in
+Kullback-Leibler divergence, weighted by the trials of each arm and stratum. The ratio of the likelihoods of the
+counts under f and under g is an e-value for the null hypothesis on the other side from f: its mean is at most 1
+under every g' there. Proof, for any convex set of g': one trial of a stream has the mean ratio
+1 + (g' - g)(f - g) / (g (1 - g)), so ln of the mean over all trials is at most the sum over streams of
+n (g' - g)(f - g) / (g (1 - g)). That is minus the derivative of the divergence at g in the direction g' - g, which is
+not negative at a minimum over a convex set.
+
+Source: Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional
+stopping". Their theorem has one stratum and blocks of fixed size; the proof above needs neither.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 _EDGE = 1e-14  # projections stay this far inside (0, 1)
-_ROUNDS = 100  # more than halving alone can need; about 8 are usual
+_NEAR = 1e-12  # sums of rates over strata are solved this well
+_ROUNDS = 100  # more than halving alone can need; two are usual for one stratum, ten for several
 
 
-def log_likelihood_ratios(
-    *,
-    alternatives: Array,
-    f_s: float,
-    differences: Array,
-    canary: tuple[int, int],
-    stable: tuple[int, int],
-) -> Array:
-    """ln of the likelihood of the counts under (f_c, f_s) over that under its projection, for each f_c.
+def log_likelihood_ratios(f_c: Array, f_s: Array, differences: Array, counts: Integers) -> Array:
+    """ln of the likelihood of the counts under (f_c, f_s) over that under its projection. Shape (B, A).
 
-    alternatives, differences: equal shapes, that of the result too. alternatives and f_s lie strictly within
-    (0, 1), differences within (-1, 1). canary, stable: (failures, trials), trials at least 1.
+    f_c: (B, K, A), f_s: (B, K, 1), within (0, 1): A alternatives for K strata. differences: (B, A), within (-1, 1).
+    counts: (B, K, 4): failures and trials of the canary, then of the stable arm. Rows without trials have ratio 1.
     """
-    (y_c, n_c), (y_s, n_s) = canary, stable
-    g_c, g_s = project(alternatives, f_s, differences, n_c, n_s)
-    return np.asarray(
-        y_c * np.log(alternatives / g_c)
-        + (n_c - y_c) * np.log((1 - alternatives) / (1 - g_c))
-        + y_s * np.log(f_s / g_s)
-        + (n_s - y_s) * np.log((1 - f_s) / (1 - g_s))
-    )
+    y_c, n_c, y_s, n_s = (counts[..., i, None].astype(np.float64) for i in range(4))
+    # Where there are no trials any weight will do.
+    weigh_c, weigh_s = np.maximum(n_c, 1.0), np.maximum(n_s, 1.0)
+    if counts.shape[1] == 1:
+        g_c, g_s = project(f_c, f_s, differences[:, None, :], weigh_c, weigh_s)
+    else:
+        g_c, g_s = project_mean(f_c, f_s, differences, weigh_c, weigh_s)
+    ratios = y_c * np.log(f_c / g_c)
+    ratios += (n_c - y_c) * np.log((1 - f_c) / (1 - g_c))
+    ratios += y_s * np.log(f_s / g_s)
+    ratios += (n_s - y_s) * np.log((1 - f_s) / (1 - g_s))
+    return np.asarray(ratios.sum(axis=1))
 
 
-def divergence_from_margin(failure_rate: float, margin: float, n_c: float, n_s: float) -> float:
-    """Kullback-Leibler divergence of n_c and n_s trials, all failing alike, from g_c = g_s + margin."""
-    f = np.array([failure_rate])
-    g_c, g_s = project(f, failure_rate, np.array([margin]), n_c, n_s)
-    return float((n_c * _divergence(f, g_c) + n_s * _divergence(f, g_s))[0])
+def divergence_from_margin(
+    failure_rate: npt.ArrayLike, margin: npt.ArrayLike, n_c: npt.ArrayLike, n_s: npt.ArrayLike
+) -> Array:
+    """Kullback-Leibler divergence of n_c and n_s trials, all failing alike, from g_c = g_s + margin.
+
+    failure_rate within (0, 1), n_c and n_s positive; the four broadcast, and the result has their shape.
+    """
+    f, d, n_c, n_s = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (failure_rate, margin, n_c, n_s)))
+    g_c, g_s = project(f, f, d, n_c, n_s)
+    return np.asarray(n_c * _divergence(f, g_c) + n_s * _divergence(f, g_s))
 
 
-def project(f_c: Array, f_s: float, differences: Array, n_c: float, n_s: float) -> tuple[Array, Array]:
+def project(f_c: Array, f_s: Array, differences: Array, n_c: Array, n_s: Array) -> tuple[Array, Array]:
     """(g_c, g_s) with g_c = g_s + differences that minimise n_c kl(f_c, g_c) + n_s kl(f_s, g_s).
 
-    f_c, differences: equal shapes, those of the results too.
-
-    The derivative times its positive denominators is a cubic with one root in the bracket: g_s lies between
-    the two separate minima. Newton's method, but the bracket is halved wherever a step would leave it or is
+    The arguments broadcast. The derivative times its positive denominators is a cubic in g_s whose middle root is
+    the one: g_s lies between the two separate minima, and the cubic has another sign beyond each edge. Viète's formula
+    for that root, then Newton's method for the last digits, where the bracket is halved if a step would leave it or is
     more than half of the step before.
     """
     weight = n_c / (n_c + n_s)
+    rest = 1 - weight
+    from_c = f_c - differences
     lowest = np.maximum(0.0, -differences) + _EDGE
     highest = np.minimum(1.0, 1.0 - differences) - _EDGE
-    from_c = f_c - differences
-    low = np.clip(np.minimum(f_s, from_c), lowest, highest)
-    high = np.clip(np.maximum(f_s, from_c), lowest, highest)
-    g = np.clip(weight * from_c + (1 - weight) * f_s, low, high)
+    low = np.minimum(np.maximum(np.minimum(f_s, from_c), lowest), highest)
+    high = np.minimum(np.maximum(np.maximum(f_s, from_c), lowest), highest)
+    g = np.minimum(np.maximum(_middle_root(weight, f_c, f_s, differences), low), high)
     step = high - low
     for _ in range(_ROUNDS):
         c = g + differences
         spread_c, spread_s = c * (1 - c), g * (1 - g)
-        off_c, off_s = weight * (c - f_c), (1 - weight) * (g - f_s)
+        off_c, off_s = weight * (c - f_c), rest * (g - f_s)
         cubic = off_c * spread_s + off_s * spread_c
-        slope = weight * spread_s + off_c * (1 - 2 * g) + (1 - weight) * spread_c + off_s * (1 - 2 * c)
+        slope = weight * spread_s + off_c * (1 - 2 * g) + rest * spread_c + off_s * (1 - 2 * c)
         low, high = np.where(cubic <= 0, g, low), np.where(cubic >= 0, g, high)
         newton = g - cubic / np.where(slope == 0, 1.0, slope)
         halve = (newton < low) | (newton > high) | (2 * np.abs(newton - g) > np.abs(step))
@@ -79,6 +89,65 @@ def project(f_c: Array, f_s: float, differences: Array, n_c: float, n_s: float) 
         if np.all(np.abs(step) <= np.maximum(settled, 4e-16 * g)):
             break
     return g + differences, g
+
+
+def project_mean(f_c: Array, f_s: Array, differences: Array, n_c: Array, n_s: Array) -> tuple[Array, Array]:
+    """(g_c, g_s) with mean(g_c - g_s) = differences over strata that minimise the sum of n kl(f, g) over all streams.
+
+    f_c, f_s, n_c, n_s: (B, K, A) or (B, K, 1). differences: (B, A). Given the Lagrange multiplier each rate is the root
+    of a quadratic; what is left is one increasing equation per alternative, for Newton's method inside a bracket. Of
+    the last bracket the end nearer to (f_c, f_s) is taken: by the proof above its ratio is an e-value, exact or not.
+    """
+    target = differences * f_c.shape[1]
+    apart = (f_c - f_s).sum(axis=1) - target
+    side = np.where(apart > 0, 1.0, -1.0)
+    # A multiplier of this size pulls all rates so near to 0 and 1 that they are beyond the target.
+    reach = 2 * (n_c * np.maximum(f_c, 1 - f_c) + n_s * np.maximum(f_s, 1 - f_s)).sum(axis=1)
+    reach /= f_c.shape[1] * (1 - np.abs(differences))
+    inner = multiplier = np.zeros_like(target)
+    outer = step = -side * reach
+    for _ in range(_ROUNDS):
+        g_c, slope_c = _pulled(f_c, multiplier[:, None, :] / n_c)
+        g_s, slope_s = _pulled(f_s, -multiplier[:, None, :] / n_s)
+        left = side * ((g_c - g_s).sum(axis=1) - target)
+        inner, outer = np.where(left >= 0, multiplier, inner), np.where(left >= 0, outer, multiplier)
+        settled = ((left >= 0) & (left <= 2 * _NEAR)) | (np.abs(apart) <= 2 * _NEAR)
+        if settled.all():
+            break
+        # Aiming a little before the target, it ends on the near side.
+        newton = multiplier - side * (left - _NEAR) / (slope_c / n_c + slope_s / n_s).sum(axis=1)
+        halve = ((newton - inner) * (newton - outer) > 0) | (2 * np.abs(newton - multiplier) > np.abs(step))
+        following = np.where(settled, multiplier, np.where(halve, (inner + outer) / 2, newton))
+        step, multiplier = following - multiplier, following
+    g_c, _ = _pulled(f_c, inner[:, None, :] / n_c)
+    g_s, _ = _pulled(f_s, -inner[:, None, :] / n_s)
+    return g_c, g_s
+
+
+def _pulled(f: Array, force: Array) -> tuple[Array, Array]:
+    """The g with g - f = force * g (1 - g), and its derivative with respect to the force."""
+    rising = force > 0
+    strength = np.abs(force)
+    # Towards 1 for a positive force, towards 0 for a negative one; solved for the distance from the other end.
+    start = np.where(rising, f, 1 - f)
+    root = np.sqrt((1 - strength) ** 2 + 4 * strength * start)
+    moved = np.where(
+        strength <= 1, 2 * start / (1 - strength + root), (strength - 1 + root) / (2 * np.maximum(strength, 1))
+    )
+    g = np.where(rising, moved, 1 - moved)
+    return g, g * (1 - g) / root
+
+
+def _middle_root(weight: Array, f_c: Array, f_s: Array, d: Array) -> Array:
+    """The middle one of the three real roots of the cubic, to about eight digits at worst."""
+    rest = 1 - weight
+    slack = d * (1 - d)
+    square = (weight * (1 - d + f_c) + rest * (1 - 2 * d + f_s)) / 3
+    linear = weight * (d - f_c) + rest * (slack - (1 - 2 * d) * f_s)
+    scale = np.sqrt(np.maximum(linear / 3 + square * square, 1e-300))
+    tilt = rest * f_s * slack - square * (linear + 2 * square * square)
+    angle = np.arcsin(np.minimum(np.maximum(tilt / (2 * scale**3), -1.0), 1.0)) / 3
+    return np.asarray(square + 2 * scale * np.sin(angle))
 
 
 def _divergence(f: Array, g: Array) -> Array:

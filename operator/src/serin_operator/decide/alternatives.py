@@ -1,0 +1,84 @@
+"""What the tests look for: rates of the canary that lie outside a null hypothesis, and the stake of each.
+
+All are made from the stable arm's rate of earlier blocks, so that more failures of the canary never move them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from serin_operator.decide.projection import Array, Integers
+
+_LOWEST_RATE = 1e-6  # where f_s - margin/2 is not a rate, the alternative is "the canary hardly ever fails"
+_HIGHEST_RATE = 1 - 1e-12  # keeps logarithms finite where f_s + tolerance is all but 1
+_LEAST_PART = 1e-4  # a canary that is better fails at least this part of the stable rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """Alternatives: `margins` beyond the limit in multiples of the margin, then `log_odds` away. Equal lengths.
+
+    log_weights: of each, their exponentials sum to 1.
+    first: the part of the stake that is laid at the start; the rest is for onsets.
+    """
+
+    margins: Array
+    log_odds: Array
+    log_weights: Array
+    first: float = 1.0
+
+    @classmethod
+    def of(cls, margins: list[float], log_odds: list[float], weights: list[float], first: float = 1.0) -> "Prior":
+        """Weights in any unit."""
+        total = np.array(weights) / sum(weights)
+        return cls(np.array(margins), np.array(log_odds), np.log(total), first)
+
+    def share(self, onset: Integers) -> Array:
+        """What the k-th onset gets, k = 1, 2, ..., relative to what was laid at the start."""
+        return np.asarray((1 - self.first) / self.first / (onset * (onset + 1)))
+
+    def unspent(self, onsets: Integers) -> Array:
+        """The part of the stake that is left after so many onsets."""
+        return np.asarray((1 - self.first) / (onsets + 1))
+
+
+# What the user declared to matter is the margin, so most of the stake is on one to four of it. Chosen by simulation.
+WORSE = Prior.of(
+    margins=[0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10, 20, 40],
+    log_odds=[0.0] * 12,
+    weights=[0.03, 0.07, 0.15, 0.15, 0.15, 0.15, 0.1, 0.08, 0.05, 0.03, 0.02, 0.02],
+    first=0.9,
+)
+SUPERIOR = Prior.of(margins=[0.5, 1, 2, 0, 0], log_odds=[0, 0, 0, 0.7, 2.0], weights=[0.25, 0.25, 0.2, 0.2, 0.1])
+NON_INFERIOR = Prior.of(margins=[0.0, 0.5, -0.5], log_odds=[0.0] * 3, weights=[2, 1, 1])
+
+
+def stable_rate(failures: Array, trials: Array) -> Array:
+    """The stable arm's past rate, always strictly within (0, 1)."""
+    return np.asarray((1 + failures) / (10 + trials))
+
+
+def canary_rate(failures: Array, trials: Array, f_s: Array) -> Array:
+    """The canary's past rate, drawn to f_s with the weight of one failure (or success, if that is rarer)."""
+    weight = 1 / np.minimum(f_s, 1 - f_s)
+    return np.asarray((failures + weight * f_s) / (trials + weight))
+
+
+def above(f_s: Array, tolerance: Array, margin: Array, prior: Prior) -> Array:
+    """Rates above f_s + tolerance, bent so that none reaches 1; f_s where that limit is 1 or more."""
+    limit = f_s + tolerance
+    room = np.maximum(1 - limit, 1e-300)
+    missing = room * np.exp(-np.minimum(prior.margins * margin / room, 600.0))
+    missing = missing / (missing + (1 - missing) * np.exp(prior.log_odds))
+    return np.where(limit < 1, np.minimum(1 - missing, _HIGHEST_RATE), f_s)
+
+
+def below(f_s: Array, margin: Array, prior: Prior) -> Array:
+    """Rates below f_s, bent so that none reaches 0."""
+    rate = f_s * np.maximum(np.exp(-np.minimum(prior.margins * margin / f_s, 600.0)), _LEAST_PART)
+    return np.asarray(rate / (rate + (1 - rate) * np.exp(prior.log_odds)))
+
+
+def near(f_s: Array, margin: Array, prior: Prior) -> Array:
+    """Rates about f_s, to be told from f_s + margin."""
+    return np.clip(f_s + margin * prior.margins, _LOWEST_RATE, 1 - _LOWEST_RATE)
