@@ -60,6 +60,7 @@ STATUS: Manifest = {
         "stepTrials": {"errors": 90},
         "verifiedWeight": 25,
         "unreadySince": "2024-05-01T09:01:00Z",
+        "pausedAt": "2024-05-01T09:05:30Z",
         "exposed": 100,
         "forecast": {
             "time": "2024-05-01T09:00:00Z",

@@ -84,6 +84,7 @@ rollouts = st.builds(
     step_trials=st.dictionaries(st.sampled_from(["errors", "latency"]), counts),
     verified_weight=st.integers(0, 100),
     unready_since=st.none() | times,
+    paused_at=st.none() | times,
     exposed=counts,
     forecast=st.none()
     | st.builds(

@@ -144,6 +144,7 @@ class Rollout:
     """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving.
 
     In mode Adaptive `steps` is 0 and `step` counts the raises. `exposed` are the requests that the canary has had.
+    `started_at` and `step_started_at` move on by the length of every pause when it ends.
     """
 
     started_at: float = field(metadata=_TIME)
@@ -153,6 +154,7 @@ class Rollout:
     step_trials: Mapping[str, int] = field(default_factory=dict)
     verified_weight: int = 0
     unready_since: float | None = field(default=None, metadata=_TIME)
+    paused_at: float | None = field(default=None, metadata=_TIME)
     exposed: int = 0
     forecast: Forecast | None = None
     remarks: tuple[Remark, ...] = ()
