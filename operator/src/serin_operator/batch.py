@@ -1,0 +1,234 @@
+"""Many rollouts of one policy at once, without a cluster: counts in, the operator's own evidence and verdicts out.
+
+Recorded counts (`serin replay`) and simulated ones go this way. The first axis of every array is the rollout.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from serin_operator.api.spec import Analysis, Metric, Mode, OnInconclusive, Rollout
+from serin_operator.decide import evidence, one_arm, verdict
+from serin_operator.decide.evidence import Evidence
+from serin_operator.decide.one_arm import OneArm
+from serin_operator.decide.verdict import BoundOdds, Standing
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What decides: `spec.analysis` and `spec.rollout`. Without a rollout part nothing has to last, so that the
+    canary is promoted as soon as the evidence suffices."""
+
+    analysis: Analysis
+    rollout: Rollout | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every metric, in the order of all lists of metrics."""
+        return self.analysis.metrics
+
+    @property
+    def step_ends(self) -> Floats:
+        """Seconds after the start at which each step has lasted long enough; empty without steps."""
+        steps = self.rollout.steps if self.rollout and self.rollout.mode is Mode.STEPS else ()
+        return np.cumsum([step.duration for step in steps], dtype=np.float64)
+
+    @property
+    def max_duration(self) -> float:
+        """Seconds; inf without a rollout part."""
+        return self.rollout.max_duration if self.rollout else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The tests of one metric's absolute bound, one arm at a time."""
+
+    canary: OneArm
+    stable: OneArm
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rollouts. Make it with `begin`, change it with `look` and `take` only.
+
+    tests, bounds: per metric, over all rollouts. step: (B,) which step serves.
+    warming: (B,) how many of the next scrapes are still dropped.
+    """
+
+    policy: Policy
+    tests: tuple[Evidence, ...]
+    bounds: tuple[Bound | None, ...]
+    step: Ints
+    warming: Ints
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one look leads to, per rollout (B,). Rolling back goes before promoting: no rollout is in both.
+
+    inconclusive: those of the rollbacks that are for want of evidence within maxDuration.
+    """
+
+    roll_back: Bools
+    promote: Bools
+    inconclusive: Bools
+
+
+def begin(policy: Policy, rollouts: int, *, phi: npt.ArrayLike = 1.0, strata: Sequence[int] = ()) -> Batch:
+    """So many rollouts before their first look. phi: scalar or (M, B), M metrics. strata: per metric, else one each.
+
+    Raises ValueError as `evidence.start`.
+    """
+    shape = len(policy.metrics), rollouts
+    tests = tuple(
+        evidence.start(tolerance=metric.tolerance, margin=metric.margin, phi=scatter, strata=count)
+        for metric, scatter, count in zip(
+            policy.metrics, np.broadcast_to(phi, shape), strata or [1] * shape[0], strict=True
+        )
+    )
+    bounds = tuple(
+        None if metric.bound is None else Bound(one_arm.start(rollouts), one_arm.start(rollouts))
+        for metric in policy.metrics
+    )
+    warming = np.full(rollouts, policy.analysis.warm_up, np.int64)
+    return Batch(policy, tests, bounds, np.zeros(rollouts, np.int64), warming)
+
+
+def look(batch: Batch, counts: Sequence[Ints], elapsed: Floats) -> Batch:
+    """One scrape of every rollout. counts: per metric, (B, K, 4). elapsed: (B,) seconds since the start.
+
+    A scrape is dropped while its step warms up. A step that has lasted long enough gives way to the next one, where
+    the tests start anew against harm that begins there.
+    """
+    dropped = (batch.warming > 0)[:, None, None]
+    kept = [np.where(dropped, 0, block) for block in counts]
+    tests = tuple(evidence.update(test, block) for test, block in zip(batch.tests, kept, strict=True))
+    bounds = tuple(
+        _update_bound(metric, bound, block, test.phi)
+        for metric, bound, block, test in zip(batch.policy.metrics, batch.bounds, kept, tests, strict=True)
+    )
+    ends = batch.policy.step_ends
+    step = np.minimum(np.searchsorted(ends, elapsed, side="right"), max(len(ends) - 1, 0))
+    return to_step(replace(batch, tests=tests, bounds=bounds, warming=np.maximum(batch.warming - 1, 0)), step)
+
+
+def to_step(batch: Batch, step: Ints) -> Batch:
+    """The rollouts at these steps, (B,); those whose step is new spend evidence on a late onset and warm up again."""
+    new = step > batch.step
+    if not new.any():
+        return batch
+    tests = tuple(_onset(test, new) for test in batch.tests)
+    warming = np.where(new, batch.policy.analysis.warm_up, batch.warming)
+    return replace(batch, tests=tests, step=step, warming=warming)
+
+
+def standings(batch: Batch) -> list[Standing]:
+    """Where each metric stands, in the form of the operator's verdict; log values are (B,)."""
+    return [
+        Standing(
+            name=metric.name,
+            guards=metric.guards,
+            gates=metric.gates,
+            weight=metric.weight,
+            goal=metric.goal,
+            log_e_worse=evidence.log_e_worse(test),
+            log_e_non_inferior=evidence.log_e_non_inferior(test),
+            log_e_superior=evidence.log_e_superior(test),
+            bound=None if bound is None else _bound_odds(bound),
+        )
+        for metric, test, bound in zip(batch.policy.metrics, batch.tests, batch.bounds, strict=True)
+    ]
+
+
+def standings_of(standings: Sequence[Standing], rollout: int) -> list[Standing]:
+    """Those of one rollout, in numbers, as `verdict.verdict` takes them."""
+    return [
+        replace(
+            each,
+            log_e_worse=float(np.asarray(each.log_e_worse)[rollout]),
+            log_e_non_inferior=float(np.asarray(each.log_e_non_inferior)[rollout]),
+            log_e_superior=float(np.asarray(each.log_e_superior)[rollout]),
+            bound=each.bound and BoundOdds(*(float(np.asarray(log)[rollout]) for log in each.bound)),
+        )
+        for each in standings
+    ]
+
+
+def decide(batch: Batch, standings: Sequence[Standing], elapsed: Floats) -> Decision:
+    """What the operator would do after this look. elapsed: (B,) seconds since the start."""
+    policy = batch.policy
+    alpha, beta = policy.analysis.false_rollback_rate, policy.analysis.false_promotion_rate
+    worse = verdict.rolls_back(standings, alpha=alpha)
+    overdue = elapsed >= policy.max_duration
+    ends = policy.rollout is not None and policy.rollout.on_inconclusive is OnInconclusive.ROLLBACK
+    inconclusive = overdue & ~worse & ends
+    lasted = elapsed >= policy.step_ends[-1] if len(policy.step_ends) else np.ones(len(batch), bool)
+    promote = verdict.promotes(standings, alpha=alpha, beta=beta) & lasted & ~overdue & ~worse
+    return Decision(worse | inconclusive, promote, inconclusive)
+
+
+def worst_excess(batch: Batch) -> Floats:
+    """(B,), the largest excess of a guard's share of failures that is not excluded yet: 1.0 without data."""
+    analysis = batch.policy.analysis
+    alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
+    ends = [
+        evidence.interval(test, alpha=alpha, beta=beta)[:, 1]
+        for metric, test in zip(batch.policy.metrics, batch.tests, strict=True)
+        if metric.guards
+    ]
+    return np.asarray(np.max(ends, axis=0) if ends else np.ones(len(batch)))
+
+
+def take(batch: Batch, rollouts: Ints) -> Batch:
+    """Only these rollouts, by number."""
+    return replace(
+        batch,
+        tests=tuple(evidence.take(test, rollouts) for test in batch.tests),
+        bounds=tuple(
+            bound and Bound(*(_take(arm, rollouts) for arm in (bound.canary, bound.stable))) for bound in batch.bounds
+        ),
+        step=batch.step[rollouts],
+        warming=batch.warming[rollouts],
+    )
+
+
+def _onset(test: Evidence, new: Bools) -> Evidence:
+    """A late onset in those tests that `new` marks."""
+    if new.all():
+        return evidence.onset(test)
+    order = np.concatenate([np.flatnonzero(new), np.flatnonzero(~new)])
+    parts = np.split(order, [int(new.sum())])
+    joined = evidence.concat([evidence.onset(evidence.take(test, parts[0])), evidence.take(test, parts[1])])
+    return evidence.take(joined, np.argsort(order))
+
+
+def _update_bound(metric: Metric, bound: Bound | None, block: Ints, phi: Floats) -> Bound | None:
+    if bound is None or metric.bound is None:
+        return None
+    canary, stable = (
+        one_arm.update(arm, block[..., place : place + 2].sum(axis=1), metric.bound, phi)
+        for place, arm in ((0, bound.canary), (2, bound.stable))
+    )
+    return Bound(canary, stable)
+
+
+def _bound_odds(bound: Bound) -> BoundOdds:
+    return BoundOdds(
+        over=one_arm.log_e_over(bound.canary),
+        under=one_arm.log_e_under(bound.canary),
+        stable_over=one_arm.log_e_over(bound.stable),
+    )
+
+
+def _take(arm: OneArm, rollouts: Ints) -> OneArm:
+    return OneArm(arm.over[rollouts], arm.under[rollouts])
