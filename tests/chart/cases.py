@@ -276,6 +276,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "an increase with a space": (queries('increase (refunds_total{revision="$revision"}[5m])'), RATE),
     "a delta": (queries('delta(refunds{revision="$revision"}[5m])'), RATE),
     "an instant delta": (queries('sum by (x) (idelta(refunds{revision="$revision"}[5m]))'), RATE),
+    "a count of changes": (queries('changes(refunds_total{revision="$revision"}[5m])'), RATE),
     "a slope": (queries('1+deriv(refunds{revision="$revision"}[5m])'), RATE),
     "an average over time": (queries('avg_over_time(refunds{revision="$revision"}[5m])'), RATE),
     "a count over time": (queries("a$revision", 'count_over_time(orders{revision="$revision"}[5m])'), RATE),
