@@ -14,16 +14,21 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from serin_operator.act import announce
+from serin_operator.api.spec import Goal, MetricType, Role, seconds
+from serin_operator.api.spec import Metric as SpecMetric
 from serin_operator.api.status import Phase
-from serin_operator.decide.evidence import Finding
+from serin_operator.decide.verdict import Finding
 from serin_operator.observe import pods
 from serin_server.failures import Reason
+from serin_server.monitor.cohorts import WINDOWS
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Refusal
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operator" / "src" / "serin_operator"
 GUIDE = ROOT / "docs" / "guide.md"
+METRICS = ROOT / "docs" / "metrics.md"
+STATUS = ROOT / "docs" / "status.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/README.md")])
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -168,34 +173,34 @@ def test_make_targets_exist(page: Path) -> None:
     assert mentioned <= targets
 
 
-def test_guide_lists_every_phase() -> None:
-    assert [name for row in table(GUIDE, "Phases") for name in code(row[0])] == [phase.value for phase in Phase]
+def test_every_phase_is_listed() -> None:
+    assert [name for row in table(STATUS, "Phases") for name in code(row[0])] == [phase.value for phase in Phase]
 
 
-def test_guide_lists_every_verdict() -> None:
-    listed = [name for row in table(GUIDE, "Verdicts of a metric") for name in code(row[0])]
+def test_every_verdict_is_listed() -> None:
+    listed = [name for row in table(STATUS, "Verdicts of a metric") for name in code(row[0])]
     assert listed == [finding.value for finding in Finding]
 
 
-def test_guide_lists_the_reasons_of_conditions() -> None:
-    listed = [name for row in table(GUIDE, "Conditions and their reasons") for name in code(row[1])]
+def test_the_reasons_of_conditions_are_listed() -> None:
+    listed = [name for row in table(STATUS, "Conditions and their reasons") for name in code(row[1])]
     assert len(listed) == len(set(listed))
     assert set(listed) == condition_reasons()
 
 
-def test_guide_lists_the_decisions() -> None:
-    rows = table(GUIDE, "Decisions")
+def test_the_decisions_are_listed() -> None:
+    rows = table(STATUS, "Decisions")
     listed = {(decision, reason) for row in rows for decision in code(row[0]) for reason in code(row[1])}
     assert listed == written_decisions()
 
 
-def test_guide_lists_the_holds_that_become_events() -> None:
-    last = section(GUIDE, "Decisions").partition("when a hold begins:")[2]
+def test_the_holds_that_become_events_are_listed() -> None:
+    last = section(STATUS, "Decisions").partition("when a hold begins:")[2]
     assert set(code(last)) == announce._HOLDS
 
 
-def test_guide_lists_the_failures_with_their_exit_codes() -> None:
-    rows = table(GUIDE, "Failures of pods")
+def test_failures_are_listed_with_their_exit_codes() -> None:
+    rows = table(STATUS, "Failures of pods")
     own = [(name, int(row[1]), row[2] == "yes") for row in rows if row[1] for name in code(row[0])]
     assert own == [
         (reason.label, reason.exit_code, reason.exit_code in pods._PERMANENT_EXITS)
@@ -203,19 +208,45 @@ def test_guide_lists_the_failures_with_their_exit_codes() -> None:
     ]
 
 
-def test_guide_lists_the_failures_of_silent_containers() -> None:
-    rows = [row for row in table(GUIDE, "Failures of pods") if not row[1]]
+def test_the_failures_of_silent_containers_are_listed() -> None:
+    rows = [row for row in table(STATUS, "Failures of pods") if not row[1]]
     assert {name for row in rows for name in code(row[0])} == container_reasons()
     finals = {row[2] for row in rows if set(code(row[0])) & {"Crashed", "OutOfMemory"}}
     assert finals == {f"after {pods._CRASHES_UNTIL_PERMANENT}"}
 
 
-def test_guide_lists_why_labels_are_refused() -> None:
+def test_every_type_of_metric_is_listed() -> None:
+    assert [name for row in table(METRICS, "Types") for name in code(row[0])] == [kind.value for kind in MetricType]
+
+
+def test_roles_are_listed_with_what_they_may_do() -> None:
+    roles, goals = [], []
+    for row in table(METRICS, "Roles and goals"):
+        (name,) = code(row[0])
+        if name in set(Goal):
+            goals.append(name)
+            continue
+        metric = SpecMetric("errors", MetricType.ERRORS, 0.01, role=Role(name))
+        assert [row[1], row[2]] == ["yes" if may else "no" for may in (metric.guards, metric.gates)]
+        roles.append(name)
+    assert (roles, goals) == ([role.value for role in Role], [goal.value for goal in Goal])
+
+
+def test_label_windows_are_those_that_the_model_server_counts() -> None:
+    (version,) = yaml.safe_load((ROOT / "crds" / "modeldeployments.serin.dev.yaml").read_text())["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    allowed = spec["analysis"]["properties"]["labelWindow"]["enum"]
+    assert [seconds(window) for window in allowed] == [0.0, *WINDOWS]
+    listed = [name for name in code(section(METRICS, "Labels that come late")) if name in allowed]
+    assert listed == [*allowed[1:], allowed[0]]
+
+
+def test_reasons_to_refuse_a_label_are_listed() -> None:
     listed = {name for row in table(GUIDE, "Send labels") for name in code(row[0])}
     assert listed == {refusal.label for refusal in Refusal}
 
 
-def test_guide_lists_the_model_servers_metrics() -> None:
+def test_the_model_servers_metrics_are_listed() -> None:
     metrics = Metrics("m", "0123456789", ["a"])
     metrics.loaded(1.0)
     metrics.feedback_refused("damaged")
@@ -226,18 +257,18 @@ def test_guide_lists_the_model_servers_metrics() -> None:
         if family.name.startswith("serin_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             exposed[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
-    listed = {code(row[0])[0]: set(code(row[1])) for row in table(GUIDE, "Of a model server")}
+    listed = {code(row[0])[0]: set(code(row[1])) for row in table(STATUS, "Of a model server")}
     assert listed == exposed
 
 
-def test_guide_lists_the_operators_metrics() -> None:
+def test_the_operators_metrics_are_listed() -> None:
     defined: dict[str, set[str]] = {}
     for kind in ("Counter", "Gauge", "Histogram"):
         for call in calls(kind):
             if call.args and strings(call.args[0]):
                 labels = ast.literal_eval(call.args[2]) if len(call.args) > 2 else []
                 defined[strings(call.args[0])[0]] = set(labels)
-    listed = {code(row[0])[0]: set(code(row[1])) for row in table(GUIDE, "Of the operator")}
+    listed = {code(row[0])[0]: set(code(row[1])) for row in table(STATUS, "Of the operator")}
     assert listed == defined
 
 

@@ -37,7 +37,7 @@ class Mode(StrEnum):
 
 
 class MetricType(StrEnum):
-    """What counts as a trial and as a failure; docs/statistics.md has the table."""
+    """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
     ERRORS = "errors"
     LATENCY = "latency"
