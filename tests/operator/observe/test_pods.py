@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import Resolution, Trouble, Workload
-from serin_operator.observe.pods import Pod, read_pod, resolution, workload
+from serin_operator.observe.pods import Pod, read_pod, resolution, restarts, workload
 
 REVISION = "0123456789"
 IMAGE_MESSAGE = 'Back-off pulling image "serin-model-server:9"'
@@ -286,3 +287,35 @@ def test_an_answer_that_is_none_is_told(answer: str) -> None:
 
 def test_without_the_resolver_there_is_no_answer() -> None:
     assert resolution(several(raw(ready=True)), "iris-resolve-1") == Resolution()
+
+
+STARTED = 1_750_000_000  # 2025-06-15T15:06:40Z
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "counts"),
+    [
+        ({"startTime": "2025-06-15T15:06:40Z"}, 0, Counts(0, 0)),
+        ({"startTime": "2025-06-15T15:06:40Z"}, 59.9, Counts(0, 0)),
+        ({"startTime": "2025-06-15T15:06:40Z"}, 3600, Counts(0, 60)),
+        ({"startTime": "2025-06-15T17:06:40+02:00"}, 3600, Counts(0, 60)),
+        ({"startTime": "2025-06-15T15:06:40Z"}, -90, Counts(0, 0)),  # the node's clock is ahead
+    ],
+)
+def test_minutes_of_a_pod_are_trials(status: dict[str, Any], seconds: float, counts: Counts) -> None:
+    pod = read_pod(raw(status=status))
+    assert restarts([pod], STARTED + seconds) == {REVISION: {f"iris-0123456789-x/{STARTED}": counts}}
+
+
+def test_restarts_are_failures_as_far_as_there_are_minutes_for_them() -> None:
+    mains = [{"name": name, "restartCount": count, "state": {}} for name, count in (("server", 3), ("sidecar", 1))]
+    inits = [{"name": "fetch", "restartCount": 9, "state": {}}]
+    pod = read_pod(raw(mains=mains, inits=inits, status={"startTime": "2025-06-15T15:06:40Z"}))
+    found = [restarts([pod], STARTED + 60 * minutes)[REVISION] for minutes in (1, 3, 4, 100)]
+    assert [list(one.values()) for one in found] == [[Counts(1, 1)], [Counts(3, 3)], [Counts(4, 4)], [Counts(4, 100)]]
+
+
+def test_other_pods_and_pods_without_a_node_have_no_minutes() -> None:
+    waiting = read_pod(raw())
+    router = read_pod(raw(component="router", status={"startTime": "2025-06-15T15:06:40Z"}))
+    assert restarts([waiting, router], STARTED + 600) == {}

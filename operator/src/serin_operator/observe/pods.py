@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from serin_operator.api import ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_REVISION
+from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import Resolution, Trouble, Workload
 
 # Exit codes of `serin-server` (its cli documents them) after which another try ends the same way.
@@ -32,6 +35,8 @@ class Pod:
     failed: bool = False  # for good: evicted, or its node went down
     owner: str | None = None  # the uid of its controller
     uid: str = ""
+    started: float | None = None  # when its node took it, in seconds since 1970
+    restarts: int = 0  # of its containers, those that prepare it left out
 
     @property
     def serving(self) -> bool:
@@ -54,6 +59,8 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
         terminating="deletionTimestamp" in metadata,
         failed=status.get("phase") == "Failed",
         uid=metadata.get("uid", ""),
+        started=datetime.fromisoformat(status["startTime"]).timestamp() if "startTime" in status else None,
+        restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses", [])),
         owner=next((ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")), None),
         route_mark=metadata.get("annotations", {}).get(ANNOTATION_ROUTE),
         trouble=None if ready else _trouble(status, containers),
@@ -68,6 +75,20 @@ def workload(pods: Iterable[Pod], revision: str) -> Workload:
     own = [pod for pod in pods if pod.revision == revision and pod.component == "server" and not pod.terminating]
     troubles = sorted((pod.trouble for pod in own if pod.trouble), key=lambda trouble: not trouble.permanent)
     return Workload(ready=sum(pod.serving for pod in own), trouble=troubles[0] if troubles else None)
+
+
+def restarts(pods: Iterable[Pod], now: float) -> Mapping[str, Mapping[str, Counts]]:
+    """Per revision and pod, each whole minute of the pod's life as a trial, each restart in it as a failure.
+
+    now: in seconds since 1970. The keys are "pod/start time", the start being the pod's and not the process's: a
+    restart does not begin the count anew. More restarts than minutes are told as the minutes go by.
+    """
+    counts: dict[str, dict[str, Counts]] = defaultdict(dict)
+    for pod in pods:
+        if pod.component == "server" and pod.started is not None:
+            minutes = max(0, int((now - pod.started) // 60))
+            counts[pod.revision][f"{pod.name}/{pod.started:.0f}"] = Counts(min(pod.restarts, minutes), minutes)
+    return dict(counts)
 
 
 def resolution(pods: Iterable[Pod], name: str) -> Resolution:

@@ -1,80 +1,129 @@
 """The other metrics source: the same raw counters from a Prometheus server, never rate() or increase()."""
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from serin_operator.api.spec import Metric
-from serin_operator.decide.observed import Snapshot
 from serin_operator.observe.pods import Pod
-from serin_operator.observe.samples import FAMILIES, STARTED, Point, samples
+from serin_operator.observe.samples import STARTED, Point, Reading, Wanted
 
 # What tells a model server's own series apart; Prometheus adds labels such as job, which do not.
-_IDENTITY = ("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt")
+_IDENTITY = ("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt", "window")
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
-async def query(
-    session: aiohttp.ClientSession,
-    address: str,
-    namespace: str,
-    pods: Iterable[Pod],
-    metrics: Iterable[Metric],
-    arms: Iterable[str],
-) -> Snapshot:
-    """One instant query for all counters of the pods. The scrape must keep `namespace` and `pod` as labels."""
-    pods = [pod for pod in pods if pod.component == "server"]
-    names = frozenset(pod.name for pod in pods)
+class PrometheusError(Exception):
+    """The server could not be asked, or did not answer with what was asked for. The text says which.
+
+    answered: whether there was any answer.
+    """
+
+    def __init__(self, text: str, *, answered: bool = True) -> None:
+        super().__init__(text)
+        self.answered = answered
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A Prometheus server, or what speaks its API."""
+
+    session: aiohttp.ClientSession
+    address: str
+
+    async def instant(self, query: str, at: float | None = None) -> list[tuple[Mapping[str, str], float]]:
+        """The labels and values of an instant query, at a time in seconds since 1970. Raises PrometheusError."""
+        form = {"query": query} if at is None else {"query": query, "time": f"{at:.3f}"}
+        data = await self._ask("POST", "query", data=form)
+        try:
+            if data["resultType"] != "vector":
+                raise PrometheusError(f"it answers with a {data['resultType']}, not with an instant vector")
+            return [(dict(entry["metric"]), float(entry["value"][1])) for entry in data["result"]]
+        except (LookupError, TypeError, ValueError) as error:
+            raise PrometheusError(f"no instant vector: {type(error).__name__} {error}") from error
+
+    async def types(self, name: str) -> set[str]:
+        """The types that targets gave a metric, such as counter or gauge; none when the server does not know.
+
+        Not every server that takes queries keeps metadata. Raises PrometheusError.
+        """
+        try:
+            data = await self._ask("GET", "metadata", params={"metric": name})
+        except PrometheusError as error:
+            if error.answered:
+                return set()
+            raise
+        try:
+            return {entry["type"] for entry in data.get(name, ())}
+        except (AttributeError, LookupError, TypeError) as error:
+            raise PrometheusError(f"no metadata: {type(error).__name__} {error}") from error
+
+    async def _ask(self, method: str, path: str, **request: Any) -> Any:
+        url = f"{self.address.rstrip('/')}/api/v1/{path}"
+        try:
+            async with self.session.request(method, url, timeout=_TIMEOUT, **request) as response:
+                text = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PrometheusError(f"{type(error).__name__} {error}".strip(), answered=False) from error
+        try:
+            answer = json.loads(text)
+        except ValueError as error:
+            raise PrometheusError(f"HTTP {response.status} and no JSON: is this a Prometheus?") from error
+        if not isinstance(answer, dict) or answer.get("status") != "success":
+            told = answer.get("error") if isinstance(answer, dict) else None
+            raise PrometheusError(told or f"HTTP {response.status}")
+        return answer.get("data")
+
+
+async def read_prometheus(server: Prometheus, namespace: str, pods: Iterable[Pod], wanted: Wanted) -> Reading:
+    """One instant query for all counters of these pods. The scrape must keep `namespace` and `pod` as labels."""
+    pods = list(pods)
+    names = sorted(pod.name for pod in pods)
     if not names:
-        return Snapshot(problem="no model server pod exists")
+        return Reading()
     try:
-        result = await _instant(session, address, _selector(namespace, sorted(names)))
-        points, processes = to_points(result)
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        return Snapshot(pods=names, problem=f"Prometheus at {address}: {type(error).__name__} {error}".strip())
+        points, processes = to_points(await server.instant(_selector(namespace, names, wanted)))
+    except (PrometheusError, ValueError) as error:
+        return Reading(problem=f"Prometheus at {server.address}: {error}")
     read = {process.partition("/")[0] for process in processes}
-    serving = [pod for pod in pods if pod.serving]
-    unread = tuple(pod.name for pod in serving if pod.name not in read)
-    seen = {pod.revision for pod in serving if pod.name in read}
-    unseen = [arm for arm in arms if arm not in seen]
-    problem = f"Prometheus at {address} has no metrics of revision {', '.join(unseen)}" if unseen else None
-    return Snapshot(samples(metrics, points), processes, names, unread, problem)
+    missing = [pod.name for pod in pods if pod.serving and pod.name not in read]
+    return Reading(points, processes, dict.fromkeys(missing, f"Prometheus at {server.address} has nothing of it"))
 
 
-def _selector(namespace: str, pods: list[str]) -> str:
-    return f'{{__name__=~"{"|".join(FAMILIES)}",namespace="{namespace}",pod=~"{"|".join(pods)}"}}'
+def _selector(namespace: str, pods: list[str], wanted: Wanted) -> str:
+    families, names = "|".join(wanted.families), "|".join(pods)
+    return f'{{__name__=~"{families}",namespace="{namespace}",pod=~"{names}",window=~"|{wanted.window}"}}'
 
 
-async def _instant(session: aiohttp.ClientSession, address: str, selector: str) -> list[Mapping[str, Any]]:
-    url = f"{address.rstrip('/')}/api/v1/query"
-    async with session.post(url, data={"query": selector}, timeout=_TIMEOUT) as response:
-        answer = await response.json(content_type=None)
-    if not isinstance(answer, dict) or answer.get("status") != "success":
-        raise ValueError(answer.get("error") if isinstance(answer, dict) else f"HTTP {response.status}")
-    result: list[Mapping[str, Any]] = answer["data"]["result"]
-    return result
-
-
-def to_points(result: Iterable[Mapping[str, Any]]) -> tuple[list[Point], frozenset[str]]:
+def to_points(result: Iterable[tuple[Mapping[str, str], float]]) -> tuple[list[Point], frozenset[str]]:
     """The points of an instant vector, and the series of the processes in it.
 
     A pod without a start time among them is left out: its resets would be unseen. A pod that two jobs scrape
-    appears twice; the later of each counter, which is the greater, is taken.
+    appears twice; the later of each counter, which is the greater, is taken. Raises ValueError for what no model
+    server counts.
     """
     started: dict[str, float] = {}
     latest: dict[tuple[str, ...], Point] = {}
     entries = list(result)
-    for entry in entries:
-        if entry["metric"]["__name__"] == STARTED:
-            pod = entry["metric"]["pod"]
-            started[pod] = max(started.get(pod, 0.0), float(entry["value"][1]))
-    for entry in entries:
-        labels, value = entry["metric"], float(entry["value"][1])
-        if labels["__name__"] == STARTED or labels["pod"] not in started:
+    for labels, value in entries:
+        if labels.get("__name__") == STARTED:
+            pod = _pod(labels)
+            started[pod] = max(started.get(pod, 0.0), value)
+    for labels, value in entries:
+        name = labels.get("__name__", "")
+        pod = _pod(labels)
+        if name == STARTED or pod not in started:
             continue
-        key = (labels["pod"], *(labels.get(name, "") for name in _IDENTITY))
-        series = f"{labels['pod']}/{started[labels['pod']]:.0f}"
+        key = (pod, *(labels.get(label, "") for label in _IDENTITY))
+        series = f"{pod}/{started[pod]:.0f}"
         if key not in latest or value > latest[key].value:
-            latest[key] = Point(series, labels["__name__"], labels, value)
+            latest[key] = Point(series, name, labels, value)
     return list(latest.values()), frozenset(f"{pod}/{start:.0f}" for pod, start in started.items())
+
+
+def _pod(labels: Mapping[str, str]) -> str:
+    if "pod" not in labels:
+        raise ValueError(f"a series of {labels.get('__name__', 'no name')} has no label pod")
+    return labels["pod"]

@@ -2,23 +2,36 @@
 
 Requests that the router sent a second time carry attempt="retry" and are left out: a failing canary's requests,
 answered by stable, would otherwise count for or against stable.
+
+Labels are counted from the series of one `window`: at the age that `analysis.labelWindow` says, or at arrival for 0.
+A pod counts the labels that reach it for the revision that predicted, so every pod can have counts of both arms.
+
+Model servers name at most 50 classes. Those beyond are one class here, "other": a label for it is right when it is the
+very class that was predicted. Model servers write actual="another", predicted="other" when it is not.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from serin_operator.api.spec import Metric
-from serin_operator.decide.analysis import metric_key
+from serin_operator.api.spec import Metric, MetricType
 from serin_operator.decide.evidence import Counts
+from serin_operator.decide.keys import REQUESTS, class_key, coverage_key, labelled, macro, metric_key
 from serin_operator.decide.observed import Samples
 
-REQUESTS = "serin_requests_total"
-DURATIONS = "serin_request_duration_seconds_bucket"
-FEEDBACK = "serin_feedback_total"
 STARTED = "process_start_time_seconds"
-FAMILIES = (REQUESTS, DURATIONS, FEEDBACK, STARTED)
+_REQUESTS = "serin_requests_total"
+_DURATIONS = "serin_request_duration_seconds_bucket"
+_FEEDBACK = "serin_feedback_total"
+_SETTLED_FEEDBACK = "serin_feedback_settled_total"
+_SETTLED_PREDICTIONS = "serin_predictions_settled_total"
+_ERRORS = "serin_feedback_error_bucket"
+_WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS)
+_OTHER, _ANOTHER = "other", "another"
+
+_Place = tuple[str, str]  # revision and series
+_PerArm = Mapping[str, Mapping[str, Counts]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +50,167 @@ class Point:
         if not 0 <= self.value < math.inf:
             raise ValueError(f"the counter {self.name} of {self.series} is {self.value}")
 
+    @property
+    def place(self) -> _Place:
+        """Whose counter it is."""
+        return self.labels.get("revision", ""), self.series
 
-def samples(metrics: Iterable[Metric], points: Iterable[Point]) -> Samples:
-    """Reduces raw counters to counts, for every metric and for every revision that appears."""
-    points = [point for point in points if point.labels.get("attempt", "first") == "first"]
-    return {metric_key(metric): _reduce(metric, points) for metric in metrics}
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a metrics source tells about model servers.
+
+    processes: the series of the processes that were read. unread: serving pods that were not, and why.
+    problem: why nothing could be read, if so.
+    """
+
+    points: Sequence[Point] = ()
+    processes: frozenset[str] = frozenset()
+    unread: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
 
 
-def _reduce(metric: Metric, points: list[Point]) -> Mapping[str, Mapping[str, Counts]]:
-    trials: dict[tuple[str, str], int] = defaultdict(int)
-    good: dict[tuple[str, str], int] = defaultdict(int)
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Labels of one true and one predicted class; `right` says whether they are the same."""
+
+    actual: str
+    predicted: str
+    right: bool
+    labels: int
+
+
+_Confusion = Mapping[_Place, Sequence[_Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which series to read: those of `families` that have no window, or this one."""
+
+    families: tuple[str, ...]
+    window: str
+
+
+def wanted(metrics: Sequence[Metric], window: float) -> Wanted:
+    """What has to be read for these metrics. window: `analysis.label_window`, in seconds."""
+    types = {metric.type for metric in metrics}
+    families = [STARTED, _REQUESTS]
+    if MetricType.LATENCY in types:
+        families.append(_DURATIONS)
+    if any(labelled(metric) for metric in metrics):
+        families += [_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS] if window else [_FEEDBACK, _ERRORS]
+    return Wanted(tuple(families), f"{window:g}")
+
+
+def samples(metrics: Sequence[Metric], points: Iterable[Point], window: float) -> Samples:
+    """Reduces raw counters to counts for every revision that appears: see `decide.keys` for what each key counts.
+
+    `restarts` and custom metrics are not among them: model servers do not count those.
+    """
+    by_family: dict[str, list[Point]] = defaultdict(list)
     for point in points:
-        place = (point.labels.get("revision", ""), point.series)
-        value = int(point.value)
-        if metric.name == "errors" and point.name == REQUESTS:
-            trials[place] += value
-            good[place] += value if point.labels.get("code", "") < "400" else 0
-        elif metric.name == "latency" and point.name == DURATIONS:
-            bound = float(point.labels.get("le", "nan"))
-            if bound == float("inf"):
-                trials[place] += value
-            elif bound == metric.slower_than:
-                good[place] += value
-        elif metric.name == "accuracy" and point.name == FEEDBACK:
-            trials[place] += value
-            good[place] += value if point.labels.get("actual") == point.labels.get("predicted") else 0
-    counts: dict[str, dict[str, Counts]] = defaultdict(dict)
-    for (revision, series), total in trials.items():
-        # A scrape is not one instant for all counters: never more good outcomes than trials.
-        counts[revision][series] = Counts(total - min(good[revision, series], total), total)
-    return counts
+        in_window = point.name not in _WITH_WINDOW or point.labels.get("window") == f"{window:g}"
+        if in_window and point.labels.get("attempt", "first") == "first":
+            by_family[point.name].append(point)
+    confusion = _confusion(by_family[_SETTLED_FEEDBACK if window else _FEEDBACK])
+    found: dict[str, _PerArm] = {
+        REQUESTS: _arranged({place: Counts(0, n) for place, n in _totals(by_family[_REQUESTS]).items()})
+    }
+    for metric in metrics:
+        key = metric_key(metric, window)
+        match metric.type:
+            case MetricType.ERRORS:
+                found[key] = _errors(by_family[_REQUESTS])
+            case MetricType.LATENCY:
+                found[key] = _over(by_family[_DURATIONS], metric.slower_than)
+            case MetricType.REGRESSION:
+                found[key] = _over(by_family[_ERRORS], metric.within)
+            case MetricType.ACCURACY:
+                found[key] = _of_labels(confusion, lambda _: True)
+            case MetricType.PRECISION | MetricType.RECALL | MetricType.F1:
+                for name in _classes(confusion) if macro(metric) else [metric.label or ""]:
+                    found[class_key(metric, name, window)] = _of_labels(confusion, _concerns(metric.type, name))
+    if window and any(labelled(metric) for metric in metrics):
+        labels = [*by_family[_SETTLED_FEEDBACK], *(p for p in by_family[_ERRORS] if _bound(p) == math.inf)]
+        found[coverage_key(window)] = _coverage(_totals(labels), _totals(by_family[_SETTLED_PREDICTIONS]))
+    return found
+
+
+def _errors(requests: Iterable[Point]) -> _PerArm:
+    requests = list(requests)
+    good = _totals(point for point in requests if point.labels.get("code", "") < "400")
+    return _arranged({place: _failed(good.get(place, 0), n) for place, n in _totals(requests).items()})
+
+
+def _over(buckets: Iterable[Point], bound: float | None) -> _PerArm:
+    """What a histogram counts above a bound. A process without a bucket of this bound can not tell."""
+    buckets = list(buckets)
+    all_of_them = _totals(point for point in buckets if _bound(point) == math.inf)
+    good = _totals(point for point in buckets if _bound(point) == bound)
+    return _arranged({place: _failed(good[place], n) for place, n in all_of_them.items() if place in good})
+
+
+def _bound(point: Point) -> float:
+    return float(point.labels.get("le", "nan"))
+
+
+def _confusion(labels: Iterable[Point]) -> _Confusion:
+    found: dict[_Place, list[_Cell]] = defaultdict(list)
+    for point in labels:
+        actual, predicted = point.labels.get("actual", ""), point.labels.get("predicted", "")
+        right = actual == predicted
+        if (actual, predicted) == (_ANOTHER, _OTHER):
+            actual = _OTHER
+        found[point.place].append(_Cell(actual, predicted, right, int(point.value)))
+    return found
+
+
+def _classes(confusion: _Confusion) -> list[str]:
+    """All classes that were predicted or true."""
+    return sorted({name for cells in confusion.values() for cell in cells for name in (cell.actual, cell.predicted)})
+
+
+def _concerns(of: MetricType, name: str) -> Callable[[_Cell], bool]:
+    """Which labels are trials for precision, recall or f1 of a class."""
+    if of is MetricType.PRECISION:
+        return lambda cell: cell.predicted == name
+    if of is MetricType.RECALL:
+        return lambda cell: cell.actual == name
+    return lambda cell: name in (cell.actual, cell.predicted)
+
+
+def _of_labels(confusion: _Confusion, concerns: Callable[[_Cell], bool]) -> _PerArm:
+    counts = {}
+    for place, cells in confusion.items():
+        trials = [cell for cell in cells if concerns(cell)]
+        wrong = sum(cell.labels for cell in trials if not cell.right)
+        counts[place] = Counts(wrong, sum(cell.labels for cell in trials))
+    return _arranged(counts)
+
+
+def _coverage(labels: Mapping[_Place, int], predictions: Mapping[_Place, int]) -> _PerArm:
+    return _arranged(
+        {
+            place: Counts(labels.get(place, 0), labels.get(place, 0) + predictions.get(place, 0))
+            for place in labels.keys() | predictions.keys()
+        }
+    )
+
+
+def _totals(points: Iterable[Point]) -> dict[_Place, int]:
+    totals: dict[_Place, int] = defaultdict(int)
+    for point in points:
+        totals[point.place] += int(point.value)
+    return dict(totals)
+
+
+def _failed(good: int, total: int) -> Counts:
+    # A scrape is not one instant for all counters: never more good outcomes than trials.
+    return Counts(total - min(good, total), total)
+
+
+def _arranged(counts: Mapping[_Place, Counts]) -> _PerArm:
+    arranged: dict[str, dict[str, Counts]] = defaultdict(dict)
+    for (revision, series), found in counts.items():
+        arranged[revision][series] = found
+    return dict(arranged)

@@ -1,22 +1,29 @@
-"""Counters from model servers and from Prometheus: what counts, what does not, and what can not be seen."""
+"""Counters from model servers and from Prometheus: what is read, and what can not be seen."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 from tests.operator.observe.http import answering, pod
 
-from serin_operator.api.spec import Metric
+from serin_operator.api.spec import Analysis, Metric, MetricType
 from serin_operator.decide.evidence import Counts
-from serin_operator.observe.prometheus import query, to_points
-from serin_operator.observe.samples import Point, samples
-from serin_operator.observe.scrape import parse, scrape
+from serin_operator.decide.observed import Snapshot
+from serin_operator.observe.pods import Pod
+from serin_operator.observe.prometheus import to_points
+from serin_operator.observe.samples import samples, wanted
+from serin_operator.observe.scrape import parse
+from serin_operator.observe.snapshot import look
 
-ERRORS = Metric("errors", 0.01, 0.0, None)
-LATENCY = Metric("latency", 0.05, 0.0, 0.25)
-ACCURACY = Metric("accuracy", 0.02, 0.0, None)
+ERRORS = Metric("errors", MetricType.ERRORS, 0.01)
+LATENCY = Metric("latency", MetricType.LATENCY, 0.05, slower_than=0.25)
+ACCURACY = Metric("accuracy", MetricType.ACCURACY, 0.02)
+RESTARTS = Metric("restarts", MetricType.RESTARTS, 0.02)
 ALL = (ERRORS, LATENCY, ACCURACY)
 CANARY, STABLE = "b" * 10, "a" * 10
+NOW = 1_750_000_100.5
 
 EXPOSITION = """\
 # HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
@@ -44,6 +51,9 @@ serin_feedback_total{actual="0",attempt="first",model="iris",predicted="0",revis
 serin_feedback_total{actual="0",attempt="first",model="iris",predicted="1",revision="REV"} 10.0
 serin_feedback_total{actual="1",attempt="retry",model="iris",predicted="0",revision="REV"} 50.0
 serin_feedback_total{actual="1",attempt="first",model="iris",predicted="1",revision="OTHER"} 4.0
+serin_feedback_settled_total{actual="0",attempt="first",model="iris",predicted="1",revision="REV",window="60"} 8.0
+serin_feedback_settled_total{actual="0",attempt="first",model="iris",predicted="1",revision="REV",window="600"} 6.0
+serin_predictions_settled_total{attempt="first",model="iris",revision="REV",window="60"} 900.0
 serin_feedback_refused_total{model="iris",reason="expired"} 3.0
 python_info{implementation="CPython"} 1.0
 """
@@ -54,54 +64,60 @@ def exposition(revision: str, text: str = EXPOSITION) -> str:
     return text.replace("REV", revision).replace("OTHER", STABLE if revision == CANARY else CANARY)
 
 
+async def seen(
+    session: aiohttp.ClientSession,
+    pods: Sequence[Pod],
+    *,
+    address: str | None = None,
+    metrics: Sequence[Metric] = (ERRORS,),
+    window: float = 0,
+    arms: Sequence[str] = (CANARY, STABLE),
+) -> Snapshot:
+    """A look at these pods."""
+    analysis = Analysis(30, 0.05, 0.05, None, window, 0, 0, tuple(metrics))
+    return await look(session, address, ("shop", "iris"), pods, analysis, arms, NOW)
+
+
 def test_an_exposition_is_reduced_to_failures_and_trials() -> None:
-    process, points = parse("pod-0", exposition(CANARY))
+    process, points = parse("pod-0", exposition(CANARY), wanted(ALL, 0))
     assert process == SERIES
-    assert samples(ALL, points) == {
+    assert samples(ALL, points, 0) == {
+        "requests": {CANARY: {SERIES: Counts(0, 1000)}},
         "errors": {CANARY: {SERIES: Counts(30, 1000)}},
         "latency@0.25": {CANARY: {SERIES: Counts(100, 1000)}},
         # A pod also counts labels of predictions that the other revision made.
-        "accuracy": {CANARY: {SERIES: Counts(10, 100)}, STABLE: {SERIES: Counts(0, 4)}},
+        "accuracy@0": {CANARY: {SERIES: Counts(10, 100)}, STABLE: {SERIES: Counts(0, 4)}},
     }
 
 
-def test_what_the_router_sent_again_is_left_out() -> None:
-    _, points = parse("pod-0", exposition(CANARY))
-    only_retries = [point for point in points if point.labels["attempt"] == "retry"]
-    assert len(only_retries) == 3
-    assert samples(ALL, only_retries) == {"errors": {}, "latency@0.25": {}, "accuracy": {}}
+def test_only_the_series_that_are_needed_are_parsed() -> None:
+    broken = EXPOSITION.replace('window="600"} 6.0', 'window="600"} x').replace("87.5", "x")
+    _, points = parse("pod-0", broken, wanted([ACCURACY], 60))
+    assert {(point.name, point.value) for point in points if "window" in point.labels} == {
+        ("serin_feedback_settled_total", 8.0),
+        ("serin_predictions_settled_total", 900.0),
+    }
+    with pytest.raises(ValueError, match="x"):
+        parse("pod-0", broken, wanted([ACCURACY], 600))
+
+
+def test_a_class_that_looks_like_a_window_is_read() -> None:
+    cell = 'serin_feedback_settled_total{actual="window=\\"600\\"",predicted="",revision="r",window="60"} 1.0\n'
+    _, points = parse("pod-0", "process_start_time_seconds 1.75e+09\n" + cell, wanted([ACCURACY], 60))
+    assert [point.labels["actual"] for point in points] == ['window="600"']
+    assert parse("pod-0", "process_start_time_seconds 1.75e+09\n" + cell, wanted([ACCURACY], 600))[1] == []
 
 
 def test_a_process_that_has_counted_nothing_is_still_a_process() -> None:
     text = 'process_start_time_seconds 1.75e+09\nserin_requests_total{attempt="first",code="200",revision="r"} 0.0\n'
-    process, points = parse("pod-0", text)
+    process, points = parse("pod-0", text, wanted([ERRORS], 0))
     assert process == SERIES
-    assert samples([ERRORS], points) == {"errors": {"r": {SERIES: Counts(0, 0)}}}
+    assert samples([ERRORS], points, 0)["errors"] == {"r": {SERIES: Counts(0, 0)}}
 
 
 def test_another_start_is_another_series() -> None:
     later = exposition(CANARY).replace("1.75000000047e+09", "1.75000009e+09")
-    assert parse("pod-0", later)[0] == "pod-0/1750000090"
-
-
-def test_buckets_and_count_of_different_instants_make_no_negative_failures() -> None:
-    labels = {"attempt": "first", "revision": "r"}
-    points = [
-        Point("s", "serin_request_duration_seconds_bucket", labels | {"le": "0.25"}, 12.0),
-        Point("s", "serin_request_duration_seconds_bucket", labels | {"le": "+Inf"}, 10.0),
-    ]
-    assert samples([LATENCY], points) == {"latency@0.25": {"r": {"s": Counts(0, 10)}}}
-
-
-@pytest.mark.parametrize("slower_than", [0.001, 0.0025, 0.3, 30.0])
-def test_a_bound_is_found_however_it_is_written(slower_than: float) -> None:
-    labels = {"attempt": "first", "revision": "r"}
-    points = [
-        Point("s", "serin_request_duration_seconds_bucket", labels | {"le": str(slower_than)}, 9.0),
-        Point("s", "serin_request_duration_seconds_bucket", labels | {"le": "+Inf"}, 10.0),
-    ]
-    (counts,) = samples([Metric("latency", 0.05, 0.0, slower_than)], points).values()
-    assert counts == {"r": {"s": Counts(1, 10)}}
+    assert parse("pod-0", later, wanted([ERRORS], 0))[0] == "pod-0/1750000090"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +136,7 @@ def test_a_bound_is_found_however_it_is_written(slower_than: float) -> None:
 )
 def test_what_is_no_exposition_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
-        parse("pod-0", text)
+        parse("pod-0", text, wanted([ERRORS], 0))
 
 
 # --- scraping
@@ -140,13 +156,14 @@ async def test_every_serving_pod_is_read(port: int, session: aiohttp.ClientSessi
         answering("127.0.0.2", port, exposition(STABLE)) as asked,
         answering("127.0.0.3", port, exposition(CANARY)),
     ):
-        found = await scrape(session, pods, [ERRORS], [CANARY, STABLE])
+        found = await seen(session, pods)
     assert asked == ["GET /metrics"]
     assert (found.problem, found.unread) == (None, ())
     assert found.pods == {"s-0", "c-0", "c-1"}
     assert found.processes == {"s-0/1750000000", "c-0/1750000000"}
-    assert found.samples == {
-        "errors": {STABLE: {"s-0/1750000000": Counts(30, 1000)}, CANARY: {"c-0/1750000000": Counts(30, 1000)}}
+    assert found.samples["errors"] == {
+        STABLE: {"s-0/1750000000": Counts(30, 1000)},
+        CANARY: {"c-0/1750000000": Counts(30, 1000)},
     }
 
 
@@ -167,7 +184,7 @@ async def test_an_arm_that_can_not_be_read_is_a_problem(
         answering("127.0.0.2", port, exposition(STABLE)),
         answering("127.0.0.3", port, answer, status=status),
     ):
-        found = await scrape(session, servers(), [ERRORS], [CANARY, STABLE])
+        found = await seen(session, servers())
     assert found.problem and found.problem.startswith(f"no metrics of revision {CANARY} (c-0: ")
     assert found.unread == ("c-0",)
 
@@ -178,13 +195,13 @@ async def test_one_pod_of_an_arm_that_can_not_be_read_is_named(port: int, sessio
         answering("127.0.0.2", port, exposition(STABLE)),
         answering("127.0.0.3", port, exposition(CANARY)),
     ):
-        found = await scrape(session, pods, [ERRORS], [CANARY, STABLE])
+        found = await seen(session, pods)
     assert (found.problem, found.unread) == (None, ("c-1",))
 
 
 async def test_an_arm_without_a_serving_pod_is_a_problem(port: int, session: aiohttp.ClientSession) -> None:
     async with answering("127.0.0.2", port, exposition(STABLE)):
-        found = await scrape(session, servers()[:1], [ERRORS], [CANARY, STABLE])
+        found = await seen(session, servers()[:1])
     assert found.problem == f"no metrics of revision {CANARY} (no pod of it serves)"
 
 
@@ -208,20 +225,33 @@ def success(result: Any) -> dict[str, Any]:
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
 
 
+def instant(*entries: dict[str, Any]) -> list[tuple[dict[str, str], float]]:
+    """What the client makes of an answer."""
+    return [(entry["metric"], float(entry["value"][1])) for entry in entries]
+
+
 def test_an_instant_vector_becomes_the_same_counts() -> None:
-    points, processes = to_points([*vector("s-0", STABLE), *vector("c-0", CANARY)])
+    points, processes = to_points(instant(*vector("s-0", STABLE), *vector("c-0", CANARY)))
     assert processes == {"s-0/1750000000", "c-0/1750000000"}
-    assert samples([ERRORS], points)["errors"][CANARY] == {"c-0/1750000000": Counts(30, 1000)}
+    assert samples([ERRORS], points, 0)["errors"][CANARY] == {"c-0/1750000000": Counts(30, 1000)}
 
 
 def test_a_pod_that_two_jobs_scrape_counts_once() -> None:
-    points, processes = to_points([*vector("c-0", CANARY), *vector("c-0", CANARY, job="again")])
+    points, processes = to_points(instant(*vector("c-0", CANARY), *vector("c-0", CANARY, job="again")))
     assert processes == {"c-0/1750000000"}
-    assert samples([ERRORS], points) == {"errors": {CANARY: {"c-0/1750000000": Counts(30, 1000)}}}
+    assert samples([ERRORS], points, 0)["errors"] == {CANARY: {"c-0/1750000000": Counts(30, 1000)}}
+
+
+def test_series_of_one_cell_in_two_windows_are_two() -> None:
+    start = vector("c-0", CANARY)[0]
+    cell = {"pod": "c-0", "revision": CANARY, "actual": "a", "predicted": "a"}
+    name = "serin_feedback_settled_total"
+    points, _ = to_points(instant(start, entry(name, "5", window="60", **cell), entry(name, "3", window="300", **cell)))
+    assert samples([ACCURACY], points, 300)["accuracy@300"] == {CANARY: {"c-0/1750000000": Counts(0, 3)}}
 
 
 def test_a_pod_without_a_start_time_is_left_out() -> None:
-    points, processes = to_points(vector("c-0", CANARY)[1:])
+    points, processes = to_points(instant(*vector("c-0", CANARY)[1:]))
     assert (points, processes) == ([], frozenset())
 
 
@@ -230,17 +260,17 @@ def test_values_that_no_counter_has_are_errors(value: str) -> None:
     series = vector("c-0", CANARY)
     series[1]["value"][1] = value
     with pytest.raises(ValueError, match="counter"):
-        to_points(series)
+        to_points(instant(*series))
 
 
 async def test_prometheus_is_asked_once_for_all_pods(port: int, session: aiohttp.ClientSession) -> None:
     pods = [*servers(), pod("router", "127.0.0.5", component="router")]
     answer = success([*vector("s-0", STABLE), *vector("c-0", CANARY)])
     async with answering("127.0.0.9", port, answer) as asked:
-        found = await query(session, f"http://127.0.0.9:{port}/", "shop", pods, [ERRORS], [CANARY, STABLE])
+        found = await seen(session, pods, address=f"http://127.0.0.9:{port}/", metrics=ALL, window=300)
     (request,) = asked
     assert request.startswith("POST /api/v1/query query={__name__=~")
-    assert 'namespace="shop",pod=~"c-0|s-0"' in request
+    assert 'namespace="shop",pod=~"c-0|s-0",window=~"|300"}' in request
     assert "rate(" not in request
     assert (found.problem, found.unread) == (None, ())
     assert found.pods == {"s-0", "c-0"}
@@ -266,18 +296,48 @@ async def test_a_prometheus_that_does_not_tell_is_a_problem(
     answer: Any, status: int, port: int, session: aiohttp.ClientSession
 ) -> None:
     async with answering("127.0.0.9", port, answer, status=status):
-        found = await query(session, f"http://127.0.0.9:{port}", "shop", servers(), [ERRORS], [CANARY, STABLE])
-    assert found.problem and found.problem.startswith("Prometheus at http://127.0.0.9:")
+        found = await seen(session, servers(), address=f"http://127.0.0.9:{port}")
+    assert found.problem and f"Prometheus at http://127.0.0.9:{port}" in found.problem
     assert found.pods == {"s-0", "c-0"}
 
 
 async def test_prometheus_that_knows_one_arm_only_is_a_problem(port: int, session: aiohttp.ClientSession) -> None:
     async with answering("127.0.0.9", port, success(vector("s-0", STABLE))):
-        found = await query(session, f"http://127.0.0.9:{port}", "shop", servers(), [ERRORS], [CANARY, STABLE])
-    assert found.problem and found.problem.endswith(f"has no metrics of revision {CANARY}")
+        found = await seen(session, servers(), address=f"http://127.0.0.9:{port}")
+    assert found.problem == (
+        f"no metrics of revision {CANARY} (c-0: Prometheus at http://127.0.0.9:{port} has nothing of it)"
+    )
     assert found.unread == ("c-0",)
 
 
-async def test_without_pods_prometheus_is_not_asked(session: aiohttp.ClientSession) -> None:
-    found = await query(session, "http://127.0.0.9:1", "shop", [], [ERRORS], [CANARY, STABLE])
-    assert found.problem == "no model server pod exists"
+async def test_a_pod_that_is_not_ready_counts_when_prometheus_knows_it(
+    port: int, session: aiohttp.ClientSession
+) -> None:
+    pods = [*servers(), pod("c-1", "127.0.0.4", revision=CANARY, ready=False)]
+    answer = success(
+        [line for name, arm in (("s-0", STABLE), ("c-0", CANARY), ("c-1", CANARY)) for line in vector(name, arm)]
+    )
+    async with answering("127.0.0.9", port, answer):
+        found = await seen(session, pods, address=f"http://127.0.0.9:{port}")
+    assert found.samples["errors"][CANARY].keys() == {"c-0/1750000000", "c-1/1750000000"}
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.9:{port}"])
+async def test_without_pods_nothing_is_asked(address: str | None, port: int, session: aiohttp.ClientSession) -> None:
+    async with answering("127.0.0.9", port, "") as asked:
+        found = await seen(session, [], address=address and address.format(port=port))
+    assert asked == []
+    assert found.problem == f"no metrics of revision {CANARY}, {STABLE} (no pod of it serves)"
+
+
+# --- restarts
+
+
+async def test_restarts_are_counted_from_the_pods_themselves(port: int, session: aiohttp.ClientSession) -> None:
+    pods = [replace(one, started=NOW - 600, restarts=2) for one in servers()]
+    async with (
+        answering("127.0.0.2", port, exposition(STABLE)),
+        answering("127.0.0.3", port, exposition(CANARY)),
+    ):
+        found = await seen(session, pods, metrics=[RESTARTS])
+    assert found.samples["restarts"][CANARY] == {f"c-0/{NOW - 600:.0f}": Counts(2, 10)}
