@@ -67,7 +67,7 @@ lock: ## resolve the dependencies again and pin them with hashes
 	$(COMPILE) --extra server -o requirements/server.txt pyproject.toml
 	$(COMPILE) --group demo -o requirements/demo.txt pyproject.toml
 	$(COMPILE) --group router -o requirements/router.txt pyproject.toml
-	$(COMPILE) --extra operator --extra server --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --extra operator --extra server --extra cli --extra plot --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
 
 generate: venv ## copy the resource's definition into the chart and write its reference page
 	cp crds/modeldeployments.serin.dev.yaml charts/serin/files/crd.yaml

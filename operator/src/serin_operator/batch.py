@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.api.spec import Analysis, Metric, Mode, OnInconclusive, Rollout
+from serin_operator.api.spec import Analysis, Metric, Mode, OnInconclusive, Rollout, Step
 from serin_operator.decide import evidence, one_arm, verdict
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.one_arm import OneArm
@@ -35,10 +35,14 @@ class Policy:
         return self.analysis.metrics
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """None where nothing has to last."""
+        return self.rollout.steps if self.rollout and self.rollout.mode is Mode.STEPS else ()
+
+    @property
     def step_ends(self) -> Floats:
         """Seconds after the start at which each step has lasted long enough; empty without steps."""
-        steps = self.rollout.steps if self.rollout and self.rollout.mode is Mode.STEPS else ()
-        return np.cumsum([step.duration for step in steps], dtype=np.float64)
+        return np.cumsum([step.duration for step in self.steps], dtype=np.float64)
 
     @property
     def max_duration(self) -> float:

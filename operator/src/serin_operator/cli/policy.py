@@ -57,6 +57,28 @@ def number(text: str) -> float:
     return value
 
 
+def positive(text: str) -> float:
+    """A number above 0."""
+    if (value := number(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def percent(text: str) -> float:
+    """A share of the requests in per cent, between 0 and 100."""
+    value = number(text.removesuffix("%"))
+    if not 0 < value < 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100 per cent")
+    return value
+
+
+def dispersion(text: str) -> float:
+    """A factor of overdispersion, at least 1."""
+    if (value := number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1, where failures come independently of each other")
+    return value
+
+
 def rate(text: str) -> float:
     """A number between 0 and 1."""
     value = number(text)
@@ -133,6 +155,11 @@ def chosen(settings: Sequence[Setting], metric: str) -> Any:
     return values.get(metric, values.get(None))
 
 
+def named(*flags: Sequence[Setting]) -> list[str]:
+    """The metrics that these flags name."""
+    return list(dict.fromkeys(name for settings in flags for name, _ in settings if name is not None))
+
+
 def resolve(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Analysis, Rollout | None]:
     """The policy that the arguments ask for; without a policy file and steps it has no rollout part.
 
@@ -160,8 +187,8 @@ def resolve(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Analys
 def _bare(name: str, arguments: argparse.Namespace) -> Json:
     if chosen(arguments.margin, name) is None:
         print(f"serin: metric {name} has margin {DEFAULT_MARGIN}; set another with --margin", file=sys.stderr)
-    kind = name if name in set(MetricType) else MetricType.CUSTOM.value
-    return {"name": name, "type": kind, "margin": DEFAULT_MARGIN}
+    plain = (MetricType.ERRORS.value, MetricType.ACCURACY.value)  # the others need to be told more, such as a class
+    return {"name": name, "type": name if name in plain else MetricType.CUSTOM.value, "margin": DEFAULT_MARGIN}
 
 
 def _with_flags(arguments: argparse.Namespace, analysis: Json) -> Json:

@@ -1,0 +1,149 @@
+"""Recorded rollouts through the operator's own tests and verdicts: all series of a file side by side."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from serin_operator import batch
+from serin_operator.batch import Batch, Floats, Ints, Policy
+from serin_operator.cli.records import Recording
+from serin_operator.decide import evidence, verdict
+from serin_operator.decide.verdict import Verdict
+
+_AT_ONCE = 1000  # series: more in one array are no faster
+
+
+class Ending(StrEnum):
+    """What the policy would have done."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Series of one recording that are decided by the same policy.
+
+    series: their numbers in the recording. columns: per metric of the policy, its places among the recording's metrics:
+    none if it was not recorded, and one per class for an average over classes. classes: their names, then; else empty.
+    """
+
+    policy: Policy
+    series: tuple[int, ...]
+    columns: tuple[tuple[int, ...], ...]
+    classes: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The first verdict, the number of its scrape and the state then; for hold, those of the last scrape.
+
+    because: what rolled back, None if nothing did. inconclusive: rolled back for want of evidence in maxDuration.
+    """
+
+    ending: Ending
+    scrape: int
+    state: Batch
+    because: Verdict | None = None
+    inconclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """One series; T scrapes, M metrics of the policy.
+
+    Each (T, M): estimate (nan without data), low, high, log_e_worse, log_e_promote; step: (T,), that of each scrape.
+    """
+
+    group: Group
+    estimate: Floats
+    low: Floats
+    high: Floats
+    log_e_worse: Floats
+    log_e_promote: Floats
+    step: Ints
+    end: End
+
+
+def replay(
+    recording: Recording, group: Group, *, phi: float = 1.0, progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, Trail]]:
+    """The number and the trail of each series, the longest series first.
+
+    progress: called with the number of scrapes that were looked at.
+    """
+    order = sorted(group.series, key=lambda number: -len(recording.times[number]))
+    for first in range(0, len(order), _AT_ONCE):
+        chunk = order[first : first + _AT_ONCE]
+        yield from zip(chunk, _follow(recording, group, chunk, phi, progress), strict=True)
+
+
+def _follow(
+    recording: Recording, group: Group, chunk: Sequence[int], phi: float, progress: Callable[[int], None] | None
+) -> list[Trail]:
+    """The trails of series that are sorted by length, the longest first."""
+    columns = group.columns
+    lengths = [len(recording.times[number]) for number in chunk]
+    longest = lengths[0]
+    seen = np.full((5, len(chunk), longest, len(columns)), np.nan)
+    steps = np.zeros((len(chunk), longest), np.int64)
+    ends: list[End | None] = [None] * len(chunk)
+    state = batch.begin(group.policy, len(chunk), phi=phi, strata=[max(1, len(strata)) for strata in columns])
+    for scrape in range(longest):
+        lasting = sum(length > scrape for length in lengths)
+        if lasting < len(state):
+            state = batch.take(state, np.arange(lasting))
+        elapsed = np.array([recording.times[number][scrape] - recording.times[number][0] for number in chunk[:lasting]])
+        steps[:lasting, scrape] = state.step
+        state = batch.look(state, _counts(recording, scrape, chunk[:lasting], columns), elapsed)
+        standings = batch.standings(state)
+        seen[:, :lasting, scrape] = _seen(state, standings)
+        decision = batch.decide(state, standings, elapsed)
+        last = np.array(lengths[:lasting]) == scrape + 1
+        for place in np.flatnonzero(decision.roll_back | decision.promote | last).tolist():
+            if ends[place] is None:
+                ends[place] = _end(state, standings, decision, place, scrape)
+        if progress:
+            progress(lasting)
+    trails = []
+    for place, (length, end) in enumerate(zip(lengths, ends, strict=True)):
+        assert end
+        estimate, low, high, log_e_worse, log_e_promote = seen[:, place, :length]
+        step = steps[place, :length]
+        trails.append(Trail(group, estimate, low, high, log_e_worse, log_e_promote, step, end))
+    return trails
+
+
+def _counts(recording: Recording, scrape: int, chunk: Sequence[int], columns: Sequence[Sequence[int]]) -> list[Ints]:
+    """Per metric, (series, strata, 4)."""
+    everything = recording.scrape(scrape)[list(chunk)]
+    nothing = np.zeros((len(chunk), 1, 4), np.int64)
+    return [everything[:, list(strata)] if strata else nothing for strata in columns]
+
+
+def _seen(state: Batch, standings: Sequence[verdict.Standing]) -> Floats:
+    """(5, series, metrics): estimate, both ends of the interval, log odds for worse and for promotion."""
+    rates = state.policy.analysis
+    per_metric = []
+    for test, standing in zip(state.tests, standings, strict=True):
+        low, high = evidence.interval(test, alpha=rates.false_rollback_rate, beta=rates.false_promotion_rate).T
+        per_metric.append([evidence.difference(test), low, high, standing.log_e_worse, standing.log_e_goal])
+    return np.moveaxis(np.array(per_metric, np.float64), 0, -1)
+
+
+def _end(state: Batch, standings: Sequence[verdict.Standing], decision: batch.Decision, place: int, scrape: int) -> End:
+    alone = batch.take(state, np.array([place]))
+    if decision.promote[place]:
+        return End(Ending.PROMOTE, scrape, alone)
+    if not decision.roll_back[place]:
+        return End(Ending.HOLD, scrape, alone)
+    if decision.inconclusive[place]:
+        return End(Ending.ROLLBACK, scrape, alone, inconclusive=True)
+    analysis = state.policy.analysis
+    because = verdict.verdict(
+        batch.standings_of(standings, place), alpha=analysis.false_rollback_rate, beta=analysis.false_promotion_rate
+    )
+    return End(Ending.ROLLBACK, scrape, alone, because)
