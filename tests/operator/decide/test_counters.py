@@ -1,13 +1,12 @@
 """Laws of the reset-aware accounting of counters."""
 
-import json
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serin_operator.decide.counters import Ledger, advance, baseline
+from serin_operator.decide.counters import Ledger, NotACounter, advance, baseline
 from serin_operator.decide.evidence import Counts
 
 SERIES = st.sampled_from(["pod-a@1", "pod-b@1", "pod-b@7"])
@@ -106,13 +105,30 @@ def test_whatever_the_counters_do_counts_stay_possible_and_within_what_was_read(
             assert ledger.counted[series].failures <= reading.failures
 
 
-@given(st.dictionaries(st.text(), COUNTS))
-def test_json_round_trip_is_exact(counted: dict[str, Counts]) -> None:
-    ledger = Ledger(counted)
-    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
+def test_a_series_that_does_not_tell_its_start_begins_at_its_first_reading_and_after_a_reset() -> None:
+    clockless = {"orders"}
+    ledger, first = advance(baseline({}), {"orders": Counts(4, 100)}, unclocked=clockless)
+    ledger, second = advance(ledger, {"orders": Counts(5, 140)}, unclocked=clockless)
+    ledger, reset = advance(ledger, {"orders": Counts(1, 30)}, unclocked=clockless)
+    ledger, third = advance(ledger, {"orders": Counts(2, 33)}, unclocked=clockless)
+    assert (first, second, reset, third) == (Counts(), Counts(1, 40), Counts(), Counts(1, 3))
 
 
-@pytest.mark.parametrize("value", [None, [], {"pod": 3}, {"pod": [1]}, {"pod": [2, 1]}, {"pod": ["x", 1]}])
-def test_a_ledger_in_another_form_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match=r"ledger|failures in|literal|unpack"):
-        Ledger.from_json(value)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("after", "text"),
+    [
+        (Counts(5, 90), "went from 100 to 90"),
+        (Counts(0, 51), "went from 100 to 51"),
+        (Counts(9, 120), "went from 10 to 9"),
+        (Counts(5, 50), None),
+        (Counts(0, 0), None),
+        (Counts(5, 100), None),
+    ],
+)
+def test_a_series_that_falls_by_less_than_a_restart_does_is_no_counter(after: Counts, text: str | None) -> None:
+    ledger = baseline({"gauge": Counts(10, 100)})
+    if text is None:
+        assert advance(ledger, {"gauge": after}, unclocked={"gauge"})[1] == Counts()
+    else:
+        with pytest.raises(NotACounter, match=text):
+            advance(ledger, {"gauge": after}, unclocked={"gauge"})

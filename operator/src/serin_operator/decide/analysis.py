@@ -1,248 +1,233 @@
-"""From counters to a judgement: what each metric shows, and what all of them together ask for."""
+"""From counters to a judgement: what each metric shows, and what all of them together ask for.
 
-import json
-import math
+    calibrate … calibrate ─► begin ─► step ─► judge … judge ─► step ─► judge … ─► watch ─► judge …
+
+Each takes the state that the one before gave, as text for `status`. One e-process spans all of it, so the chance of a
+false rollback is at most alpha from the first request to the end of the watch.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from serin_operator.api.spec import Analysis, Metric
-from serin_operator.api.status import MetricReport, Tally
-from serin_operator.decide import counters, evidence
-from serin_operator.decide.counters import Ledger
-from serin_operator.decide.evidence import Action, Block, Counts, Evidence, Finding, Verdict
+import numpy as np
+
+from serin_operator.api.spec import Analysis
+from serin_operator.api.status import MetricReport, Remark
+from serin_operator.decide import calibration, evidence, one_arm, remarks, reports, tracks
+from serin_operator.decide.evidence import Counts
+from serin_operator.decide.forecast import Prospect
+from serin_operator.decide.keys import REQUESTS
+from serin_operator.decide.lineup import aligned, keys_of
+from serin_operator.decide.looks import baseline, look
 from serin_operator.decide.observed import Snapshot
-
-MOST_ODDS = 1e9  # odds are shown no higher than this
-_FAILURE_WORDS = {"errors": "failed", "latency": "slow", "accuracy": "wrong"}
-_ROLLBACK_REASONS = {"errors": "MoreErrors", "latency": "Slower", "accuracy": "LessAccurate"}
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One metric's evidence with the ledgers that say how far each arm's counters are counted.
-
-    since: when counting began, in seconds since the epoch. What an older process counted before is history, also
-    when the process could not be read then.
-    """
-
-    since: float
-    canary: Ledger
-    stable: Ledger
-    evidence: Evidence
+from serin_operator.decide.standings import facts, prospect, standings
+from serin_operator.decide.standings import prospects as prospects_of
+from serin_operator.decide.tracks import Arms, Plain, State
+from serin_operator.decide.verdict import Action, Finding, Verdict, odds_alone, verdict
+from serin_operator.decide.words import to_one
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What one look at the counters led to.
 
-    state: to be kept until the next look. tests: the evidence by metric, since the rollout began.
-    needed: which odds decide.
-    problem: why nothing could be seen this time, if so; the verdict then stands on what was known before.
+    state: to be kept until the next look.
+    problem: why nothing or not all could be seen this time, if so; the verdict then stands on what was known before.
+    canary_trials: per metric that guards or gates, what the canary has counted since the rollout began.
+    prospects: of every gate, for a forecast.
+    exposed: requests that the canary has had. per_second: requests of both revisions of late; None while unknown.
+    worst_excess: the largest excess of the canary's share of failures that is not excluded on some guard; 1.0 while
+        one has no data. If effects are constant, it is above the largest true excess with probability 1 - alpha - beta
+        at all looks at once: the interval of that one metric need hold, and the largest end is no lower.
+    share_mismatch: whether the canary does not get the share of the requests that is configured.
     """
 
     state: str
     reports: tuple[MetricReport, ...]
     verdict: Verdict
-    tests: Mapping[str, Evidence]
     needed: str
+    canary_trials: Mapping[str, int]
+    prospects: tuple[Prospect, ...]
+    exposed: int
+    per_second: float | None
+    worst_excess: float
+    share_mismatch: bool
+    remarks: tuple[Remark, ...]
+    reasons: Mapping[str, str]
     problem: str | None = None
+
+    @property
+    def both_over(self) -> tuple[str, ...]:
+        """Metrics whose bound both revisions break."""
+        return self.verdict.both_over
 
     @property
     def summary(self) -> str:
         """One sentence per metric, and what it takes."""
         return " ".join([*(f"{report.name}: {report.message}" for report in self.reports), self.needed])
 
-    @property
-    def canary_trials(self) -> dict[str, int]:
-        """Per metric, what the canary has counted since the rollout began."""
-        return {name: test.total.canary.trials for name, test in self.tests.items()}
-
-    def minutes_left(self, before: Mapping[str, int], elapsed: float, weight: int, beta: float) -> float:
-        """Minutes to plan for until promotion, if the canary is good and the traffic stays as it is; may be inf.
-
-        before: `canary_trials` when the step began, `elapsed` seconds ago. weight: the canary's share in per cent.
-        """
-        waits = []
-        for name, test in self.tests.items():
-            canary = (test.total.canary.trials - before.get(name, 0)) / elapsed * 60 if elapsed > 0 else 0.0
-            stable = canary * (100 - weight) / weight
-            waits.append(evidence.forecast(test, canary_per_minute=canary, stable_per_minute=stable, beta=beta))
-        return max(waits, default=math.inf)
-
     def without_new_trials(self, before: Mapping[str, int]) -> list[str]:
         """Metrics for which the canary counted nothing since `before`; fewer than then are of a count begun anew."""
         return [name for name, trials in self.canary_trials.items() if trials in (0, before.get(name, 0))]
 
     def reason_for_rollback(self) -> tuple[str, str]:
-        """The reason and the sentence of a rollback; the verdict's metric is named in both."""
+        """The reason and the sentence of a rollback; the verdict's metric is named in the sentence."""
         metric = self.verdict.metric or ""
         report = next(report for report in self.reports if report.name == metric)
-        return _ROLLBACK_REASONS[metric], f"{metric}: {report.message}"
+        over = self.verdict.finding is Finding.OVER_BOUND
+        return reports.OVER_BOUND if over else self.reasons[metric], f"{metric}: {report.message}"
 
 
-def metric_key(metric: Metric) -> str:
-    """Names what is counted: another latency bound counts other requests."""
-    return f"{metric.name}@{metric.slower_than:g}" if metric.slower_than else metric.name
-
-
-def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now: float) -> str:
-    """The state at the start of a rollout: no evidence, and everything counted so far is history."""
-    return _dump({metric_key(m): _fresh(m, snapshot, canary, stable, now) for m in analysis.metrics})
-
-
-def judge(analysis: Analysis, state: str, snapshot: Snapshot, canary: str, stable: str, now: float) -> Judgement:
-    """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
+def calibrate(analysis: Analysis, state: str, snapshot: Snapshot, stable: str, now: float) -> str:
+    """Before the first step: how much the stable revision's pods scatter, and its traffic. state: "" at first.
 
     Raises ValueError when `state` is not one that this version wrote.
     """
-    tracks = _load(state)
     if snapshot.problem:
-        return _judgement(analysis, tracks, snapshot.problem)
-    following = {}
+        return state
+    before = calibration.load(state) if state else None
+    return calibration.dump(calibration.grow(before, analysis, snapshot, stable, now))
+
+
+def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
+    """What a forecast needs of every gate before the rollout; calibrated: of `calibrate`, may be ""."""
+    known = calibration.load(calibrated) if calibrated else None
+    alone = odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate)
+    found = []
     for metric in analysis.metrics:
-        key = metric_key(metric)
-        track = tracks.get(key)
-        if track is not None:
-            following[key] = _advance(metric, track, snapshot, canary, stable)
-        else:  # the metric was added while the rollout runs
-            following[key] = _fresh(metric, snapshot, canary, stable, now)
-    problem = f"no counters from {', '.join(snapshot.unread)}" if snapshot.unread else None
-    return _judgement(analysis, following, problem)
+        if not metric.gates:
+            continue
+        keys = calibration.counted(analysis, metric, known.ledgers) if known else []
+        totals = [known.totals[key] for key in keys if key in known.totals] if known else []
+        stable = np.array([[total.failures, total.trials] for total in totals or [Counts()]], np.int64)
+        per_minute, phi = (known.per_minute(keys), known.phi(keys)) if known else (0.0, 1.0)
+        found.append(prospect(analysis, metric, stable, per_minute=per_minute, phi=phi, alone=alone.get(metric.name)))
+    return tuple(found)
+
+
+def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now: float, calibrated: str = "") -> str:
+    """The state at the start of a rollout: no evidence, and everything counted so far is history.
+
+    calibrated: of `calibrate`, may be "". The overdispersion that it shows is frozen.
+    """
+    known = calibration.load(calibrated) if calibrated else None
+    phi = {
+        metric.name: known.phi(calibration.counted(analysis, metric, known.ledgers))
+        for metric in analysis.metrics
+        if known is not None
+    }
+    empty = State(
+        since=now,
+        at=now,
+        promoted_at=None,
+        warming=0,
+        exposed=0,
+        expected_share=0.0,
+        ledgers={},
+        rates={},
+        plain=Plain((), tracks.no_tests()),
+        macros=(),
+        arms=Arms((), np.zeros((0, 2), np.int64), one_arm.start(0)),
+    )
+    state = aligned(empty, analysis, snapshot, phi)
+    ledgers = {
+        key: (baseline(snapshot, key, canary), baseline(snapshot, key, stable)) for key in keys_of(state, analysis)
+    }
+    return tracks.dump(replace(state, ledgers=ledgers, rates=known.rates() if known else {}))
+
+
+def step(analysis: Analysis, state: str) -> str:
+    """The state at a new weight: harm may begin here, and the first looks are not tested."""
+    return tracks.dump(_onset(analysis, tracks.load(state)))
+
+
+def watch(analysis: Analysis, state: str) -> str:
+    """The state at a promotion, for the time in which late evidence can still take it back.
+
+    The canary is still the one on trial, but the old stable gets no more traffic. As long as labels of predictions from
+    before the promotion come in (for `label_window`), both arms' labels go on being compared. Everything else that the
+    promoted revision counts is tested against the old stable's record: is its rate over the upper confidence limit of
+    the record plus the margin?
+
+    Level: both tests continue one e-process per guard, M. After the promotion it is M · W, with W the e-process of the
+    promoted revision against the limit, which begins at 1. As long as the old stable's rate is below its limit, a
+    canary that is not worse makes M · W an e-process, so the weighted mean over the guards reaches 1/alpha with
+    probability at most alpha, and W needs no stake of its own. For the chance that a limit is wrong, WATCH_SHARE of the
+    mean's weight is set aside from the beginning (verdict.py): the limit of guard i holds until the e-value A_i of the
+    record reaches 1 / (alpha · WATCH_SHARE · w_i), where w_i is its part of the weight. Then
+    (1 - WATCH_SHARE) · mean + WATCH_SHARE · sum of w_i A_i has mean at most 1 as well, and whichever goes wrong (a
+    rollback in the rollout, a limit, a rollback in the watch) makes it reach 1/alpha: together with probability at most
+    alpha. The record speaks for a stable rate that stays as it was on average; the margin is what is left for drift.
+    """
+    before = tracks.load(state)
+    return tracks.dump(_onset(analysis, replace(before, promoted_at=before.at)))
+
+
+def judge(
+    analysis: Analysis,
+    state: str,
+    snapshot: Snapshot,
+    canary: str,
+    stable: str,
+    now: float,
+    *,
+    weight: int | None,
+) -> Judgement:
+    """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
+
+    weight: the canary's weight in per cent if it was verified to serve during the whole time since the last look; else
+    None, and the canary's share of the traffic is not tested. Raises ValueError when `state` is not one that this
+    version wrote.
+    """
+    if snapshot.problem:
+        return recall(analysis, state, snapshot.problem)
+    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, weight)
+    problems = [*([f"no counters from {', '.join(snapshot.unread)}"] if snapshot.unread else []), *seen.problems]
+    return _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None)
 
 
 def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
     """The judgement that `state` holds when there is nothing new to look at, under the margins of now.
 
-    problem: why the last look saw nothing, if so.
+    problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
-    tracks = _load(state)
-    for metric in analysis.metrics:
-        if track := tracks.get(metric_key(metric)):
-            tracks[metric_key(metric)] = replace(track, evidence=_retargeted(metric, track))
-    return _judgement(analysis, tracks, problem)
+    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem)
 
 
-def _fresh(metric: Metric, snapshot: Snapshot, canary: str, stable: str, now: float) -> Track:
-    # A process that was read but has no such counter yet starts at 0: what it counts from now on is news.
-    nothing = dict.fromkeys(snapshot.processes, Counts())
-    return Track(
-        now,
-        counters.baseline(nothing | dict(_series(snapshot, metric, canary))),
-        counters.baseline(nothing | dict(_series(snapshot, metric, stable))),
-        evidence.start(tolerance=metric.tolerance, margin=metric.margin),
+def _onset(analysis: Analysis, state: State) -> State:
+    return replace(
+        state,
+        warming=analysis.warm_up,
+        plain=replace(state.plain, tests=evidence.onset(state.plain.tests)),
+        macros=tuple(replace(one, test=evidence.onset(one.test)) for one in state.macros),
     )
 
 
-def _advance(metric: Metric, track: Track, snapshot: Snapshot, canary: str, stable: str) -> Track:
-    canary_ledger, canary_counts = _count(track.canary, track.since, snapshot, metric, canary)
-    stable_ledger, stable_counts = _count(track.stable, track.since, snapshot, metric, stable)
-    current = evidence.update(_retargeted(metric, track), Block(canary_counts, stable_counts))
-    return Track(track.since, canary_ledger, stable_ledger, current)
-
-
-def _retargeted(metric: Metric, track: Track) -> Evidence:
-    return evidence.retarget(track.evidence, tolerance=metric.tolerance, margin=metric.margin)
-
-
-def _count(ledger: Ledger, since: float, snapshot: Snapshot, metric: Metric, revision: str) -> tuple[Ledger, Counts]:
-    series = _series(snapshot, metric, revision)
-    gone = [one for one in ledger.counted if one.partition("/")[0] not in snapshot.pods]
-    historic = [one for one in series if float(one.partition("/")[2]) < since]
-    return counters.advance(ledger, series, historic=historic, gone=gone)
-
-
-def _series(snapshot: Snapshot, metric: Metric, revision: str) -> Mapping[str, Counts]:
-    return snapshot.samples.get(metric_key(metric), {}).get(revision, {})
-
-
-def _judgement(analysis: Analysis, tracks: Mapping[str, Track], problem: str | None) -> Judgement:
-    tests = {
-        metric.name: tracks[metric_key(metric)].evidence for metric in analysis.metrics if metric_key(metric) in tracks
-    }
+def _judgement(analysis: Analysis, state: State, text: str, problem: str | None) -> Judgement:
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
-    verdict = evidence.verdict(tests, alpha=alpha, beta=beta) if tests else Verdict(Action.WAIT)
-    if verdict.action is Action.PROMOTE and len(tests) < len(analysis.metrics):
-        verdict = Verdict(Action.WAIT)
+    found = standings(state, analysis)
+    decided = verdict(found.verdicts, alpha=alpha, beta=beta)
+    if decided.action is Action.PROMOTE and state.promoted_at is not None:
+        decided = replace(decided, action=Action.WAIT)
+    gates = prospects_of(state, analysis, found)
+    told = facts(state, analysis, found, gates)
+    guards = [each.numbers for each in found.tested if each.metric.guards]
     return Judgement(
-        state=_dump(tracks),
-        reports=tuple(_report(name, test, alpha, beta) for name, test in tests.items()),
-        verdict=verdict,
-        tests=tests,
-        needed=f"(Rolls back at {1 / alpha:g} : 1 on average over the metrics, promotes at {1 / beta:g} : 1 on each.)",
+        state=text,
+        reports=tuple(reports.report(each, alpha=alpha, beta=beta) for each in told),
+        verdict=decided,
+        needed=f"(Rolls back at {to_one(1 / alpha)} over all guards, promotes at {to_one(1 / beta)} on each gate.)",
+        canary_trials={
+            each.metric.name: int(each.numbers.counts[:, 1].sum())
+            for each in found.tested
+            if each.metric.guards or each.metric.gates
+        },
+        prospects=gates,
+        exposed=state.exposed,
+        per_second=state.per_minute(REQUESTS) / 60 or None,
+        worst_excess=max((each.high if each.seen else 1.0 for each in guards), default=1.0),
+        share_mismatch=remarks.share_mismatch(state),
+        remarks=remarks.remarks(state, analysis, found),
+        reasons={metric.name: reports.ROLLBACK_REASONS[metric.type] for metric in analysis.metrics},
         problem=problem,
     )
-
-
-def _report(name: str, test: Evidence, alpha: float, beta: float) -> MetricReport:
-    found = evidence.finding(test, alpha=alpha, beta=beta)
-    low, high = evidence.interval(test, alpha=alpha, beta=beta)
-    seen = found is not Finding.NO_DATA
-    worse, good_enough = _odds(evidence.log_e_worse(test)), _odds(evidence.log_e_non_inferior(test))
-    total = test.total
-    report = MetricReport(
-        name=name,
-        verdict=found.value,
-        canary=Tally(total.canary.failures, total.canary.trials),
-        stable=Tally(total.stable.failures, total.stable.trials),
-        odds_worse=worse,
-        odds_non_inferior=good_enough,
-        message="",
-        difference=evidence.difference(test),
-        low=low if seen else None,
-        high=high if seen else None,
-    )
-    return replace(report, message=_message(report))
-
-
-def _message(report: MetricReport) -> str:
-    """What a report says, as a sentence for people."""
-    word = _FAILURE_WORDS[report.name]
-    if report.difference is None or report.low is None or report.high is None:
-        missing = "canary" if report.canary.trials == 0 else "stable"
-        return f"no data from the {missing} revision yet."
-    return (
-        f"{_share(report.canary)} {word} against {_share(report.stable)} of stable, "
-        f"difference {report.difference * 100:+.2f} points "
-        f"({report.low * 100:+.2f} to {report.high * 100:+.2f}); "
-        f"odds {_shown(report.odds_worse)} : 1 that it is worse, "
-        f"{_shown(report.odds_non_inferior)} : 1 that it is good enough."
-    )
-
-
-def _share(tally: Tally) -> str:
-    return f"{100 * tally.failures / tally.trials:.2f} % of {tally.trials}"
-
-
-def _odds(log_e: float) -> float:
-    return float(f"{math.exp(min(log_e, math.log(MOST_ODDS))):.6g}")
-
-
-def _shown(odds: float) -> str:
-    return f"{odds:.2g}" if odds < 10 else f"{odds:.0f}"
-
-
-def _dump(tracks: Mapping[str, Track]) -> str:
-    value = {
-        key: {
-            "since": track.since,
-            "canary": track.canary.to_json(),
-            "stable": track.stable.to_json(),
-            "evidence": track.evidence.to_json(),
-        }
-        for key, track in tracks.items()
-    }
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _load(state: str) -> dict[str, Track]:
-    value: dict[str, Any] = json.loads(state)
-    return {
-        key: Track(
-            float(raw["since"]),
-            Ledger.from_json(raw["canary"]),
-            Ledger.from_json(raw["stable"]),
-            Evidence.from_json(raw["evidence"]),
-        )
-        for key, raw in value.items()
-    }

@@ -7,7 +7,6 @@ has been counted; `advance` counts the rest. Pure: the caller keeps the ledger.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from serin_operator.decide.evidence import Counts
 
@@ -18,17 +17,9 @@ class Ledger:
 
     counted: Mapping[str, Counts]
 
-    def to_json(self) -> dict[str, list[int]]:
-        """Series to [failures, trials]. `from_json` gives back an equal value."""
-        return {series: [counts.failures, counts.trials] for series, counts in self.counted.items()}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Reads `to_json`'s form. Raises ValueError for anything else."""
-        try:
-            return cls({series: Counts(int(y), int(n)) for series, (y, n) in value.items()})
-        except (AttributeError, TypeError) as error:
-            raise ValueError(f"not a stored ledger: {error}") from error
+class NotACounter(Exception):  # noqa: N818  # it names what was found, as people read it
+    """A series went down as no counter does. Its text says from what to what."""
 
 
 def baseline(snapshot: Mapping[str, Counts]) -> Ledger:
@@ -41,6 +32,7 @@ def advance(
     snapshot: Mapping[str, Counts],
     *,
     historic: Collection[str] = (),
+    unclocked: Collection[str] = (),
     gone: Collection[str] = (),
 ) -> tuple[Ledger, Counts]:
     """What `snapshot` shows beyond `ledger`, summed over series, and the ledger after it.
@@ -48,6 +40,8 @@ def advance(
     - A series that is new counts from 0, as its process started after the baseline. For a process that is
       older but could not be read then, name its series in `historic`: its first reading is its baseline.
     - A counter that went down was reset, so the series counts from 0 again.
+    - A series in `unclocked` does not tell when its process started. So its first reading is its baseline, and the
+      first one after a reset too. If it keeps more than half of what it had, that was no reset: NotACounter.
     - A series that is missing was not read this time. Its next reading brings what was missed, in one piece,
       unless it is in `gone`: then no more readings of it can come, and it is forgotten.
     - More new failures than new trials means that the two were not read at one instant. Each failure too many
@@ -58,11 +52,21 @@ def advance(
     counted = {series: at for series, at in ledger.counted.items() if series in snapshot or series not in gone}
     total = Counts()
     for series, reading in snapshot.items():
-        before = counted.get(series, reading if series in historic else Counts())
+        clocked = series not in unclocked
+        before = counted.get(series, Counts() if clocked and series not in historic else reading)
         if reading.failures < before.failures or reading.trials < before.trials:
-            before = Counts()
+            if not clocked:
+                _check_reset(before, reading)
+            before = Counts() if clocked else reading
         trials = reading.trials - before.trials
         failures = min(reading.failures - before.failures, trials)
         counted[series] = Counts(before.failures + failures, reading.trials)
         total += Counts(failures, trials)
     return Ledger(counted), total
+
+
+def _check_reset(before: Counts, now: Counts) -> None:
+    """Raises NotACounter for a series that went down, but by less than a process does that starts anew."""
+    was, is_now = (before.trials, now.trials) if now.trials < before.trials else (before.failures, now.failures)
+    if is_now > was / 2:
+        raise NotACounter(f"went from {was} to {is_now}")

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.api.spec import Goal
+from serin_operator.api.spec import Goal, Metric
 
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -143,6 +143,17 @@ def log_odds_for_rollback(standings: Sequence[Standing], *, alpha: float) -> Arr
     return np.asarray(floor + np.log(total / weights.sum()) + math.log1p(-WATCH_SHARE))
 
 
+def odds_alone(metrics: Sequence[Metric], *, alpha: float) -> dict[str, float]:
+    """Per guard, the odds for worse, or over its bound, at which it rolls back even if nothing else speaks for it."""
+    total = _total_weight(metrics)
+    return {each.name: total / (each.weight * (1 - WATCH_SHARE) * alpha) for each in metrics if each.guards}
+
+
+def odds_for_record(metric: Metric, metrics: Sequence[Metric], *, alpha: float) -> float:
+    """The odds against a rate of the old stable at which the watch takes it to be lower (see `analysis.watch`)."""
+    return _total_weight(metrics) / (metric.weight * WATCH_SHARE * alpha)
+
+
 def finding(standing: Standing, *, alpha: float, beta: float) -> Finding:
     """What one metric of one rollout says on its own, whatever its role. What is bad goes first."""
     roll_back, promote = -math.log(alpha), -math.log(beta)
@@ -174,6 +185,10 @@ def _parts(standings: Sequence[Standing], alpha: float) -> list[tuple[str, Findi
             harmless = np.where(np.asarray(stable_over) >= -math.log(alpha), -math.inf, over)
             parts.append((each.name, Finding.OVER_BOUND, each.weight, harmless))
     return parts
+
+
+def _total_weight(metrics: Sequence[Metric]) -> float:
+    return sum(metric.weight * (1 if metric.bound is None else 2) for metric in metrics if metric.guards)
 
 
 def _both_over(standing: Standing, alpha: float) -> BoolArray:

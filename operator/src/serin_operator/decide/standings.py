@@ -1,0 +1,216 @@
+"""Where every metric stands after a look: out of the batches of tests, metric by metric."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serin_operator.api.spec import Analysis, Metric
+from serin_operator.api.status import Tally
+from serin_operator.decide import evidence, one_arm
+from serin_operator.decide.evidence import Evidence
+from serin_operator.decide.forecast import Prospect, canary_trials
+from serin_operator.decide.keys import macro, metric_key
+from serin_operator.decide.lineup import COVERAGE, against_record, over_bound, strata
+from serin_operator.decide.looks import record_limit
+from serin_operator.decide.projection import Integers
+from serin_operator.decide.reports import Facts, Since, trials_of
+from serin_operator.decide.tracks import State
+from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """One test. counts: (K, 4), pending ones included. difference: nan while nothing is tested.
+
+    phi: overdispersion. discount: all that log likelihood ratios are divided by.
+    """
+
+    counts: Integers
+    difference: float
+    low: float
+    high: float
+    log_e_worse: float
+    log_e_non_inferior: float
+    log_e_superior: float
+    phi: float
+    discount: float
+
+    @property
+    def seen(self) -> bool:
+        """Whether both arms' counts were compared at all."""
+        return not math.isnan(self.difference)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tested:
+    """A metric with its test. classes: of an average, else empty. keys: what it counts, one per class if it has any."""
+
+    metric: Metric
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    numbers: Numbers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standings:
+    """All metrics in the order of the analysis; the labels' coverage, if it is compared; `verdict.odds_alone`."""
+
+    tested: tuple[Tested, ...]
+    verdicts: tuple[Standing, ...]
+    coverage: Numbers | None
+    alone: Mapping[str, float]
+
+
+def standings(state: State, analysis: Analysis) -> Standings:
+    """Of a state that is aligned with the analysis."""
+    plain = dict(zip((row.name for row in state.plain.rows), _numbers(state.plain.tests, analysis), strict=True))
+    averages = {one.row.name: one for one in state.macros}
+    found = []
+    for metric in analysis.metrics:
+        if macro(metric):
+            one = averages[metric.name]
+            keys = strata(analysis, metric, one.classes)
+            found.append(Tested(metric, tuple(keys), one.classes, _numbers(one.test, analysis)[0]))
+        else:
+            found.append(Tested(metric, (metric_key(metric, analysis.label_window),), (), plain[metric.name]))
+    over = dict(zip(state.arms.names, one_arm.log_e_over(state.arms.tests).tolist(), strict=True))
+    under = dict(zip(state.arms.names, one_arm.log_e_under(state.arms.tests).tolist(), strict=True))
+    verdicts = tuple(_standing(each, over, under) for each in found)
+    alone = odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate)
+    return Standings(tuple(found), verdicts, plain.get(COVERAGE), alone)
+
+
+def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prospect, ...]:
+    """What a forecast needs of every gate."""
+    return tuple(
+        prospect(
+            analysis,
+            each.metric,
+            each.numbers.counts[:, 2:],
+            per_minute=state.per_minute(*each.keys),
+            phi=each.numbers.discount,
+            alone=found.alone.get(each.metric.name),
+            standing=standing,
+        )
+        for each, standing in zip(found.tested, found.verdicts, strict=True)
+        if each.metric.gates
+    )
+
+
+def prospect(
+    analysis: Analysis,
+    metric: Metric,
+    stable: Integers,
+    *,
+    per_minute: float,
+    phi: float,
+    alone: float | None,
+    standing: Standing | None = None,
+) -> Prospect:
+    """What a forecast needs of one gate.
+
+    stable: (K, 2), failures and trials. alone: of `verdict.odds_alone`. standing: None before the rollout.
+    """
+    failure_rate, spread = _pooled(stable)
+    enough = -math.log(analysis.false_promotion_rate)
+    under = float(standing.bound[1]) if standing and standing.bound else 0.0
+    return Prospect(
+        name=metric.name,
+        trials=trials_of(metric),
+        goal=metric.goal,
+        tolerance=metric.tolerance,
+        margin=metric.margin,
+        failure_rate=failure_rate,
+        per_minute=per_minute,
+        phi=phi * spread,
+        missing=enough - (float(standing.log_e_goal) if standing else 0.0),
+        for_rollback=None if alone is None else math.log(alone),
+        bound=metric.bound,
+        missing_under=0.0 if metric.bound is None else enough - under,
+    )
+
+
+def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Prospect]) -> list[Facts]:
+    """What people read of each metric."""
+    weights = {each.metric.name: _canary_share(each.numbers.counts) for each in found.tested}
+    needed = dict(
+        zip((gate.name for gate in gates), canary_trials(gates, [weights[gate.name] for gate in gates]), strict=True)
+    )
+    return [
+        Facts(
+            metric=each.metric,
+            standing=standing,
+            classes=each.classes,
+            counts=each.numbers.counts,
+            difference=each.numbers.difference,
+            low=each.numbers.low,
+            high=each.numbers.high,
+            odds_alone=found.alone.get(each.metric.name),
+            canary_trials=needed.get(each.metric.name, 0.0),
+            since=_since(state, analysis, each.metric),
+        )
+        for each, standing in zip(found.tested, found.verdicts, strict=True)
+    ]
+
+
+def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
+    """Of every test of a batch."""
+    between = evidence.interval(tests, alpha=analysis.false_rollback_rate, beta=analysis.false_promotion_rate)
+    columns = (
+        evidence.difference(tests),
+        *between.T,
+        evidence.log_e_worse(tests),
+        evidence.log_e_non_inferior(tests),
+        evidence.log_e_superior(tests),
+        tests.phi,
+        tests.phi * tests.shared,
+    )
+    return [Numbers(*each) for each in zip(tests.total, *(column.tolist() for column in columns), strict=True)]
+
+
+def _standing(each: Tested, over: dict[str, float], under: dict[str, float]) -> Standing:
+    metric, numbers = each.metric, each.numbers
+    bound = None
+    if metric.bound is not None:
+        canary, stable = over_bound(metric, "canary"), over_bound(metric, "stable")
+        bound = BoundOdds(over[canary], under[canary], over[stable])
+    return Standing(
+        name=metric.name,
+        guards=metric.guards,
+        gates=metric.gates,
+        weight=metric.weight,
+        goal=metric.goal,
+        # After a promotion the same e-process goes on against the old stable's record (see `analysis.watch`).
+        log_e_worse=numbers.log_e_worse + over.get(against_record(metric), 0.0),
+        log_e_non_inferior=numbers.log_e_non_inferior,
+        log_e_superior=numbers.log_e_superior,
+        bound=bound,
+        seen=numbers.seen,
+    )
+
+
+def _since(state: State, analysis: Analysis, metric: Metric) -> Since | None:
+    if against_record(metric) not in state.arms.names:
+        return None
+    place = state.arms.place(against_record(metric))
+    failures, trials = state.arms.counts[place].tolist()
+    log_e = float(one_arm.log_e_over(state.arms.tests)[place])
+    return Since(Tally(failures, trials), record_limit(state, analysis, metric), log_e)
+
+
+def _pooled(stable: Integers) -> tuple[float, float]:
+    """The mean of the strata's rates, and how much less a trial tells about it than one of a single stratum.
+
+    The mean of K rates f_k, known from parts p_k of the trials, has the variance mean(f_k (1 - f_k) / p_k) / K of a
+    trial, where a single rate f has f (1 - f).
+    """
+    rates, trials = (1 + stable[:, 0]) / (10 + stable[:, 1]), stable[:, 1] + 1
+    mean = float(rates.mean())
+    variance = float((rates * (1 - rates) * trials.sum() / trials).mean()) / len(stable)
+    return mean, variance / (mean * (1 - mean))
+
+
+def _canary_share(counts: Integers) -> float:
+    """The canary's part of the trials in per cent; a tenth as long as an arm has none."""
+    canary, stable = int(counts[:, 1].sum()), int(counts[:, 3].sum())
+    return 100 * canary / (canary + stable) if canary and stable else 10.0
