@@ -1,0 +1,75 @@
+"""What the model server exposes is what the operator reads: the two share nothing but these names."""
+
+import pytest
+
+from serin_operator.api.spec import Metric, MetricType
+from serin_operator.decide.evidence import Counts
+from serin_operator.observe.samples import samples, wanted
+from serin_operator.observe.scrape import parse
+from serin_server.monitor.cohorts import WINDOWS
+from serin_server.monitor.metrics import ANOTHER, OTHER, Metrics
+
+STABLE, CANARY = "a" * 10, "b" * 10
+MADE = 1_800_000_000
+NOW = MADE + 8.0
+STARTED = "process_start_time_seconds 1.75e+09\n"
+SERIES = "pod-0/1750000000"
+
+
+def read(server: Metrics, metric: Metric, window: float, now: float) -> dict[str, Counts]:
+    """What the canary counts by the pod's exposition, without the requests."""
+    lines = [line for line in server.render(now).decode().splitlines() if not line.startswith("process_start_time")]
+    _, points = parse("pod-0", STARTED + "\n".join(lines) + "\n", wanted([metric], window))
+    found = samples([metric], points, window)
+    return {key: arms[CANARY][SERIES] for key, arms in found.items() if key != "requests" and CANARY in arms}
+
+
+def classifier() -> Metrics:
+    server = Metrics("m", CANARY, ["0", "1"])
+    server.issued(10, "first", float(MADE))
+    for actual, predicted, count in (("0", "0", 5), ("0", "1", 2), ("1", "1", 1)):
+        for _ in range(count):
+            server.feedback_counted(CANARY, actual, predicted, "first", MADE, NOW)
+    return server
+
+
+@pytest.mark.parametrize("window", [0, *WINDOWS])
+def test_labels_of_a_classifier(window: int) -> None:
+    server, later = classifier(), NOW + 30 * 86400
+    coverage = {f"coverage@{window}": Counts(8, 18)} if window else {}
+    accuracy = Metric("accuracy", MetricType.ACCURACY, 0.01)
+    recall = Metric("recall", MetricType.RECALL, 0.01)
+    assert read(server, accuracy, window, NOW)[f"accuracy@{window}"] == (Counts() if window else Counts(2, 8))
+    assert read(server, accuracy, window, later) == {f"accuracy@{window}": Counts(2, 8)} | coverage
+    strata = {f"recall:0@{window}": Counts(2, 7), f"recall:1@{window}": Counts(0, 1)}
+    assert read(server, recall, window, later) == strata | coverage
+
+
+@pytest.mark.parametrize("window", [0, *WINDOWS])
+def test_labels_of_a_regression(window: int) -> None:
+    server = Metrics("m", CANARY, None)
+    server.issued(10, "first", float(MADE))
+    for error in (0.1, 0.2, 0.3):
+        server.error_counted(CANARY, error, "first", MADE, NOW)
+    found = read(server, Metric("near", MetricType.REGRESSION, 0.01, within=0.2), window, NOW + 30 * 86400)
+    assert found[f"regression@0.2@{window}"] == Counts(1, 3)
+    assert found.get("coverage@" + str(window), Counts(3, 13)) == Counts(3, 13)
+
+
+def test_requests_and_their_durations() -> None:
+    server = Metrics("m", CANARY, ["0"])
+    for code, took in ((200, 0.1), (200, 0.3), (503, 0.01)):
+        server.request_done(code, "first", took)
+    assert read(server, Metric("errors", MetricType.ERRORS, 0.01), 0, NOW) == {"errors": Counts(1, 3)}
+    latency = Metric("latency", MetricType.LATENCY, 0.01, slower_than=0.25)
+    assert read(server, latency, 0, NOW) == {"latency@0.25": Counts(1, 3)}
+
+
+def test_two_of_the_classes_without_a_name_are_a_wrong_answer() -> None:
+    server = Metrics("m", CANARY, [str(number) for number in range(50)])
+    server.feedback_counted(CANARY, "60", "61", "first", MADE, NOW)
+    server.feedback_counted(CANARY, "60", "60", "first", MADE, NOW)
+    text = server.render(NOW).decode()
+    assert f'actual="{ANOTHER}"' in text
+    other = Metric("recall", MetricType.RECALL, 0.01, label=OTHER)
+    assert read(server, other, 0, NOW) == {f"recall:{OTHER}@0": Counts(1, 2)}
