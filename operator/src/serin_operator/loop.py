@@ -28,12 +28,12 @@ from serin_operator.build.owner import RESOLVER, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
-from serin_operator.decide.rollout import Decision, decide, route_of, wants
+from serin_operator.decide.roles import arms, route_of
+from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.pods import Pod, resolution, workload
-from serin_operator.observe.prometheus import query
 from serin_operator.observe.routers import ask_routers
-from serin_operator.observe.scrape import scrape
+from serin_operator.observe.snapshot import look
 from serin_operator.settings import Settings
 
 _LOGGER = logging.getLogger("serin.loop")
@@ -47,6 +47,7 @@ CACHE_LAG_LIMIT_SECONDS = 60.0
 NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
+QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
 _CHILD_KINDS = ("Pod", "Service", "ConfigMap", "Deployment")
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
@@ -236,18 +237,14 @@ class Loop:
         )
 
     async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
-        arms = [revision.revision for revision in (status.canary, status.stable) if revision]
         address = spec.analysis.prometheus or self._settings.prometheus
-        if address:
-            return await query(self._session, address, place[0], pods, spec.analysis.metrics, arms)
-        return await scrape(self._session, pods, spec.analysis.metrics, arms)
+        return await look(self._session, address, place, pods, spec.analysis, arms(status), time.time())
 
     async def _write(self, resource: Mapping[str, Any], memory: Memory, status: Status, now: float) -> None:
         before = memory.status
         if status == before:
             return
-        only_evidence = _without_evidence(status) == _without_evidence(before)
-        if not only_evidence or now - memory.written_at >= EVIDENCE_WRITE_SECONDS:
+        if worth_writing(before, status, now - memory.written_at):
             answer = await self._client.replace_status(resource, dump_status(status))
             memory.stored = answer["status"]
             memory.resource_version = int(answer["metadata"]["resourceVersion"])
@@ -280,8 +277,23 @@ class Loop:
         return min(max(decision.check_at - time.time(), 0.05), RESYNC_SECONDS)
 
 
+def worth_writing(before: Status, after: Status, seconds: float) -> bool:
+    """Whether the change has to be written, so many seconds after the last time: evidence alone can wait a while."""
+    on_trial = after.rollout is not None and after.rollout.step is not None
+    patience = EVIDENCE_WRITE_SECONDS if on_trial else QUIET_WRITE_SECONDS
+    return _without_evidence(before) != _without_evidence(after) or (before != after and seconds >= patience)
+
+
 def _without_evidence(status: Status) -> Status:
-    """The status without what grows at every scrape."""
-    rollout = status.rollout and replace(status.rollout, evidence="", evidence_at=None)
+    """The status without what grows at every scrape, or only says it in other words."""
+    rollout = status.rollout and replace(
+        status.rollout,
+        evidence="",
+        evidence_at=None,
+        exposed=0,
+        forecast=None,
+        remarks=tuple(replace(remark, message="") for remark in status.rollout.remarks),
+    )
+    watch = status.watch and replace(status.watch, evidence="", evidence_at=None)
     conditions = tuple(replace(condition, message="") for condition in status.conditions)
-    return replace(status, rollout=rollout, metrics=(), conditions=conditions)
+    return replace(status, rollout=rollout, watch=watch, metrics=(), conditions=conditions)

@@ -24,7 +24,8 @@ from tests.operator.definition import status_problems
 
 from serin_operator.api.status import HISTORY_LIMIT
 from serin_operator.decide.observed import Route
-from serin_operator.decide.rollout import decide, kept, route_of
+from serin_operator.decide.roles import kept, route_of
+from serin_operator.decide.rollout import decide
 
 Event = Callable[[World], Any]
 MODELS = {"v1": GOOD, "v2": GOOD, "v3": HARMFUL, "v4": BROKEN, "v5": SLEEPY, "v6": Model(errors=1.0, latency=1.0)}

@@ -21,7 +21,8 @@ from tests.operator.definition import Json, status_problems
 
 from serin_operator.api.status import Phase, dump_status
 from serin_operator.decide.observed import Resolution, Route, Trouble
-from serin_operator.decide.rollout import READY_POLL_SECONDS, Wants, decide, route_of, wants
+from serin_operator.decide.roles import route_of
+from serin_operator.decide.rollout import READY_POLL_SECONDS, Wants, decide, wants
 from serin_operator.decide.transitions import DRAIN_SECONDS
 
 ERRORS_ONLY = [{"name": "errors", "margin": 0.05}]
@@ -151,11 +152,11 @@ def test_promotion_waits_for_every_metric() -> None:
     assert verdicts == {"errors": "NonInferior", "accuracy": "Undecided"}
     world.run(60)
     assert world.status.rollout and world.status.rollout.step == 2
-    assert "min to a verdict" in world.told
+    assert "a verdict takes about" in world.told
 
 
 def test_the_previous_revision_stays_warm_and_is_dropped_then() -> None:
-    world = serving(rollout={"keepPrevious": "120s"})
+    world = serving(rollout={"keepPrevious": "120s", "watch": "0s"})
     world.apply("v2")
     promoted = world.until("Promoted")
     previous = world.status.previous
@@ -168,7 +169,7 @@ def test_the_previous_revision_stays_warm_and_is_dropped_then() -> None:
 
 
 def test_the_previous_revision_outlives_its_time_while_a_router_may_still_use_it() -> None:
-    world = serving(rollout={"keepPrevious": "1s"})
+    world = serving(rollout={"keepPrevious": "1s", "watch": "0s"})
     world.apply("v2")
     world.until("Promoted")
     world.routers = False

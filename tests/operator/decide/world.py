@@ -10,17 +10,18 @@ failed in exactly one hundredth of those that it has had so far.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from tests.operator.definition import Json, defaulted, merged
 
-from serin_operator.api.spec import Metric, Spec, parse_spec
+from serin_operator.api.spec import Analysis, Metric, MetricType, Spec, parse_spec
 from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
 from serin_operator.build.owner import Owner
 from serin_operator.build.router import config_map
-from serin_operator.decide.analysis import metric_key
+from serin_operator.decide import keys
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import (
     Defaults,
@@ -33,8 +34,9 @@ from serin_operator.decide.observed import (
     Workload,
 )
 from serin_operator.decide.revisions import pinned, revision_of
-from serin_operator.decide.rollout import Decision, decide, kept, route_of, wants
-from serin_operator.loop import EVIDENCE_WRITE_SECONDS, RESYNC_SECONDS, _without_evidence
+from serin_operator.decide.roles import arms, kept, route_of, running
+from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.loop import RESYNC_SECONDS, worth_writing
 
 NAME = "iris"
 OWNER = Owner("default", NAME, "7b1c3a52")
@@ -44,18 +46,39 @@ START = 1_750_000_000.0
 
 @dataclass(frozen=True)
 class Model:
-    """How one model version behaves: the share of its requests that fail, are slow or wrong, and whether it starts."""
+    """How one model version behaves: the share of its requests that fail, are slow or wrong, and whether it starts.
+
+    cat, dog: wrong among the trials of that class, for recall, precision and f1. off: predictions off by too much.
+    """
 
     errors: float = 0.01
     latency: float = 0.02
     accuracy: float = 0.05
+    cat: float = 0.05
+    dog: float = 0.05
+    off: float = 0.05
+    restarts: float = 0.0
+    custom: float = 0.01
     trouble: Trouble | None = None
     starts: bool = True
 
-    def failures(self, metric: Metric, trials: int) -> int:
-        """How many of so many trials have failed."""
-        shares = {"errors": self.errors, "latency": self.latency, "accuracy": self.accuracy}
-        return int(shares[metric.name] * trials)
+    def share(self, metric: Metric) -> float:
+        """The share of failures in the metric's trials; of both classes together for a macro average."""
+        match metric.type:
+            case MetricType.ERRORS:
+                return self.errors
+            case MetricType.LATENCY:
+                return self.latency
+            case MetricType.ACCURACY:
+                return self.accuracy
+            case MetricType.PRECISION | MetricType.RECALL | MetricType.F1:
+                return {"cat": self.cat, "dog": self.dog, None: (self.cat + self.dog) / 2}[metric.label]
+            case MetricType.REGRESSION:
+                return self.off
+            case MetricType.RESTARTS:
+                return self.restarts
+            case MetricType.CUSTOM:
+                return self.custom
 
 
 GOOD = Model()
@@ -308,8 +331,7 @@ class World:
 
     def _write(self, status: Status) -> None:
         """As the loop does: evidence alone is written now and then, everything else at once."""
-        news = _without_evidence(status) != _without_evidence(self.memory)
-        if news or (status != self.memory and self.now - self.written_at >= EVIDENCE_WRITE_SECONDS):
+        if worth_writing(self.memory, status, self.now - self.written_at):
             raw = dump_status(status)
             self.statuses.append(raw)
             self.written, self.written_at = json.dumps(raw), self.now
@@ -318,9 +340,8 @@ class World:
     def _act(self, decision: Decision) -> None:
         self.resolving = decision.resolve
         status, spec = decision.status, self.spec
-        running = [revision for revision in (status.stable, status.canary, *kept(status)) if revision]
-        names = {revision.revision for revision in running}
-        for revision in running:
+        names = {revision.revision for revision in running(status)}
+        for revision in running(status):
             model = self.models[revision.sha256]
             pods = self.pods.setdefault(revision.revision, [])
             del pods[spec.server.replicas :]
@@ -392,28 +413,43 @@ class World:
         names = frozenset(pod.name for pods in self.pods.values() for pod in pods)
         if not self.metrics:
             return Snapshot(pods=names, problem="Prometheus at http://prometheus:9090: TimeoutError")
-        arms = [revision.revision for revision in (status.canary, status.stable) if revision]
         unread = tuple(pod.name for name in self.pods for pod in self._ready(name) if not pod.read)
-        unseen = [arm for arm in arms if not any(pod.read for pod in self._ready(arm))]
-        samples = {
-            metric_key(metric): {name: self._counts(metric, name) for name in self.pods}
-            for metric in spec.analysis.metrics
-        }
+        unseen = [arm for arm in arms(status) if not any(pod.read for pod in self._ready(arm))]
         return Snapshot(
-            samples=samples,
+            samples=self._samples(spec.analysis),
             processes=frozenset(_series(pod) for name in self.pods for pod in self._ready(name) if pod.read),
             pods=names,
             unread=unread,
             problem=f"no metrics of revision {', '.join(unseen)}" if unseen else None,
         )
 
-    def _counts(self, metric: Metric, revision: str) -> dict[str, Counts]:
-        model = self._model(revision)
-        counts = {}
-        for pod in self._ready(revision):
-            trials = int(pod.requests * self.labelled) if metric.name == "accuracy" else pod.requests
-            if pod.read:
-                counts[_series(pod)] = Counts(model.failures(metric, trials), trials)
+    def _samples(self, analysis: Analysis) -> dict[str, dict[str, dict[str, Counts]]]:
+        """What the pods' counters show. Labels come at once, so their window makes no difference here."""
+        window = analysis.label_window
+        samples = {keys.REQUESTS: self._counts(1.0, lambda model: 0.0)}
+        for metric in analysis.metrics:
+            part = self.labelled if keys.labelled(metric) else 1.0
+            if keys.macro(metric):
+                for label in ("cat", "dog"):
+                    of_class = replace(metric, label=label)
+                    key = keys.class_key(metric, label, window)
+                    samples[key] = self._counts(part / 2, lambda model, metric=of_class: model.share(metric))
+            else:
+                key = keys.metric_key(metric, window)
+                samples[key] = self._counts(part, lambda model, metric=metric: model.share(metric))
+            if keys.labelled(metric) and window:
+                # Predictions and labels as trials, the labels as failures.
+                share = self.labelled / (1 + self.labelled)
+                samples[keys.coverage_key(window)] = self._counts(1 + self.labelled, lambda model: share)
+        return samples
+
+    def _counts(self, part: float, share: Callable[[Model], float]) -> dict[str, dict[str, Counts]]:
+        """Per revision and series: so large a part of the requests as trials, this share of them as failures."""
+        counts: dict[str, dict[str, Counts]] = {}
+        for revision in self.pods:
+            failing = share(self._model(revision))
+            trials = {_series(pod): int(pod.requests * part) for pod in self._ready(revision) if pod.read}
+            counts[revision] = {series: Counts(int(failing * count), count) for series, count in trials.items()}
         return counts
 
 
@@ -434,7 +470,7 @@ def serving(version: str = "v1", model: Model = GOOD, **changes: Any) -> World:
 def without_times(status: Status) -> Status:
     """The status without its times and without the sentences that tell of them."""
     rollout = status.rollout and replace(
-        status.rollout, started_at=0.0, step_started_at=None, evidence_at=None, unready_since=None
+        status.rollout, started_at=0.0, step_started_at=None, evidence_at=None, unready_since=None, paused_at=None
     )
     return replace(status, rollout=rollout, conditions=())
 

@@ -10,12 +10,13 @@ import aiohttp
 from prometheus_client import Counter
 
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api.status import Failure, Record, Status, dump_status, rfc3339
+from serin_operator.api.status import Failure, Record, Remark, Status, dump_status, rfc3339
 
 _LOGGER = logging.getLogger("serin.decision")
 _DECISIONS = Counter("serin_operator_decisions_total", "Decisions taken", ["decision"])
-_WARNINGS = {"RolledBack", "Rejected"}
-_HOLDS = {"NoTraffic", "CannotSee", "Paused", "Inconclusive", "CanaryNotReady"}
+_WARNINGS = {"RolledBack", "Rejected", "ExposureSpent", "PreviousNotReady"}
+_HOLDS = {"NoTraffic", "CannotSee", "Paused", "Inconclusive", "CanaryNotReady", "ExposureSpent", "PreviousNotReady"}
+_NOTES = {"Overdispersed"}  # remarks that ask nobody to do anything
 _NOTE_BYTES = 1024
 _REASON_LIMIT = 128
 
@@ -28,7 +29,7 @@ def log_decisions(resource: Mapping[str, Any], before: Status, after: Status) ->
 
 
 async def announce(client: Client, resource: Mapping[str, Any], before: Status, after: Status) -> None:
-    """Posts an Event for each new decision, a new failure and the start of a hold.
+    """Posts an Event for each new decision, a new failure, a new remark on the evidence and the start of a hold.
 
     An Event that does not get through costs no more than itself; it is logged.
     """
@@ -38,9 +39,14 @@ async def announce(client: Client, resource: Mapping[str, Any], before: Status, 
     failure = after.last_failure
     if failure and failure != before.last_failure:
         await _event(client, resource, "Warning", failure.reason, _failure_text(failure))
+    known = _remarks(before)
+    for remark in (remark for key, remark in _remarks(after).items() if key not in known):
+        await _event(
+            client, resource, "Normal" if remark.reason in _NOTES else "Warning", remark.reason, remark.message
+        )
     hold = _hold(after)
-    if hold and (before_hold := _hold(before)) != hold and (before_hold or ("", ""))[0] != hold[0]:
-        await _event(client, resource, "Normal", *hold)
+    if hold and hold[0] != (_hold(before) or ("",))[0]:
+        await _event(client, resource, "Warning" if hold[0] in _WARNINGS else "Normal", *hold)
 
 
 async def announce_failing_passes(client: Client, resource: Mapping[str, Any], why: str) -> None:
@@ -52,8 +58,15 @@ def _new_records(before: Status, after: Status) -> list[Record]:
     return [record for record in reversed(after.history) if record not in before.history]
 
 
+def _remarks(status: Status) -> dict[tuple[str, str], Remark]:
+    """What is remarked on the rollout under way, by canary and reason."""
+    if status.rollout is None or status.canary is None:
+        return {}
+    return {(status.canary.revision, remark.reason): remark for remark in status.rollout.remarks}
+
+
 def _hold(status: Status) -> tuple[str, str] | None:
-    condition = status.condition("Reconciling")
+    condition = status.condition("Reconciling") or (status.condition("Stalled") if status.watch else None)
     return (condition.reason, condition.message) if condition and condition.reason in _HOLDS else None
 
 

@@ -5,7 +5,7 @@ from serin_operator.api.status import Status
 from serin_operator.build import resolver, router, servers
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
-from serin_operator.decide.rollout import running
+from serin_operator.decide.roles import running
 
 
 def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: Images) -> list[Manifest]:

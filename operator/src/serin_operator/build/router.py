@@ -10,7 +10,7 @@ from serin_operator.api.status import Status
 from serin_operator.build import envoy
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
 from serin_operator.build.pods import container_security, pod_basics
-from serin_operator.decide.rollout import route_of, running
+from serin_operator.decide.roles import route_of, running
 
 
 def service(owner: Owner) -> Manifest:

@@ -25,10 +25,16 @@ def with_conditions(observed: Observed, status: Status, activity: Activity, now:
     wanted = [_ready(status)]
     if activity.reason:
         wanted.append(("Stalled" if activity.stalled else "Reconciling", "True", activity.reason, activity.message))
-    if status.rollout is not None and status.rollout.step is not None:
+    if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
     conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
     return replace(status, conditions=conditions)
+
+
+def what_was_not_seen(status: Status) -> str | None:
+    """Why the last look at the counters saw nothing, if so."""
+    seen = status.condition("MetricsAvailable")
+    return seen.message if seen and seen.status == "False" else None
 
 
 def _ready(status: Status) -> tuple[str, str, str, str]:

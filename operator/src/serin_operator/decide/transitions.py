@@ -1,11 +1,12 @@
-"""The transitions of a rollout: pure changes of status, each with its record. `rollout` decides which and when."""
+"""The transitions of a rollout: pure changes of status, each with its record. Others decide which and when."""
 
 from dataclasses import replace
 
-from serin_operator.api.status import Phase, Record, Rejected, Revision, Rollout, Status
+from serin_operator.api.spec import Goal, Mode
+from serin_operator.api.status import Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.conditions import Activity
-from serin_operator.decide.observed import Observed
+from serin_operator.decide.observed import Observed, Trouble
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 
@@ -13,14 +14,16 @@ DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests 
 def begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
     """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
-    message = f"Rolling out {target.version} in {len(observed.spec.rollout.steps)} steps."
+    steps = step_count(observed)
+    how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
     return replace(
         status,
         canary=target,
         previous=previous,
         retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
         rejected=None,
-        rollout=Rollout(started_at=now, steps=len(observed.spec.rollout.steps)),
+        rollout=Rollout(started_at=now, steps=steps),
+        watch=None,
         metrics=(),
         weight=0,
         phase=Phase.PROGRESSING,
@@ -29,43 +32,70 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
             now,
             "Started",
             "SpecChanged",
-            message,
+            f"Rolling out {target.version} {how}.",
             from_revision=status.stable.revision if status.stable else None,
             to_revision=target.revision,
         )
     )
 
 
+def step_count(observed: Observed) -> int:
+    """How many steps the rollout has; 0 in mode Adaptive, which has none."""
+    return len(observed.spec.rollout.steps) if observed.spec.rollout.mode is Mode.STEPS else 0
+
+
 def to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
-    assert status.canary and status.rollout
+    """Goes to a step of the user's list."""
+    assert status.canary
     steps = observed.spec.rollout.steps
     weight = steps[index].weight
-    rollout = replace(status.rollout, step=index, steps=len(steps), step_started_at=None, step_trials={})
     message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
-    record = Record(
-        now,
-        "Advanced",
-        "StepPassed" if index else "CanaryReady",
-        message,
-        to_revision=status.canary.revision,
-        step=index,
-        weight=weight,
-        metrics=status.metrics,
+    record = Record(now, "Advanced", "StepPassed" if index else "CanaryReady", message, step=index, weight=weight)
+    return _to_weight(observed, status, record)
+
+
+def to_granted(observed: Observed, status: Status, weight: int, why: str, now: float) -> tuple[Status, Activity]:
+    """Goes to the weight that the exposure budget grants, up or down. `why`: a sentence."""
+    canary, rollout = status.canary, status.rollout
+    assert canary and rollout
+    message = f"{weight} % of the traffic to {canary.version}. {why}"
+    if rollout.step is None:
+        record = Record(now, "Advanced", "CanaryReady", message, step=0, weight=weight)
+    elif weight > status.weight:
+        record = Record(now, "Advanced", "WithinBudget", message, step=rollout.step + 1, weight=weight)
+    else:
+        reason = "ExposureBudget" if weight else "ExposureSpent"
+        record = Record(now, "Reduced", reason, message, step=rollout.step, weight=weight)
+    return _to_weight(observed, status, record)
+
+
+def _to_weight(observed: Observed, status: Status, record: Record) -> tuple[Status, Activity]:
+    """The record's weight is written. Its step begins when the weight is seen serving."""
+    canary, rollout = status.canary, status.rollout
+    assert canary and rollout
+    rollout = replace(
+        rollout,
+        step=record.step,
+        steps=step_count(observed),
+        step_started_at=None,
+        step_trials={},
+        evidence=analysis.step(observed.spec.analysis, rollout.evidence),
     )
-    status = replace(status, rollout=rollout, weight=weight, phase=Phase.PROGRESSING).recorded(record)
-    return status, Activity("VerifyingRoute", message)
+    record = replace(record, to_revision=canary.revision, metrics=status.metrics)
+    status = replace(status, rollout=rollout, weight=record.weight, phase=Phase.PROGRESSING).recorded(record)
+    return status, Activity("VerifyingRoute", record.message)
 
 
 def promote(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> tuple[Status, Activity]:
-    """The canary becomes stable where it runs; the old stable stays warm."""
-    canary, stable = status.canary, status.stable
+    """The canary becomes stable where it runs; the old stable stays warm, as long as the promotion is watched."""
+    canary, stable, spec = status.canary, status.stable, observed.spec
     assert canary and stable
-    message = f"{canary.version} serves all traffic. {judged.summary}"
+    superior = any(metric.gates and metric.goal is Goal.SUPERIOR for metric in spec.analysis.metrics)
     record = Record(
         now,
         "Promoted",
-        "NonInferior",
-        message,
+        "Superior" if superior else "NonInferior",
+        f"{canary.version} serves all traffic. {judged.summary}",
         from_revision=stable.revision,
         to_revision=canary.revision,
         step=status.rollout.step if status.rollout else None,
@@ -73,13 +103,19 @@ def promote(observed: Observed, status: Status, judged: analysis.Judgement, now:
         metrics=status.metrics,
     )
     drained = (replace(status.previous, kept_until=now + DRAIN_SECONDS),) if status.previous else ()
+    warm = max(spec.rollout.keep_previous, spec.rollout.watch, DRAIN_SECONDS)
+    watch = None
+    if spec.rollout.watch > 0:
+        state = analysis.watch(spec.analysis, judged.state)
+        watch = Watch(canary.revision, stable.revision, until=now + spec.rollout.watch, evidence_at=now, evidence=state)
     status = replace(
         status,
         stable=canary,
         canary=None,
-        previous=replace(stable, kept_until=now + max(observed.spec.rollout.keep_previous, DRAIN_SECONDS)),
+        previous=replace(stable, kept_until=now + warm),
         retiring=status.retiring + drained,
         rollout=None,
+        watch=watch,
         weight=0,
         phase=Phase.SERVING,
     ).recorded(record)
@@ -105,6 +141,32 @@ def reject(observed: Observed, status: Status, reason: str, message: str, now: f
     status = replace(
         _without_canary(status, now),
         rejected=Rejected(canary.revision, reason, message, now, observed.retry),
+        phase=Phase.ROLLED_BACK,
+    ).recorded(record)
+    return status, Activity(reason, message, stalled=True)
+
+
+def take_back(observed: Observed, status: Status, reason: str, message: str, now: float) -> tuple[Status, Activity]:
+    """Undoes a promotion: the old stable, still warm, serves all traffic again, and the promoted one is turned down."""
+    promoted, back = status.stable, status.previous
+    assert promoted and back
+    record = Record(
+        now,
+        "RolledBack",
+        reason,
+        message,
+        from_revision=promoted.revision,
+        to_revision=back.revision,
+        weight=0,
+        metrics=status.metrics,
+    )
+    status = replace(
+        status,
+        stable=replace(back, kept_until=None),
+        previous=None,
+        retiring=(*status.retiring, replace(promoted, kept_until=now + DRAIN_SECONDS)),
+        rejected=Rejected(promoted.revision, reason, message, now, observed.retry),
+        watch=None,
         phase=Phase.ROLLED_BACK,
     ).recorded(record)
     return status, Activity(reason, message, stalled=True)
@@ -140,10 +202,21 @@ def revert(observed: Observed, status: Status, now: float) -> tuple[Status, Acti
         stable=replace(back, kept_until=None),
         previous=replace(old, kept_until=kept_until),
         rejected=None,
+        watch=None,
         metrics=(),
         phase=Phase.SERVING,
     ).recorded(record)
     return status, Activity.none()
+
+
+def with_failure(status: Status, revision: str, trouble: Trouble | None, now: float) -> Status:
+    """Remembers a container's failure; the same one seen again is not news."""
+    last = status.last_failure
+    if trouble is None or (
+        last and (last.revision, last.reason, last.message) == (revision, trouble.reason, trouble.message)
+    ):
+        return status
+    return replace(status, last_failure=Failure(revision, trouble.reason, trouble.message, now, trouble.exit_code))
 
 
 def _without_canary(status: Status, now: float) -> Status:

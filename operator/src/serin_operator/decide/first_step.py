@@ -1,0 +1,94 @@
+"""From the begin of a rollout to its first step: the canary starts, and the stable revision's pods are compared.
+
+What is learned of the stable pods is kept where the evidence will be, in `status.rollout.evidence`.
+"""
+
+from dataclasses import replace
+
+from serin_operator.api.spec import Analysis, Mode
+from serin_operator.api.status import Phase, Rollout, Status
+from serin_operator.decide import analysis, calibration, ramp
+from serin_operator.decide.calibration import Calibration
+from serin_operator.decide.conditions import Activity
+from serin_operator.decide.keys import REQUESTS
+from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
+from serin_operator.decide.outlook import foreseen
+from serin_operator.decide.transitions import to_granted, to_step
+from serin_operator.decide.words import duration
+
+
+def wants_look(rollout: Rollout, spec: Analysis, now: float) -> bool:
+    """Whether the counters are to be read: every interval, and always when only the canary is waited for, because
+    the first step begins with a look."""
+    if rollout.evidence_at is None or now - rollout.evidence_at >= spec.interval:
+        return True
+    return _seconds(_known(rollout)) >= spec.calibration
+
+
+def take_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
+    """Takes the first step once the canary has its pods, the routers reach it and counting has a base."""
+    canary, stable, spec = status.canary, status.stable, observed.spec
+    assert canary and stable
+    status, known = _calibrate(observed, status, now)
+    if workload.ready < spec.server.replicas:
+        trouble = f" {workload.trouble.message}" if workload.trouble else ""
+        text = f"{workload.ready} of {spec.server.replicas} pods of {canary.version} are ready.{trouble}"
+        return status, Activity("StartingCanary", text)
+    router = observed.router or Router()
+    if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision):
+        return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
+    if spec.rollout.paused:
+        return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
+    missing = spec.analysis.calibration - _seconds(known)
+    problem = _unseen(observed.snapshot)
+    if missing > 0 and not (observed.snapshot and problem):
+        text = f"Comparing the pods of {stable.version} with each other for {duration(missing / 60)} more."
+        return status, Activity("Calibrating", text)
+    if observed.snapshot is None or problem:
+        return status, Activity("CannotSee", f"No traffic moves before metrics can be read: {problem}")
+
+    rollout = status.rollout
+    assert rollout
+    calibrated = calibration.dump(known) if known else ""
+    evidence = analysis.begin(spec.analysis, observed.snapshot, canary.revision, stable.revision, now, calibrated)
+    began = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
+    if spec.rollout.mode is Mode.STEPS:
+        return to_step(observed, began, 0, now)
+    weight, why = ramp.first(observed, known.per_minute([REQUESTS]) / 60 if known else None)
+    return to_granted(observed, began, weight, why, now) if weight else (status, Activity("ExposureSpent", why))
+
+
+def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, Calibration | None]:
+    """With one more look at the stable revision's pods, if one is due, and what is known of them now."""
+    stable, rollout, spec, snapshot = status.stable, status.rollout, observed.spec, observed.snapshot
+    assert stable and rollout
+    known = _known(rollout)
+    due = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
+    if snapshot is None or snapshot.problem or not due:
+        return status, known
+    state = analysis.calibrate(spec.analysis, rollout.evidence if known else "", snapshot, stable.revision, now)
+    known = calibration.load(state)
+    rollout = replace(rollout, evidence=state, evidence_at=now)
+    rollout = foreseen(rollout, spec.rollout, analysis.prospects(spec.analysis, state), _seconds(known), now)
+    return replace(status, rollout=rollout), known
+
+
+def _known(rollout: Rollout) -> Calibration | None:
+    """What was learned so far; None before the first look, or when another version of Serin wrote it."""
+    try:
+        return calibration.load(rollout.evidence) if rollout.evidence else None
+    except ValueError:
+        return None  # it begins anew, for the price of some looks
+
+
+def _seconds(known: Calibration | None) -> float:
+    return known.at - known.since if known else 0.0
+
+
+def _unseen(snapshot: Snapshot | None) -> str | None:
+    """Why counting can not begin: every ready pod must give its base, or its past would count as news later."""
+    if snapshot is None:
+        return "the counters were not read yet."
+    if snapshot.problem:
+        return snapshot.problem
+    return f"no counters from {', '.join(snapshot.unread)}." if snapshot.unread else None

@@ -1,0 +1,184 @@
+"""A rollout under way, one pass at a time. The order of the questions is the safety argument.
+
+A weight rises only when the weight before it was seen serving and the last look at the counters saw everything.
+Whatever is uncertain holds; only evidence promotes.
+"""
+
+from dataclasses import replace
+
+from serin_operator.api.spec import Analysis, Mode, OnInconclusive
+from serin_operator.api.status import Phase, Rollout, Status
+from serin_operator.decide import analysis, ramp
+from serin_operator.decide.analysis import Judgement
+from serin_operator.decide.clocks import left, served, timed
+from serin_operator.decide.conditions import Activity, what_was_not_seen
+from serin_operator.decide.first_step import take_first_step
+from serin_operator.decide.keys import labelled
+from serin_operator.decide.observed import Observed, Router, Workload
+from serin_operator.decide.outlook import foreseen, with_remarks
+from serin_operator.decide.roles import route_of
+from serin_operator.decide.transitions import reject, with_failure
+from serin_operator.decide.verdict import Action
+
+_QUIET_LOOKS = 3  # so many looks without anything new are normal: the first requests take a moment to be counted
+
+
+def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
+    """One pass over a rollout under way."""
+    canary, rollout, spec = status.canary, status.rollout, observed.spec
+    assert canary and rollout
+    workload = observed.workloads.get(canary.revision, Workload())
+    status = with_failure(status, canary.revision, workload.trouble, now)
+    rollout = timed(rollout, spec.rollout.paused, now)
+    if not spec.rollout.paused:
+        status = replace(status, phase=Phase.PROGRESSING)
+
+    # Can it run at all? The router hides a canary that crashes, and its counters die with it: no metric tells.
+    if workload.trouble and workload.trouble.permanent:
+        return reject(observed, status, workload.trouble.reason, workload.trouble.message, now)
+    rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
+    status = replace(status, rollout=rollout)
+    if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
+        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
+        message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
+        return reject(observed, status, "NotReady", message, now)
+
+    limit = spec.rollout.max_duration
+    overdue = "" if left(rollout, spec.rollout, now) else f"No verdict within maxDuration ({limit:g} s)."
+    ends = overdue and spec.rollout.on_inconclusive is OnInconclusive.ROLLBACK
+    if rollout.step is None and ends:
+        return reject(observed, status, "Inconclusive", overdue, now)
+    if rollout.step is None:
+        return take_first_step(observed, status, workload, now)
+
+    # What does the evidence say? Worse goes before everything else.
+    try:
+        judged, status = _judge(observed, status, now)
+    except ValueError as error:
+        text = f"The stored evidence can not be read ({error}); change the spec back to drop it."
+        return status, Activity("EvidenceUnreadable", text, stalled=True)
+    if judged.verdict.action is Action.ROLL_BACK:
+        return reject(observed, status, *judged.reason_for_rollback(), now)
+    if ends:
+        return reject(observed, status, "Inconclusive", overdue, now)
+    if spec.rollout.mode is Mode.ADAPTIVE and (lowered := ramp.within_budget(observed, status, judged, now)):
+        return lowered
+
+    # Is the weight that was written the weight that serves?
+    router = observed.router or Router()
+    route = route_of(status)
+    if route is None or not router.serves(route):
+        text = router.problem or f"Waiting until every router serves weight {status.weight}."
+        return status, Activity("VerifyingRoute", text)
+    rollout = status.rollout or rollout
+    if rollout.step_started_at is None:
+        rollout = replace(rollout, step_started_at=now, verified_weight=status.weight, step_trials=judged.canary_trials)
+        status = replace(status, rollout=rollout)
+    return _hold(observed, status, judged, workload, overdue) or _move_on(observed, status, judged, now)
+
+
+def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, Status]:
+    """What the counters, or without a new look what they showed last, say about the canary."""
+    canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
+    assert canary and stable and rollout
+    if observed.snapshot is None:
+        return analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status)), status
+    judged = analysis.judge(
+        spec.analysis,
+        rollout.evidence,
+        observed.snapshot,
+        canary.revision,
+        stable.revision,
+        now,
+        weight=_weight_since_last_look(observed, status),
+    )
+    rollout = replace(rollout, evidence=judged.state, evidence_at=now, exposed=judged.exposed)
+    rollout = with_remarks(rollout, judged.remarks)
+    if judged.prospects and not judged.problem and rollout.step_started_at is not None:
+        rollout = foreseen(rollout, spec.rollout, judged.prospects, served(rollout, now), now)
+    return judged, replace(status, rollout=rollout, metrics=judged.reports)
+
+
+def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
+    """The weight if every router has served just that, with a canary to send to, ever since the last look."""
+    canary, rollout, router, route = status.canary, status.rollout, observed.router, route_of(status)
+    assert canary and rollout
+    if rollout.step_started_at is None or rollout.evidence_at is None or not status.weight:
+        return None
+    if rollout.evidence_at < rollout.step_started_at or rollout.unready_since is not None:
+        return None
+    served = router is not None and route is not None and router.serves(route) and router.reaches(canary.revision)
+    return status.weight if served else None
+
+
+def _hold(
+    observed: Observed, status: Status, judged: Judgement, workload: Workload, overdue: str
+) -> tuple[Status, Activity] | None:
+    """The first reason not to move on, if there is one. The rollout is healthy and its weight serves."""
+    canary, spec = status.canary, observed.spec
+    assert canary
+    where = _where(observed, status)
+    if spec.rollout.paused:
+        return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
+    if overdue:
+        return status, Activity("Inconclusive", f"{where}: holding. {overdue}")
+    if judged.problem:
+        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
+    if workload.ready < spec.server.replicas:
+        text = f"{where}: holding, {workload.ready} of {spec.server.replicas} canary pods are ready."
+        return status, Activity("CanaryNotReady", text)
+    if not (observed.router and observed.router.reaches(canary.revision)):
+        return status, Activity("CanaryNotReady", f"{where}: holding, not every router reaches the canary.")
+    remarks = {remark.reason: remark.message for remark in judged.remarks}
+    if judged.share_mismatch:
+        return status, Activity("TrafficShareMismatch", f"{where}: holding. {remarks['TrafficShareMismatch']}")
+    if judged.both_over:
+        text = f"{where}: holding, both revisions break the bound of {', '.join(judged.both_over)}. {judged.summary}"
+        return status, Activity("StableOverBound", text)
+    return None
+
+
+def _move_on(observed: Observed, status: Status, judged: Judgement, now: float) -> tuple[Status, Activity]:
+    """Nothing holds the rollout but time, traffic and the evidence itself."""
+    rollout, spec = status.rollout, observed.spec
+    assert rollout and rollout.step is not None
+    where, lasted = _where(observed, status), served(rollout, now)
+    step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
+    adaptive = spec.rollout.mode is Mode.ADAPTIVE
+    quiet = ramp.quiet(judged, rollout) if adaptive else judged.without_new_trials(rollout.step_trials)
+    patience = (
+        _QUIET_LOOKS * spec.analysis.interval if adaptive else min(step.duration, _QUIET_LOOKS * spec.analysis.interval)
+    )
+    if status.weight and (
+        missed := [name for name in quiet if lasted >= patience + _label_window(spec.analysis, name)]
+    ):
+        text = f"{where}: holding, no canary data at this step for {', '.join(missed)}."
+        return status, Activity("NoTraffic", text)
+    outlook = f"{where}: {_outlook(rollout, judged)}"
+    if adaptive:
+        return ramp.next_grant(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
+    if quiet or lasted < step.duration:
+        return status, Activity("Evaluating", outlook)
+    return ramp.next_step(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
+
+
+def _label_window(spec: Analysis, name: str) -> float:
+    """How much later a metric can count what it is sent."""
+    return spec.label_window if any(labelled(metric) for metric in spec.metrics if metric.name == name) else 0.0
+
+
+def _where(observed: Observed, status: Status) -> str:
+    """Where the rollout is."""
+    rollout, steps = status.rollout, observed.spec.rollout.steps
+    assert rollout and rollout.step is not None
+    if observed.spec.rollout.mode is Mode.ADAPTIVE:
+        return f"At {status.weight} % of the traffic"
+    return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %"
+
+
+def _outlook(rollout: Rollout, judged: Judgement) -> str:
+    """What is known so far and how long the rest may take at the present traffic."""
+    if judged.verdict.action is Action.PROMOTE:
+        return f"the evidence suffices for promotion. {judged.summary}"
+    told = f"{rollout.forecast.message} " if rollout.forecast else ""
+    return f"{told}{judged.summary}"

@@ -1,0 +1,38 @@
+"""Which revisions run, which route a status calls for, and whose counters are compared."""
+
+from serin_operator.api.status import Revision, Status
+from serin_operator.decide.observed import Route
+
+
+def route_of(status: Status) -> Route | None:
+    """The route that a status calls for; None before there is anything to route to."""
+    if status.stable is None:
+        return None
+    if status.canary is None or status.weight == 0:
+        return Route(stable=status.stable.revision)
+    return Route(status.stable.revision, status.canary.revision, status.weight)
+
+
+def kept(status: Status) -> tuple[Revision, ...]:
+    """Revisions that run without a role: the old stable while it is warm, and those that drain."""
+    return ((status.previous,) if status.previous else ()) + status.retiring
+
+
+def running(status: Status) -> tuple[Revision, ...]:
+    """Every revision that has pods: exactly those that the router may know."""
+    return tuple(revision for revision in (status.stable, status.canary, *kept(status)) if revision)
+
+
+def arms(status: Status) -> tuple[str, ...]:
+    """The revisions that a look at the counters must not miss.
+
+    A canary that starts has no counters yet. After a promotion, an old stable without a ready pod gets no traffic, and
+    what the promoted revision does is still compared with its record.
+    """
+    if status.stable is None:
+        return ()
+    starts = status.rollout is not None and status.rollout.step is None
+    other = status.previous if status.watch is not None else status.canary
+    optional = starts or status.watch is not None
+    seen = other is not None and (other.ready_replicas > 0 or not optional)
+    return (status.stable.revision, other.revision) if other is not None and seen else (status.stable.revision,)
