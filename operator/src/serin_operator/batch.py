@@ -44,6 +44,12 @@ class Policy:
         """Seconds after the start at which each step has lasted long enough; empty without steps."""
         return np.cumsum([step.duration for step in self.steps], dtype=np.float64)
 
+    def step_at(self, elapsed: Floats) -> Ints:
+        """The step that serves from then on, so many seconds after the start; 0 without steps."""
+        return np.asarray(
+            np.minimum(np.searchsorted(self.step_ends, elapsed, side="right"), max(len(self.steps) - 1, 0))
+        )
+
     @property
     def max_duration(self) -> float:
         """Seconds; inf without a rollout part."""
@@ -114,16 +120,16 @@ def look(batch: Batch, counts: Sequence[Ints], elapsed: Floats) -> Batch:
     A scrape is dropped while its step warms up. A step that has lasted long enough gives way to the next one, where
     the tests start anew against harm that begins there.
     """
-    dropped = (batch.warming > 0)[:, None, None]
-    kept = [np.where(dropped, 0, block) for block in counts]
+    dropped = batch.warming > 0
+    kept = [np.where(dropped[:, None, None], 0, block) for block in counts]
     tests = tuple(evidence.update(test, block) for test, block in zip(batch.tests, kept, strict=True))
     bounds = tuple(
         _update_bound(metric, bound, block, test.phi)
         for metric, bound, block, test in zip(batch.policy.metrics, batch.bounds, kept, tests, strict=True)
     )
-    ends = batch.policy.step_ends
-    step = np.minimum(np.searchsorted(ends, elapsed, side="right"), max(len(ends) - 1, 0))
-    return to_step(replace(batch, tests=tests, bounds=bounds, warming=np.maximum(batch.warming - 1, 0)), step)
+    counted = np.any([block[..., 1::2].any(axis=(1, 2)) for block in counts], axis=0)  # else it was no look
+    warming = batch.warming - (dropped & counted)
+    return to_step(replace(batch, tests=tests, bounds=bounds, warming=warming), batch.policy.step_at(elapsed))
 
 
 def to_step(batch: Batch, step: Ints) -> Batch:
@@ -170,15 +176,19 @@ def standings_of(standings: Sequence[Standing], rollout: int) -> list[Standing]:
 
 def decide(batch: Batch, standings: Sequence[Standing], elapsed: Floats) -> Decision:
     """What the operator would do after this look. elapsed: (B,) seconds since the start."""
-    policy = batch.policy
-    alpha, beta = policy.analysis.false_rollback_rate, policy.analysis.false_promotion_rate
-    worse = verdict.rolls_back(standings, alpha=alpha)
+    analysis = batch.policy.analysis
+    alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
+    rolls_back = verdict.rolls_back(standings, alpha=alpha)
+    return in_time(batch.policy, rolls_back, verdict.promotes(standings, alpha=alpha, beta=beta), elapsed)
+
+
+def in_time(policy: Policy, rolls_back: Bools, promotes: Bools, elapsed: Floats) -> Decision:
+    """What the evidence leads to at this time. rolls_back, promotes: (B,), what it asks for; the first goes first."""
     overdue = elapsed >= policy.max_duration
     ends = policy.rollout is not None and policy.rollout.on_inconclusive is OnInconclusive.ROLLBACK
-    inconclusive = overdue & ~worse & ends
-    lasted = elapsed >= policy.step_ends[-1] if len(policy.step_ends) else np.ones(len(batch), bool)
-    promote = verdict.promotes(standings, alpha=alpha, beta=beta) & lasted & ~overdue & ~worse
-    return Decision(worse | inconclusive, promote, inconclusive)
+    inconclusive = overdue & ~rolls_back & ends
+    lasted = elapsed >= policy.step_ends[-1] if len(policy.steps) else np.ones(len(elapsed), bool)
+    return Decision(rolls_back | inconclusive, promotes & lasted & ~overdue & ~rolls_back, inconclusive)
 
 
 def worst_excess(batch: Batch) -> Floats:

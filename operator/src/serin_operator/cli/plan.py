@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from serin_operator.api.spec import Analysis, Metric, Mode, Rollout
 from serin_operator.cli import policy, screen
 from serin_operator.cli.errors import InputError
-from serin_operator.decide import forecast, reports, verdict, words
+from serin_operator.decide import forecast, words
 from serin_operator.decide.forecast import Prospect, Schedule
+from serin_operator.decide.standings import prospect
+from serin_operator.decide.verdict import odds_alone
 
 _MARGINS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # times the margin, in the picture
 _TRAFFIC = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the traffic
@@ -116,22 +120,10 @@ def _gate(metric: Metric, analysis: Analysis, arguments: argparse.Namespace) -> 
     for flag, value in (("--rps", rps), ("--failure-rate", failure_rate)):
         if value is None:
             raise InputError(f"{flag} says nothing of metric {metric.name}; add {flag} {metric.name}=…")
-    needed = -math.log(analysis.false_promotion_rate)
-    alone = verdict.odds_alone(metric, analysis.metrics, alpha=analysis.false_rollback_rate) if metric.guards else None
-    return Prospect(
-        name=metric.name,
-        trials=reports.trials_of(metric),
-        goal=metric.goal,
-        tolerance=metric.tolerance,
-        margin=metric.margin,
-        failure_rate=failure_rate,
-        per_minute=60 * rps,
-        phi=arguments.dispersion,
-        missing=needed,
-        for_rollback=None if alone is None else math.log(alone),
-        bound=metric.bound,
-        missing_under=0.0 if metric.bound is None else needed,
-    )
+    unseen = np.zeros((1, 2), np.int64)
+    alone = odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate).get(metric.name)
+    gate = prospect(analysis, metric, unseen, per_minute=60 * rps, phi=arguments.dispersion, alone=alone)
+    return replace(gate, failure_rate=failure_rate)
 
 
 def _plan(gate: Prospect, schedule: Schedule, within: float | None) -> Plan:

@@ -23,6 +23,7 @@ from serin_operator.api.spec import (
 )
 from serin_operator.cli.definition import Json, completed
 from serin_operator.cli.errors import InputError
+from serin_operator.cli.records import moment
 
 DEFAULT_MARGIN = 0.02  # for metrics that flags name without a margin
 Setting = tuple[str | None, Any]  # the metric that a flag is for (None: all), and the value
@@ -109,6 +110,14 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def time(text: str) -> float:
+    """Seconds since 1970, written so or as RFC 3339."""
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def steps(text: str) -> list[Json]:
     """`rollout.steps` as the resource writes them, from 5:60s,25:60s."""
     out: list[Json] = []
@@ -174,16 +183,20 @@ def named(*flags: Sequence[Setting]) -> list[str]:
     return list(dict.fromkeys(name for settings in flags for name, _ in settings if name is not None))
 
 
-def resolve(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Analysis, Rollout | None]:
+def resolve(arguments: argparse.Namespace, names: Sequence[str] | None) -> tuple[Analysis, Rollout | None]:
     """The policy that the arguments ask for; without a policy file and steps it has no rollout part.
 
-    names: the metrics, where no policy file names them. Raises InputError.
+    names: the metrics, where no policy file names them; None for those of a ModelDeployment that names none. Raises
+    InputError.
     """
+    rollout: Json | None = None
     if arguments.policy:
         analysis, rollout = _load(arguments.policy)
         analysis = completed("analysis", analysis)
+    elif names is None:
+        analysis = completed("analysis", {})
     else:
-        analysis, rollout = completed("analysis", {"metrics": [_bare(name, arguments) for name in names]}), None
+        analysis = completed("analysis", {"metrics": [_bare(name, arguments) for name in names]})
     if arguments.steps:
         rollout = {**(rollout or {}), "mode": Mode.STEPS, "steps": arguments.steps}
     typed = parse_analysis(_with_flags(arguments, analysis))

@@ -235,7 +235,7 @@ def _time(value: Any) -> tuple[float, float | int | str]:
         try:
             value = float(value)
         except ValueError:
-            return _moment(value.strip())
+            return moment(value.strip()), value.strip()
     if type(value) is int and abs(value) <= _MOST:
         return float(value), value
     if not isinstance(value, float) or not math.isfinite(value):
@@ -243,14 +243,15 @@ def _time(value: Any) -> tuple[float, float | int | str]:
     return value, int(value) if value.is_integer() else value
 
 
-def _moment(text: str) -> tuple[float, str]:
+def moment(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time. Raises ValueError with what to do."""
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"time is {text!r}; write seconds or RFC 3339, such as 2026-03-01T12:00:00Z") from None
-    if moment.tzinfo is None:
+    if found.tzinfo is None:
         raise ValueError(f"time {text!r} has no time zone; write Z behind it if it is UTC")
-    return moment.timestamp(), text
+    return found.timestamp()
 
 
 def _not_later(same: bool, text: float | int | str, series: Label | None, metric: str, arm: str) -> str:

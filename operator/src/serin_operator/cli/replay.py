@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,20 @@ from serin_operator.api.spec import Analysis
 from serin_operator.batch import Policy
 from serin_operator.cli import policy, screen, sentences, trails
 from serin_operator.cli.errors import InputError
-from serin_operator.cli.records import Recording, read
+from serin_operator.cli.records import Label, Recording, read
 from serin_operator.cli.trails import Ending, Group, Trail
 from serin_operator.decide import keys, words
 
 _MOST_TABLES = 10  # series; of more, only the verdicts are shown
 _MOST_ROWS = 30  # scrapes; of more, only those at which something changed
+
+
+class Replayed(NamedTuple):
+    """One series: its name, None where there is but one; the times of its scrapes as the source has them; its trail."""
+
+    series: Label | None
+    shown: Sequence[float | int | str]
+    trail: Trail
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +38,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE|prometheus", help=text)
     text = "one object per series, scrape and metric, then one per series with its verdict"
     parser.add_argument("--json", action="store_true", help=text)
-    text = "overdispersion, if failures come in bursts (1)"
+    text = "overdispersion, if failures come in bursts (1); files only, Prometheus shows it"
     parser.add_argument("--dispersion", type=policy.dispersion, default=1.0, metavar="PHI", help=text)
+    _add_prometheus(parser)
     policy.add_arguments(parser)
+
+
+def _add_prometheus(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "prometheus", "for `serin replay prometheus`; times are RFC 3339 or seconds since 1970"
+    )
+    group.add_argument("--address", metavar="URL", help="the server, such as http://prometheus.monitoring:9090")
+    group.add_argument("--namespace", help="of the ModelDeployment")
+    group.add_argument("--name", help="of the ModelDeployment")
+    group.add_argument("--canary", metavar="REVISION", help="as in status.history[].toRevision")
+    group.add_argument("--stable", metavar="REVISION", help="as in status.history[].fromRevision")
+    group.add_argument("--start", type=policy.time, metavar="TIME", help="when the canary got its first request")
+    group.add_argument("--end", type=policy.time, metavar="TIME", help="when to stop looking")
+    group.add_argument("--step", type=policy.duration, metavar="TIME", help="between two looks (the policy's interval)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the evidence and the verdicts. Raises InputError."""
-    with _opened(arguments.source) as lines:
-        recording = read(arguments.source, lines)
-    found = _replayed(arguments, recording)
-    if arguments.json:
-        _write_json(recording, found)
+    if arguments.source == "prometheus":
+        from serin_operator.cli import prometheus  # brings an HTTP client, which files need not wait for
+
+        times, trail = prometheus.replayed(arguments)
+        replayed = [Replayed(None, times, trail)]
     else:
-        _print(recording, found)
+        with _opened(arguments.source) as lines:
+            recording = read(arguments.source, lines)
+        found = _replayed(arguments, recording)
+        replayed = [Replayed(*each) for each in zip(recording.series, recording.shown, found, strict=True)]
+    if arguments.json:
+        _write_json(replayed)
+    else:
+        _print(replayed)
 
 
 @contextmanager
@@ -127,9 +158,9 @@ def _places(
 # --- output ----------------------------------------------------------------------------------------------------
 
 
-def _write_json(recording: Recording, found: Sequence[Trail]) -> None:
+def _write_json(replayed: Sequence[Replayed]) -> None:
     write = sys.stdout.write
-    for series, shown, trail in zip(recording.series, recording.shown, found, strict=True):
+    for series, shown, trail in replayed:
         names = [metric.name for metric in trail.group.policy.metrics]
         values = np.stack([trail.estimate, trail.low, trail.high, trail.log_e_worse, trail.log_e_promote], axis=-1)
         for time, row in zip(shown, values.tolist(), strict=True):
@@ -144,20 +175,20 @@ def _write_json(recording: Recording, found: Sequence[Trail]) -> None:
                     "log_e_promote": promote,
                 }
                 write(json.dumps(line) + "\n")
-    for series, shown, trail in zip(recording.series, recording.shown, found, strict=True):
+    for series, shown, trail in replayed:
         end = {"series": series, "verdict": trail.end.ending, "time": shown[trail.end.scrape]}
         write(json.dumps(end) + "\n")
 
 
-def _print(recording: Recording, found: Sequence[Trail]) -> None:
-    if len(found) > _MOST_TABLES:
-        _print_verdicts(recording, found)
+def _print(replayed: Sequence[Replayed]) -> None:
+    if len(replayed) > _MOST_TABLES:
+        _print_verdicts(replayed)
         return
-    for series, shown, trail in zip(recording.series, recording.shown, found, strict=True):
+    for series, shown, trail in replayed:
         if series is not None:
             print(f"Series {series}")
         _print_steps(shown, trail)
-        print(sentences.ending(trail.end, str(shown[trail.end.scrape]), trail.group.classes))
+        print(sentences.ending(trail.group.policy, trail.end, str(shown[trail.end.scrape])))
         print()
 
 
@@ -184,13 +215,13 @@ def _print_steps(shown: Sequence[float | int | str], trail: Trail) -> None:
     screen.table(headings, rows, left=(0, 2, 3, 6))
 
 
-def _print_verdicts(recording: Recording, found: Sequence[Trail]) -> None:
+def _print_verdicts(replayed: Sequence[Replayed]) -> None:
     """A row per series, and how many ended in which way."""
     rows = []
-    for series, shown, trail in zip(recording.series, recording.shown, found, strict=True):
+    for series, shown, trail in replayed:
         because = trail.end.because.metric if trail.end.because else "inconclusive" if trail.end.inconclusive else ""
         rows.append([str(series), trail.end.ending, str(shown[trail.end.scrape]), because or ""])
     screen.table(["series", "verdict", "time", "because of"], rows, left=(0, 1, 3))
-    endings = Counter(trail.end.ending for trail in found)
+    endings = Counter(trail.end.ending for _, _, trail in replayed)
     counted = ", ".join(f"{ending} {endings[ending]}" for ending in Ending)
-    print(f"{len(found)} series: {counted}.")
+    print(f"{len(replayed):,} series: {counted}.")

@@ -7,10 +7,16 @@ from enum import StrEnum
 import numpy as np
 
 from serin_operator import batch
-from serin_operator.batch import Batch, Floats, Ints, Policy
+from serin_operator.api.spec import Analysis, Metric
+from serin_operator.api.status import MetricReport
+from serin_operator.batch import Batch, Decision, Floats, Ints, Policy
 from serin_operator.cli.records import Recording
-from serin_operator.decide import evidence, verdict
-from serin_operator.decide.verdict import Verdict
+from serin_operator.decide import evidence, reports, verdict
+from serin_operator.decide.evidence import Evidence
+from serin_operator.decide.forecast import canary_trials
+from serin_operator.decide.reports import Facts
+from serin_operator.decide.standings import prospect
+from serin_operator.decide.verdict import Standing, Verdict
 
 _AT_ONCE = 1000  # series: more in one array are no faster
 
@@ -39,14 +45,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The first verdict, the number of its scrape and the state then; for hold, those of the last scrape.
+    """The first verdict and the number of its scrape; for hold, those of the last scrape.
 
-    because: what rolled back, None if nothing did. inconclusive: rolled back for want of evidence in maxDuration.
+    reports: what is known about each metric then. because: what rolled back, None if nothing did. inconclusive: rolled
+    back for want of evidence within maxDuration.
     """
 
     ending: Ending
     scrape: int
-    state: Batch
+    reports: tuple[MetricReport, ...]
     because: Verdict | None = None
     inconclusive: bool = False
 
@@ -105,7 +112,7 @@ def _follow(
         last = np.array(lengths[:lasting]) == scrape + 1
         for place in np.flatnonzero(decision.roll_back | decision.promote | last).tolist():
             if ends[place] is None:
-                ends[place] = _end(state, standings, decision, place, scrape)
+                ends[place] = _end(group, state, standings, decision, place, scrape)
         if progress:
             progress(lasting)
     trails = []
@@ -124,7 +131,7 @@ def _counts(recording: Recording, scrape: int, chunk: Sequence[int], columns: Se
     return [everything[:, list(strata)] if strata else nothing for strata in columns]
 
 
-def _seen(state: Batch, standings: Sequence[verdict.Standing]) -> Floats:
+def _seen(state: Batch, standings: Sequence[Standing]) -> Floats:
     """(5, series, metrics): estimate, both ends of the interval, log odds for worse and for promotion."""
     rates = state.policy.analysis
     per_metric = []
@@ -134,16 +141,45 @@ def _seen(state: Batch, standings: Sequence[verdict.Standing]) -> Floats:
     return np.moveaxis(np.array(per_metric, np.float64), 0, -1)
 
 
-def _end(state: Batch, standings: Sequence[verdict.Standing], decision: batch.Decision, place: int, scrape: int) -> End:
-    alone = batch.take(state, np.array([place]))
-    if decision.promote[place]:
-        return End(Ending.PROMOTE, scrape, alone)
-    if not decision.roll_back[place]:
-        return End(Ending.HOLD, scrape, alone)
-    if decision.inconclusive[place]:
-        return End(Ending.ROLLBACK, scrape, alone, inconclusive=True)
-    analysis = state.policy.analysis
-    because = verdict.verdict(
-        batch.standings_of(standings, place), alpha=analysis.false_rollback_rate, beta=analysis.false_promotion_rate
+def _end(group: Group, state: Batch, standings: Sequence[Standing], decision: Decision, place: int, scrape: int) -> End:
+    numbers, analysis = batch.standings_of(standings, place), group.policy.analysis
+    rates = {"alpha": analysis.false_rollback_rate, "beta": analysis.false_promotion_rate}
+    tests = [evidence.take(test, [place]) for test in state.tests]
+    told = tuple(
+        reports.report(_facts(analysis, metric, test, standing, names), **rates)
+        for metric, test, standing, names in zip(analysis.metrics, tests, numbers, group.classes, strict=True)
     )
-    return End(Ending.ROLLBACK, scrape, alone, because)
+    return end(decision, place, scrape, told, verdict.verdict(numbers, **rates))
+
+
+def end(decision: Decision, place: int, scrape: int, told: tuple[MetricReport, ...], decided: Verdict) -> End:
+    """How the rollout at this place of a decision ends. decided: the verdict on its evidence alone."""
+    if decision.promote[place]:
+        return End(Ending.PROMOTE, scrape, told)
+    if decision.inconclusive[place]:
+        return End(Ending.ROLLBACK, scrape, told, inconclusive=True)
+    if decision.roll_back[place]:
+        return End(Ending.ROLLBACK, scrape, told, because=decided)
+    return End(Ending.HOLD, scrape, told)
+
+
+def _facts(analysis: Analysis, metric: Metric, test: Evidence, standing: Standing, classes: Sequence[str]) -> Facts:
+    """Everything that is known about a metric of one rollout."""
+    counts, phi = test.total[0], float(test.phi[0] * test.shared[0])
+    alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
+    low, high = evidence.interval(test, alpha=alpha, beta=beta)[0].tolist()
+    alone = verdict.odds_alone(analysis.metrics, alpha=alpha).get(metric.name)
+    gate = prospect(analysis, metric, counts[:, 2:], per_minute=0.0, phi=phi, alone=alone, standing=standing)
+    trials = counts[:, 1::2].sum(axis=0)
+    share = 100 * float(trials[0] / trials.sum()) if trials.all() else 0.0
+    return Facts(
+        metric=metric,
+        standing=standing,
+        classes=tuple(classes),
+        counts=counts,
+        difference=float(evidence.difference(test)[0]),
+        low=low,
+        high=high,
+        odds_alone=alone,
+        canary_trials=canary_trials([gate], [share])[0],
+    )
