@@ -17,6 +17,7 @@ from serin_operator.act import announce
 from serin_operator.api.spec import Goal, MetricType, Role, seconds
 from serin_operator.api.spec import Metric as SpecMetric
 from serin_operator.api.status import Phase
+from serin_operator.decide import reports
 from serin_operator.decide.verdict import Finding
 from serin_operator.observe import pods
 from serin_server.failures import Reason
@@ -87,14 +88,8 @@ def strings(node: ast.expr) -> list[str]:
 
 
 def rollback_reasons() -> set[str]:
-    """The values of `_ROLLBACK_REASONS`."""
-    tree = ast.parse((OPERATOR / "decide" / "analysis.py").read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "_ROLLBACK_REASONS" for target in node.targets
-        ):
-            return set(ast.literal_eval(node.value).values())
-    raise AssertionError("decide/analysis.py has no _ROLLBACK_REASONS")
+    """Why evidence rolls back."""
+    return {*reports.ROLLBACK_REASONS.values(), reports.OVER_BOUND}
 
 
 def reject_reasons() -> set[str]:
