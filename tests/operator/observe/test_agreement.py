@@ -1,19 +1,25 @@
 """What the model server exposes is what the operator reads: the two share nothing but these names."""
 
-import pytest
+import re
+from pathlib import Path
 
-from serin_operator.api.spec import Metric, MetricType
+import pytest
+import yaml
+
+from serin_operator.api.spec import Metric, MetricType, seconds
 from serin_operator.decide.evidence import Counts
 from serin_operator.observe.samples import samples, wanted
 from serin_operator.observe.scrape import parse
 from serin_server.monitor.cohorts import WINDOWS
-from serin_server.monitor.metrics import ANOTHER, OTHER, Metrics
+from serin_server.monitor.metrics import ANOTHER, DURATION_BUCKETS, OTHER, Metrics
+from serin_server.monitor.settled import ERROR_BUCKETS
 
 STABLE, CANARY = "a" * 10, "b" * 10
 MADE = 1_800_000_000
 NOW = MADE + 8.0
 STARTED = "process_start_time_seconds 1.75e+09\n"
 SERIES = "pod-0/1750000000"
+CRD = Path(__file__).parents[3] / "crds" / "modeldeployments.serin.dev.yaml"
 
 
 def read(server: Metrics, metric: Metric, window: float, now: float) -> dict[str, Counts]:
@@ -73,3 +79,12 @@ def test_two_of_the_classes_without_a_name_are_a_wrong_answer() -> None:
     assert f'actual="{ANOTHER}"' in text
     other = Metric("recall", MetricType.RECALL, 0.01, label=OTHER)
     assert read(server, other, 0, NOW) == {f"recall:{OTHER}@0": Counts(1, 2)}
+
+
+def test_the_bounds_that_can_be_asked_for_are_those_that_are_counted() -> None:
+    (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    metric = spec["analysis"]["properties"]["metrics"]["items"]["properties"]
+    assert [seconds(bound) for bound in metric["slowerThan"]["enum"]] == list(DURATION_BUCKETS)
+    (rule,) = metric["within"]["x-kubernetes-validations"]
+    assert [float(bound) for bound in re.findall(r"[0-9.]+", rule["rule"])] == list(ERROR_BUCKETS)
