@@ -252,7 +252,7 @@ def _load(path: str) -> tuple[Json, Json]:
             f"{path}: {len(found)} policies; write one, with `analysis` and `rollout`, or a ModelDeployment"
         )
     policy = found[0].get("spec", {}) if "kind" in found[0] else found[0]
-    parts = [policy.get(part) or {} for part in ("analysis", "rollout")]
+    parts = [{} if policy.get(part) is None else policy[part] for part in ("analysis", "rollout")]
     for part, value in zip(("analysis", "rollout"), parts, strict=True):
         if not isinstance(value, dict):
             raise InputError(f"{path}: {part} is {value!r}; write its fields below it")
