@@ -135,3 +135,10 @@ def test_false_rollbacks_in_the_watch_of_a_revision_as_good_as_its_record() -> N
         test = one_arm.update(test, counts, limits)
         worst = np.maximum(worst, one_arm.log_e_over(test))
     assert (worst >= math.log(20)).mean() <= 0.05
+
+
+def test_the_last_look_of_the_rollout_again_changes_nothing() -> None:
+    lab = promoted(metric(bound=0.2), metric("latency"))
+    before, reports = lab.state, analysis.recall(lab.analysis, lab.state, None).reports
+    judged = lab.look(seconds=0)
+    assert (judged.state, judged.reports) == (before, reports)

@@ -138,7 +138,14 @@ def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now:
 
 def step(analysis: Analysis, state: str) -> str:
     """The state at a new weight: harm may begin here, and the first looks are not tested."""
-    return tracks.dump(_onset(analysis, tracks.load(state)))
+    before = tracks.load(state)
+    following = replace(
+        before,
+        warming=analysis.warm_up,
+        plain=replace(before.plain, tests=evidence.onset(before.plain.tests)),
+        macros=tuple(replace(one, test=evidence.onset(one.test)) for one in before.macros),
+    )
+    return tracks.dump(following)
 
 
 def watch(analysis: Analysis, state: str) -> str:
@@ -160,7 +167,7 @@ def watch(analysis: Analysis, state: str) -> str:
     alpha. The record speaks for a stable rate that stays as it was on average; the margin is what is left for drift.
     """
     before = tracks.load(state)
-    return tracks.dump(_onset(analysis, replace(before, promoted_at=before.at)))
+    return tracks.dump(aligned(replace(before, promoted_at=before.at, warming=analysis.warm_up), analysis))
 
 
 def judge(
@@ -192,15 +199,6 @@ def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
     problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
     return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem)
-
-
-def _onset(analysis: Analysis, state: State) -> State:
-    return replace(
-        state,
-        warming=analysis.warm_up,
-        plain=replace(state.plain, tests=evidence.onset(state.plain.tests)),
-        macros=tuple(replace(one, test=evidence.onset(one.test)) for one in state.macros),
-    )
 
 
 def _judgement(analysis: Analysis, state: State, text: str, problem: str | None) -> Judgement:
