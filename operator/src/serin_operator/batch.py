@@ -13,6 +13,7 @@ import numpy.typing as npt
 from serin_operator.api.spec import Analysis, Metric, Mode, OnInconclusive, Rollout, Step
 from serin_operator.decide import evidence, one_arm, verdict
 from serin_operator.decide.evidence import Evidence
+from serin_operator.decide.lineup import in_strata
 from serin_operator.decide.one_arm import OneArm
 from serin_operator.decide.verdict import BoundOdds, Standing
 
@@ -101,7 +102,9 @@ def begin(policy: Policy, rollouts: int, *, phi: npt.ArrayLike = 1.0, strata: Se
     """
     shape = len(policy.metrics), rollouts
     tests = tuple(
-        evidence.start(tolerance=metric.tolerance, margin=metric.margin, phi=scatter, strata=count)
+        evidence.start(
+            tolerance=metric.tolerance, margin=metric.margin, phi=scatter, strata=count, shared=in_strata(metric)
+        )
         for metric, scatter, count in zip(
             policy.metrics, np.broadcast_to(phi, shape), strata or [1] * shape[0], strict=True
         )

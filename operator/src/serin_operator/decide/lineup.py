@@ -31,6 +31,11 @@ def against_record(metric: Metric) -> str:
     return f"{metric.name} watch"
 
 
+def in_strata(metric: Metric) -> float:
+    """How many strata of its test one failure is counted in, at most."""
+    return _F1_SHARED if macro(metric) and metric.type is MetricType.F1 else 1.0
+
+
 def macros_of(analysis: Analysis) -> list[Metric]:
     """The metrics that `State.macros` holds, in its order."""
     return [metric for metric in analysis.metrics if macro(metric)]
@@ -123,7 +128,7 @@ def _aligned_macro(
         margin=metric.margin,
         phi=phi.get(metric.name, 1.0),
         strata=max(1, len(classes)),
-        shared=_F1_SHARED if metric.type is MetricType.F1 else 1.0,
+        shared=in_strata(metric),
     )
     return Macro(row, classes, (), test)
 
