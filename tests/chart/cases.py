@@ -249,6 +249,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         metric(name="accuracy", **{"class": "fraud"}),
         "class is for metrics of type precision, recall and f1 only: leave it out of metric accuracy",
     ),
+    "a bound on an average over classes": (
+        typed("recall", bound=0.1),
+        "a bound is on one class, not on the average over all: give metric recall a class, or leave its bound out",
+    ),
     "an empty class": (typed("recall", **{"class": ""}), "at least 1 chars long"),
     "a class that is a number": (typed("recall", **{"class": 1}), "must be of type string"),
     "regression without its bound": (metric(name="regression"), "metric regression needs within, the largest error"),
