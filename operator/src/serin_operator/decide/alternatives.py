@@ -1,6 +1,6 @@
 """What the tests look for: rates of the canary that lie outside a null hypothesis, and the stake of each.
 
-All are made from the stable arm's rate of earlier blocks, so that more failures of the canary never move them.
+All are made from the stable arm's rate before the block, so that more failures of the canary never move them.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from serin_operator.decide.projection import Array, Integers
 _LOWEST_RATE = 1e-6  # where f_s - margin/2 is not a rate, the alternative is "the canary hardly ever fails"
 _HIGHEST_RATE = 1 - 1e-12  # keeps logarithms finite where f_s + tolerance is all but 1
 _LEAST_PART = 1e-4  # a canary that is better fails at least this part of the stable rate
+_LEAST_CHANCE = 1e-12  # of a lesson that is worth its time
+_MOST_HISTORY = 1000  # trials; more of the past would hold on to a rate that has changed since
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,18 +22,21 @@ class Prior:
 
     log_weights: of each, their exponentials sum to 1.
     first: the part of the stake that is laid at the start; the rest is for onsets.
+    lesson: of a first block without history, up to so many stable trials teach the rate and are not tested.
     """
 
     margins: Array
     log_odds: Array
     log_weights: Array
     first: float = 1.0
+    lesson: int = 0
 
     @classmethod
-    def of(cls, margins: list[float], log_odds: list[float], weights: list[float], first: float = 1.0) -> "Prior":
+    def of(
+        cls, margins: list[float], log_odds: list[float], weights: list[float], *, first: float = 1.0, lesson: int = 0
+    ) -> "Prior":
         """Weights in any unit."""
-        total = np.array(weights) / sum(weights)
-        return cls(np.array(margins), np.array(log_odds), np.log(total), first)
+        return cls(np.array(margins), np.array(log_odds), np.log(np.array(weights) / sum(weights)), first, lesson)
 
     def share(self, onset: Integers) -> Array:
         """What the k-th onset gets, k = 1, 2, ..., relative to what was laid at the start."""
@@ -42,15 +47,39 @@ class Prior:
         return np.asarray((1 - self.first) / (onsets + 1))
 
 
-# What the user declared to matter is the margin, so most of the stake is on one to four of it. Chosen by simulation.
+# What the user declared to matter is the margin, so nearly all of the stake is on one to three of it. Chosen by
+# simulation: docs/adr/0010-alternatives-in-margins.md.
 WORSE = Prior.of(
-    margins=[0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10, 20, 40],
-    log_odds=[0.0] * 12,
-    weights=[0.03, 0.07, 0.15, 0.15, 0.15, 0.15, 0.1, 0.08, 0.05, 0.03, 0.02, 0.02],
-    first=0.9,
+    margins=[0.8, 2, 2.5, 8, 40], log_odds=[0.0] * 5, weights=[0.13, 0.45, 0.39, 0.015, 0.015], first=0.95, lesson=50
 )
-SUPERIOR = Prior.of(margins=[0.5, 1, 2, 0, 0], log_odds=[0, 0, 0, 0.7, 2.0], weights=[0.25, 0.25, 0.2, 0.2, 0.1])
 NON_INFERIOR = Prior.of(margins=[0.0, 0.5, -0.5], log_odds=[0.0] * 3, weights=[2, 1, 1])
+SUPERIOR = Prior.of(margins=[0.5, 1, 2, 0, 0], log_odds=[0, 0, 0, 0.7, 2.0], weights=[0.25, 0.25, 0.2, 0.2, 0.1])
+
+
+def recent(history: Integers) -> Integers:
+    """Failures and trials (..., 2), scaled down to what the past may weigh."""
+    trials = np.maximum(history[..., 1:], 1)
+    return np.rint(history * np.minimum(1.0, _MOST_HISTORY / trials)).astype(np.int64)
+
+
+def lessons(failures: Integers, trials: Integers, most: int) -> tuple[Integers, Array]:
+    """Where the rate is not known yet, a third of a block's stable trials, at most `most`, teach it.
+
+    failures, trials: (B,), of the block. Returns how many trials teach (B,), and the chances (B, most + 1) that
+    0, 1, ... of them are failures, if any of the block's trials are as likely to be among them. The mean over these
+    chances of the e-value of the other trials is an e-value: it is one whichever trials teach.
+    """
+    teach = np.minimum(trials // 3, most)
+    drawn = np.arange(most + 1)
+    chances = np.zeros((len(trials), most + 1))
+    chances[:, 0] = 1.0
+    for i in range(most):
+        left = np.maximum(trials - i, 1)[:, None]
+        failing = np.clip(failures[:, None] - drawn, 0, left) / left
+        following = chances * (1 - failing)
+        following[:, 1:] += chances[:, :-1] * failing[:, :-1]
+        chances = np.where((i < teach)[:, None], following, chances)
+    return teach, np.where(chances > _LEAST_CHANCE, chances, 0.0)
 
 
 def stable_rate(failures: Array, trials: Array) -> Array:

@@ -63,6 +63,7 @@ class Evidence:
     tolerance, margin: (B,), the hypotheses, as fractions.
     phi: (B,), overdispersion, at least 1; shared: (B,), in how many strata one failure is counted. Every log
         likelihood ratio is divided by both.
+    history: (B, K, 2), failures and trials of the stable arm before the rollout, at most a thousand trials.
     tested, pending: (B, K, 4), failures and trials of the canary, then of the stable arm: those that the sums hold, and
         those that wait until every stratum of both arms has at least one trial.
     onsets, onset_trials: (B,), how many onsets there were after the start, and the canary's tested trials at the last.
@@ -80,6 +81,7 @@ class Evidence:
     margin: Array
     phi: Array
     shared: Array
+    history: Integers
     tested: Integers
     pending: Integers
     onsets: Integers
@@ -111,10 +113,13 @@ def start(
     phi: npt.ArrayLike = 1.0,
     strata: int = 1,
     shared: npt.ArrayLike = 1.0,
+    history: npt.ArrayLike | None = None,
     prior: Prior = WORSE,
 ) -> Evidence:
     """No evidence yet, for as many tests as the longest argument has numbers.
 
+    history: integers (B, K, 2), the stable arm's failures and trials before the rollout. They are not tested; they let
+    the first blocks be tested with the right rate, so that a decision comes sooner. Of many, only the ratio counts.
     Raises ValueError unless 0 <= tolerance < margin < 1, phi >= 1 and shared >= 1, all finite, and strata >= 1.
     """
     tolerance, margin, phi, shared = np.broadcast_arrays(
@@ -136,6 +141,7 @@ def start(
         margin=margin.copy(),
         phi=phi.copy(),
         shared=shared.copy(),
+        history=_history(history, (batch, strata, 2)),
         tested=np.zeros((batch, strata, 4), np.int64),
         pending=np.zeros((batch, strata, 4), np.int64),
         onsets=np.zeros(batch, np.int64),
@@ -185,28 +191,14 @@ def update(evidence: Evidence, counts: npt.ArrayLike) -> Evidence:
     full = np.all((waiting[..., 1] > 0) & (waiting[..., 3] > 0), axis=1)
     block = np.where(full[:, None, None], waiting, 0)
 
-    y_c, n_c, y_s, n_s = (evidence.tested[..., i, None].astype(np.float64) for i in range(4))
-    tolerance, margin = evidence.tolerance[:, None], evidence.margin[:, None]
-    f_s = alternatives.stable_rate(y_s, n_s)
-    f_c = alternatives.canary_rate(y_c, n_c, f_s)
-    tested_for = [
-        alternatives.above(f_s, tolerance[..., None], margin[..., None], evidence.prior),
-        alternatives.near(f_s, margin[..., None], NON_INFERIOR),
-        alternatives.below(f_s, margin[..., None], SUPERIOR),
-        np.broadcast_to(f_c, (*f_c.shape[:2], len(GRID))),
-    ]
-    against = [
-        np.broadcast_to(limit, (len(evidence), rates.shape[2]))
-        for rates, limit in zip(tested_for, [tolerance, margin, np.zeros(1), GRID], strict=True)
-    ]
-    rates, limits = np.concatenate(tested_for, axis=2), np.concatenate(against, axis=1)
-    gains = log_likelihood_ratios(rates, f_s, limits, block) / (evidence.phi * evidence.shared)[:, None]
-    excess = np.mean(rates - f_s, axis=1) - limits
-    # An alternative that is not strictly outside its null hypothesis adds nothing.
-    up, down = np.where(excess > 0, gains, 0.0), np.where(excess < 0, gains, 0.0)
-    ends = np.cumsum([each.shape[2] for each in tested_for])[:-1]
-    for_worse, _, _, for_above = np.split(up, ends, axis=1)
-    _, for_good, for_better, for_below = np.split(down, ends, axis=1)
+    past = evidence.history + evidence.tested[..., 2:]
+    gains = _gains(evidence, past, block)
+    if evidence.strata == 1 and evidence.prior.lesson:
+        unknown = np.flatnonzero(full & (past[:, 0, 1] == 0))
+        if len(unknown):
+            gains[unknown] = _gains_of_lessons(take(evidence, unknown), block[unknown])
+    ends = np.cumsum([getattr(evidence, name).shape[1] for name in _SUMS])
+    for_worse, for_good, for_better, for_above, for_below = np.split(gains, ends[:-1], axis=1)
 
     following = replace(
         evidence,
@@ -222,12 +214,12 @@ def update(evidence: Evidence, counts: npt.ArrayLike) -> Evidence:
     return _begin(following, _canary_trials(following) >= np.maximum(_FIRST_ONSET, 2 * evidence.onset_trials))
 
 
-def onset(evidence: Evidence) -> Evidence:
+def onset(evidence: Evidence, where: npt.ArrayLike = True) -> Evidence:
     """A new process of each alternative for worse starts now, with the next share of the stake: say, at a new weight.
 
-    Changes nothing where nothing was tested since the last onset.
+    where: (B,) or for all. Changes nothing where nothing was tested since the last onset.
     """
-    return _begin(evidence, np.ones(len(evidence), np.bool_))
+    return _begin(evidence, np.asarray(where, np.bool_))
 
 
 def log_e_worse(evidence: Evidence) -> Array:
@@ -317,7 +309,7 @@ def encode(evidence: Evidence) -> list[str]:
     """One text per test, about 300 characters that JSON needs not escape. `decode` gives back what encodes equal."""
     texts = []
     for i in range(len(evidence)):
-        counts = np.concatenate([evidence.tested[i].ravel(), evidence.pending[i].ravel()])
+        counts = np.concatenate([each[i].ravel() for each in (evidence.history, evidence.tested, evidence.pending)])
         integers = [_LAYOUT, int(evidence.onsets[i]), int(evidence.onset_trials[i]), *counts.tolist()]
         doubles = [getattr(evidence, name)[i] for name in _HYPOTHESES]
         texts.append(pack(integers, doubles, np.concatenate([getattr(evidence, name)[i] for name in _SUMS])))
@@ -333,19 +325,28 @@ def _decode(text: str, prior: Prior) -> Evidence:
     integers, doubles, singles = unpack(text)
     if integers[:1] != [_LAYOUT]:
         raise ValueError(f"evidence has layout {integers[:1]}, this version reads {_LAYOUT}")
-    if len(integers) < 11 or len(integers) % 8 != 3 or len(doubles) != len(_HYPOTHESES):
+    strata, odd = divmod(len(integers) - 3, 10)
+    if strata < 1 or odd or len(doubles) != len(_HYPOTHESES):
         raise ValueError(f"not a stored state of evidence: {len(integers)} integers and {len(doubles)} doubles")
-    tested, pending = np.array(integers[3:], np.int64).reshape(2, 1, -1, 4)
+    history, tested, pending = np.split(np.array(integers[3:], np.int64), [2 * strata, 6 * strata])
     tolerance, margin, phi, shared = doubles
-    fresh = start(tolerance=tolerance, margin=margin, phi=phi, strata=tested.shape[1], shared=shared, prior=prior)
+    fresh = start(
+        tolerance=tolerance,
+        margin=margin,
+        phi=phi,
+        strata=strata,
+        shared=shared,
+        history=history.reshape(1, strata, 2),
+        prior=prior,
+    )
     ends = np.cumsum([getattr(fresh, name).shape[1] for name in _SUMS])
     if len(singles) != ends[-1] or not np.isfinite(singles).all():
         raise ValueError(f"not a stored state of evidence: expected {ends[-1]} finite sums, got {singles}")
     sums: dict[str, Any] = dict(zip(_SUMS, np.split(singles[None], ends[:-1], axis=1), strict=True))
     return replace(
         fresh,
-        tested=_checked(tested, tested.shape),
-        pending=_checked(pending, pending.shape),
+        tested=_checked(tested.reshape(1, strata, 4), (1, strata, 4)),
+        pending=_checked(pending.reshape(1, strata, 4), (1, strata, 4)),
         onsets=np.array(integers[1:2]),
         onset_trials=np.array(integers[2:3]),
         **sums,
@@ -355,6 +356,50 @@ def _decode(text: str, prior: Prior) -> Evidence:
 _HYPOTHESES = ("tolerance", "margin", "phi", "shared")
 _SUMS = ("worse", "non_inferior", "superior", "above", "below")
 _ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "prior")
+
+
+def _gains(evidence: Evidence, past: Integers, block: Integers) -> Array:
+    """Log likelihood ratios of a block, (B, all alternatives): of each field in _SUMS, in their order.
+
+    past: (B, K, 2), failures and trials of the stable arm that give its rate.
+    """
+    y_c, n_c = (evidence.tested[..., i, None].astype(np.float64) for i in range(2))
+    tolerance, margin = evidence.tolerance[:, None, None], evidence.margin[:, None, None]
+    f_s = alternatives.stable_rate(past[..., :1].astype(np.float64), past[..., 1:].astype(np.float64))
+    f_c = alternatives.canary_rate(y_c, n_c, f_s)
+    families = [
+        (alternatives.above(f_s, tolerance, margin, evidence.prior), tolerance),
+        (alternatives.near(f_s, margin, NON_INFERIOR), margin),
+        (alternatives.below(f_s, margin, SUPERIOR), np.zeros(1)),
+        (f_c, GRID),
+    ]
+    shape = f_s.shape[:2]
+    sizes = [len(evidence.prior.margins), len(NON_INFERIOR.margins), len(SUPERIOR.margins), len(GRID)]
+    rates = np.concatenate(
+        [np.broadcast_to(rate, (*shape, size)) for (rate, _), size in zip(families, sizes, strict=True)], axis=2
+    )
+    limits = np.concatenate(
+        [np.broadcast_to(limit, (shape[0], 1, size)) for (_, limit), size in zip(families, sizes, strict=True)], axis=2
+    )[:, 0]
+    ratios = log_likelihood_ratios(rates, f_s, limits, block) / (evidence.phi * evidence.shared)[:, None]
+    excess = np.mean(rates - f_s, axis=1) - limits
+    # An alternative that is not strictly outside its null hypothesis adds nothing.
+    over, under = np.where(excess > 0, ratios, 0.0), np.where(excess < 0, ratios, 0.0)
+    first, last = sizes[0], -len(GRID)
+    return np.concatenate([over[:, :first], under[:, first:last], over[:, last:], under[:, last:]], axis=1)
+
+
+def _gains_of_lessons(evidence: Evidence, block: Integers) -> Array:
+    """As `_gains`, for tests of one stratum whose stable rate is not known: a part of the block teaches it."""
+    teach, chances = alternatives.lessons(block[:, 0, 2], block[:, 0, 3], evidence.prior.lesson)
+    rows, taught = np.nonzero(chances)
+    past = np.stack([taught, teach[rows]], axis=1)[:, None]
+    rest = block[rows]
+    rest[..., 2:] -= past
+    log_chances = np.log(chances[rows, taught])[:, None]
+    starts = np.searchsorted(rows, np.arange(len(block)))
+    total = np.logaddexp.reduceat(log_chances + _gains(take(evidence, rows), past, rest), starts)
+    return np.asarray(total - np.logaddexp.reduceat(log_chances, starts))  # the latter is ln 1, but for rounding
 
 
 def _begin(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:
@@ -374,6 +419,12 @@ def _begin(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:
 
 def _canary_trials(evidence: Evidence) -> Integers:
     return np.asarray(evidence.tested[..., 1].sum(axis=1))
+
+
+def _history(history: npt.ArrayLike | None, shape: tuple[int, ...]) -> Integers:
+    if history is None:
+        return np.zeros(shape, np.int64)
+    return alternatives.recent(_checked(history, shape))
 
 
 def _checked(counts: npt.ArrayLike, shape: tuple[int, ...]) -> Integers:
