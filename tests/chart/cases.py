@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     ),
     "a bound on an average over classes": (
         typed("recall", bound=0.1),
-        "a bound is on one class, not on the average over all: give metric recall a class, or leave its bound out",
+        "a bound is on one class, not on the average over all: give metric judged a class, or leave its bound out",
     ),
     "an empty class": (typed("recall", **{"class": ""}), "at least 1 chars long"),
     "a class that is a number": (typed("recall", **{"class": 1}), "must be of type string"),
