@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--failure-rate", type=each(policy.rate), action="append", required=True, metavar="[NAME=]SHARE", help=text
     )
     text = "how much more the canary fails, such as 0.02; a row of the table each, may be repeated (0)"
-    parser.add_argument("--effect", action="append", default=[], metavar="[NAME=]SHARE", help=text)
+    parser.add_argument(
+        "--effect", type=each(policy.number), action="append", default=[], metavar="[NAME=]SHARE", help=text
+    )
     text = "the canary's share, without steps (10)"
     parser.add_argument("--split", type=policy.percent, default=10.0, metavar="PERCENT", help=text)
     parser.add_argument("--runs", type=policy.whole, default=1000, metavar="NUMBER", help="rollouts per effect (1000)")
@@ -74,26 +76,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the table. Raises InputError."""
-    effects = [(text, policy.metric_setting(policy.number)(text)) for text in arguments.effect or ["0"]]
-    names = policy.named(arguments.failure_rate, [effect for _, effect in effects], arguments.margin) or ["failures"]
+    effects = arguments.effect or [(None, 0.0)]
+    names = policy.named(arguments.failure_rate, effects, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
     interval = arguments.interval or (analysis.interval if arguments.policy else _INTERVAL)
     simulated = Policy(replace(analysis, interval=interval), rollout)
     metrics = simulated.metrics
     given = [metric.name for metric in metrics]
     policy.check_names("--failure-rate", arguments.failure_rate, given)
+    policy.check_names("--effect", effects, given)
     if arguments.runs * arguments.scrapes * len(effects) > _MOST:
         raise InputError(f"more than {_MOST:,} scrapes in all; simulate fewer runs or scrapes")
     stable = [_failure_rate(metric, arguments) for metric in metrics]
     outcomes = []
     with screen.progress("simulating") as tell:
-        for number, (text, effect) in enumerate(effects):
-            policy.check_names("--effect", [effect], given)
-            excess = tuple(effect[1] if effect[0] in (None, name) else 0.0 for name in given)
+        for number, (hit, more) in enumerate(effects):
+            excess = tuple(more if hit in (None, name) else 0.0 for name in given)
             world = _world(arguments, interval, stable, excess)
             rng = np.random.default_rng(arguments.seed)
             results = simulate(simulated, world, rng, arguments.runs, progress=_part(tell, number, len(effects)))
-            outcomes.append(Outcome.of(text, excess, results, interval / 60))
+            named = f"{more:g}" if hit is None else f"{hit}={more:g}"
+            outcomes.append(Outcome.of(named, excess, results, interval / 60))
     if arguments.json:
         for outcome in outcomes:
             print(json.dumps(_as_json(outcome)))

@@ -1,0 +1,69 @@
+"""Error rates and delays of a policy: the engine's figures as a table or as JSON."""
+
+from pathlib import Path
+
+import pytest
+from tests.operator.cli.files import serin
+
+Capture = pytest.CaptureFixture[str]
+BASE = ("simulate", "--rps", 10, "--split", 10, "--failure-rate", 0.05, "--margin", 0.02, "--runs", 100)
+
+
+def test_each_effect_is_a_row_and_the_error_rates_are_kept(capsys: Capture) -> None:
+    ran = serin(capsys, *BASE, "--effect", 0, "--effect", 0.02, "--effect", 0.05, "--json")
+    none, margin, five = ran.lines
+    assert [line["effect"] for line in ran.lines] == ["0", "0.02", "0.05"]
+    assert none["rolled_back"] <= 0.12 and none["promoted"] > 0.8 and none["harmed_requests"] == 0
+    assert margin["promoted"] <= 0.12
+    assert five["rolled_back"] == 1 and five["rollback_minutes"]["mean"] < 10
+    assert five["harmed_requests"] == pytest.approx(0.05 * five["canary_requests"])
+    assert all(line["rolled_back"] + line["promoted"] + line["held"] == pytest.approx(1) for line in ran.lines)
+
+
+def test_the_seed_repeats_the_runs(capsys: Capture) -> None:
+    flags = [*BASE, "--scrapes", 20, "--effect", 0.02]
+    first, again, other = (serin(capsys, *flags, "--seed", seed, "--json").out for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_people_get_a_table_that_says_which_shares_are_errors(capsys: Capture) -> None:
+    out = serin(capsys, *BASE, "--effect", 0, "--effect", 0.02, "--interval", "60s", "--scrapes", 30).out
+    assert out.startswith("100 runs per effect, 30 scrapes every 60 s (30 min), 10 requests a second, 10 % of them")
+    assert "Rolled back under effect 0 is wrong: at most 5 % of the runs." in out
+    assert "Promoted under effect 0.02 is wrong: at most 5 % of the runs." in out
+
+
+def test_a_policy_file_brings_its_interval_steps_and_metrics(capsys: Capture, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "analysis: {interval: 10s, metrics: [{name: errors, margin: 0.02}, {name: accuracy, margin: 0.02}]}\n"
+        "rollout: {steps: [{weight: 50, duration: 10m}]}\n"
+    )
+    flags = ["simulate", "--policy", policy, "--rps", 100, "--failure-rate", 0.05, "--runs", 30, "--scrapes", 90]
+    equal, worse = serin(capsys, *flags, "--effect", 0, "--effect", "accuracy=0.1", "--json").lines
+    assert equal["promotion_minutes"]["median"] == 10  # the step's duration: the evidence suffices long before
+    assert worse["effect"] == "accuracy=0.1" and worse["rolled_back"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--effect", 0.99], "the canary's share of failures 1.04"),
+        (["--effect", "speed=0.1", "--policy", "POLICY"], "there is no metric speed"),
+        (["--failure-rate", "errors=0.1", "--margin", "latency=0.1"], "--failure-rate says nothing of metric latency"),
+        (["--runs", 10_000_000, "--scrapes", 1000], "simulate fewer"),
+    ],
+)
+def test_what_is_wrong_is_told(capsys: Capture, tmp_path: Path, flags: list[object], told: str) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("analysis: {}\n")
+    rate = [] if "--failure-rate" in flags else ["--failure-rate", 0.05]
+    ran = serin(capsys, "simulate", "--rps", 10, *rate, *[policy if flag == "POLICY" else flag for flag in flags])
+    assert ran.code == 1 and told in ran.err
+
+
+@pytest.mark.parametrize("flags", [["--runs", "0"], ["--runs", "1.5"], ["--seed", "-1"], ["--effect", "much"]])
+def test_impossible_flags_end_with_exit_code_2(capsys: Capture, flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        serin(capsys, *BASE, *flags)
+    assert raised.value.code == 2
