@@ -100,5 +100,5 @@ def decode(texts: Sequence[str]) -> OneArm:
         if not np.isfinite(singles).all():
             raise ValueError(f"a stored state of a test of one arm holds sums that are not finite: {text!r}")
         sums.append(singles)
-    over, under = np.split(np.array(sums, np.float32).reshape(len(texts), -1), [len(_LOG_ODDS)], axis=1)
+    over, under = np.split(np.array(sums, np.float32).reshape(-1, 2 * len(_LOG_ODDS)), [len(_LOG_ODDS)], axis=1)
     return OneArm(over, under)

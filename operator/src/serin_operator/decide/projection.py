@@ -131,9 +131,9 @@ def _pulled(f: Array, force: Array) -> tuple[Array, Array]:
     # Towards 1 for a positive force, towards 0 for a negative one; solved for the distance from the other end.
     start = np.where(rising, f, 1 - f)
     root = np.sqrt((1 - strength) ** 2 + 4 * strength * start)
-    moved = np.where(
-        strength <= 1, 2 * start / (1 - strength + root), (strength - 1 + root) / (2 * np.maximum(strength, 1))
-    )
+    weak = 2 * start / np.maximum(1 - strength + root, 1e-300)
+    strong = (strength - 1 + root) / (2 * np.maximum(strength, 1.0))
+    moved = np.where(strength <= 1, weak, strong)  # each where it does not cancel
     g = np.where(rising, moved, 1 - moved)
     return g, g * (1 - g) / root
 

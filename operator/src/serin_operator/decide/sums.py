@@ -51,9 +51,9 @@ def unpack(text: str) -> tuple[list[int], npt.NDArray[np.float64], Singles]:
         whole = [number() for _ in range(integers)]
         cut = at + 8 * doubles
         if cut > len(data) or (len(data) - cut) % 4:
-            raise ValueError(f"not a packed state: {len(data)} bytes, of them {doubles} doubles at {at}")
+            raise ValueError(f"{len(data)} bytes, of them {doubles} doubles from {at} on")
         return whole, _rows(data[at:cut], 8).view("<f8").ravel(), _rows(data[cut:], 4).view("<f4").ravel()
-    except (zlib.error, IndexError, AttributeError, TypeError) as error:
+    except (zlib.error, ValueError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(f"not a packed state: {error!r}") from error
 
 
