@@ -193,7 +193,7 @@ class _Looks:
         if self._end is None:
             raise InputError("no two looks saw both revisions; check --start and --end")
         metrics = self._policy.metrics
-        group = Group(self._policy, (0,), ((),) * len(metrics), ((),) * len(metrics))
+        group = Group(self._policy, (0,), tuple((place,) for place in range(len(metrics))), ((),) * len(metrics))
         estimate, low, high, worse, promote = np.moveaxis(np.array(self._seen), -1, 0)
         trail = Trail(group, estimate, low, high, worse, promote, np.array(self._steps), self._end)
         return tuple(rfc3339(time) for time in self._times), trail

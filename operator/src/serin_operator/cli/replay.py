@@ -1,35 +1,20 @@
 """`serin replay`: what a policy would have decided on recorded counters, scrape by scrape."""
 
 import argparse
-import json
-import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from serin_operator.api.spec import Analysis
 from serin_operator.batch import Policy
-from serin_operator.cli import policy, screen, sentences, trails
+from serin_operator.cli import output, policy, screen, trails
 from serin_operator.cli.errors import InputError
-from serin_operator.cli.records import Label, Recording, read
-from serin_operator.cli.trails import Ending, Group, Trail
-from serin_operator.decide import keys, words
-
-_MOST_TABLES = 10  # series; of more, only the verdicts are shown
-_MOST_ROWS = 30  # scrapes; of more, only those at which something changed
-
-
-class Replayed(NamedTuple):
-    """One series: its name, None where there is but one; the times of its scrapes as the source has them; its trail."""
-
-    series: Label | None
-    shown: Sequence[float | int | str]
-    trail: Trail
+from serin_operator.cli.records import Recording, read
+from serin_operator.cli.trails import Group, Trail
+from serin_operator.decide import keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,16 +49,16 @@ def run(arguments: argparse.Namespace) -> None:
         from serin_operator.cli import prometheus  # brings an HTTP client, which files need not wait for
 
         times, trail = prometheus.replayed(arguments)
-        replayed = [Replayed(None, times, trail)]
+        replayed = [output.Replayed(None, times, trail)]
     else:
         with _opened(arguments.source) as lines:
             recording = read(arguments.source, lines)
         found = _replayed(arguments, recording)
-        replayed = [Replayed(*each) for each in zip(recording.series, recording.shown, found, strict=True)]
+        replayed = [output.Replayed(*each) for each in zip(recording.series, recording.shown, found, strict=True)]
     if arguments.json:
-        _write_json(replayed)
+        output.write_json(replayed)
     else:
-        _print(replayed)
+        output.write_text(replayed)
 
 
 @contextmanager
@@ -153,75 +138,3 @@ def _places(
             f"{source}: the policy has no metric {', '.join(unknown)}; it has {names}. Rename one or remove its rows"
         )
     return tuple(columns), tuple(classes)
-
-
-# --- output ----------------------------------------------------------------------------------------------------
-
-
-def _write_json(replayed: Sequence[Replayed]) -> None:
-    write = sys.stdout.write
-    for series, shown, trail in replayed:
-        names = [metric.name for metric in trail.group.policy.metrics]
-        values = np.stack([trail.estimate, trail.low, trail.high, trail.log_e_worse, trail.log_e_promote], axis=-1)
-        for time, row in zip(shown, values.tolist(), strict=True):
-            for name, (estimate, low, high, worse, promote) in zip(names, row, strict=True):
-                line = {
-                    "series": series,
-                    "time": time,
-                    "metric": name,
-                    "estimate": None if math.isnan(estimate) else estimate,
-                    "interval": [low, high],
-                    "log_e_worse": worse,
-                    "log_e_promote": promote,
-                }
-                write(json.dumps(line) + "\n")
-    for series, shown, trail in replayed:
-        end = {"series": series, "verdict": trail.end.ending, "time": shown[trail.end.scrape]}
-        write(json.dumps(end) + "\n")
-
-
-def _print(replayed: Sequence[Replayed]) -> None:
-    if len(replayed) > _MOST_TABLES:
-        _print_verdicts(replayed)
-        return
-    for series, shown, trail in replayed:
-        if series is not None:
-            print(f"Series {series}")
-        _print_steps(shown, trail)
-        print(sentences.ending(trail.group.policy, trail.end, str(shown[trail.end.scrape])))
-        print()
-
-
-def _print_steps(shown: Sequence[float | int | str], trail: Trail) -> None:
-    """A row per scrape and metric; of many scrapes, those at which an interval or the step changed."""
-    steps = trail.group.policy.steps
-    scrapes = list(range(len(shown)))
-    if len(scrapes) > _MOST_ROWS:
-        state = np.concatenate([trail.low, trail.high, trail.step[:, None]], axis=1)
-        changed = np.flatnonzero((np.diff(state, axis=0) != 0).any(axis=1)) + 1
-        scrapes = sorted({0, *changed.tolist(), trail.end.scrape, len(shown) - 1})
-    rows = []
-    for scrape in scrapes:
-        weight = f"{steps[trail.step[scrape]].weight} %" if steps else ""
-        for place, metric in enumerate(trail.group.policy.metrics):
-            estimate = float(trail.estimate[scrape, place])
-            seen = "no data yet"
-            if not math.isnan(estimate):
-                seen = words.within(estimate, float(trail.low[scrape, place]), float(trail.high[scrape, place]))
-            odds = (words.odds(float(log[scrape, place])) for log in (trail.log_e_worse, trail.log_e_promote))
-            verdict = trail.end.ending if scrape == trail.end.scrape and place == 0 else ""
-            rows.append([str(shown[scrape]), weight, metric.name, seen, *map(words.to_one, odds), verdict])
-    headings = ["time", "step", "metric", "canary minus stable", "odds worse", "odds for promotion", "verdict"]
-    screen.table(headings, rows, left=(0, 2, 3, 6))
-
-
-def _print_verdicts(replayed: Sequence[Replayed]) -> None:
-    """A row per series, and how many ended in which way."""
-    rows = []
-    for series, shown, trail in replayed:
-        because = trail.end.because.metric if trail.end.because else "inconclusive" if trail.end.inconclusive else ""
-        rows.append([str(series), trail.end.ending, str(shown[trail.end.scrape]), because or ""])
-    screen.table(["series", "verdict", "time", "because of"], rows, left=(0, 1, 3))
-    endings = Counter(trail.end.ending for _, _, trail in replayed)
-    counted = ", ".join(f"{ending} {endings[ending]}" for ending in Ending)
-    print(f"{len(replayed):,} series: {counted}.")

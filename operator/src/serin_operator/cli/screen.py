@@ -1,6 +1,6 @@
 """What people see: tables and bars on standard output, progress on standard error."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,7 @@ _BAR = 40  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> None:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> None:
     """Prints a table. Columns are set to the right, as numbers are, those in `left` to the left."""
     lines = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
