@@ -480,3 +480,14 @@ def test_the_state_of_ten_metrics_is_small() -> None:
             lab.count(key, (137 + shift + extra % 17, 10_000 + extra), (1_191 + extra % 23, 90_000 - extra))
         lab.count(REQUESTS, (0, 10_000 + extra), (0, 90_000 - extra)).look(weight=10)
     assert len(lab.state) <= 4096
+
+
+def test_what_stable_counted_before_tells_its_rate_to_the_first_test() -> None:
+    recall = metric("recall")
+    lab = Lab(policy(metric(), recall))
+    cat, dog = classes(recall, "cat", "dog")
+    lab.count("errors", (1, 2), (30, 600)).count(cat, (0, 0), (4, 40)).count(dog, (0, 0), (2, 50)).begin()
+    state = tracks.load(lab.state)
+    assert state.plain.tests.history.tolist() == [[[30, 600]]]
+    assert state.macros[0].test.history.tolist() == [[[4, 40], [2, 50]]]
+    assert seen(lab) == (0, 0, 0, 0)

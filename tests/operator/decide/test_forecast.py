@@ -160,14 +160,14 @@ def gate(name: str = "accuracy", **changes: object) -> Prospect:
         (
             [gate()],
             "At 600 labelled predictions a minute a verdict takes about 24 min if the canary is good (longest for "
-            "accuracy); a worsening of accuracy by 0.24 points or more is found within maxDuration (24 h).",
+            "accuracy); a worsening of accuracy by 0.24 points or more is mostly found within maxDuration (24 h).",
         ),
         ([gate(), gate("errors", trials="requests", per_minute=60)], "At 60 requests a minute a verdict takes about 4"),
         ([gate(goal=Goal.SUPERIOR)], "if the canary is better by 2 points"),
         ([gate(per_minute=0.0)], "No labelled predictions were counted yet for accuracy"),
         ([gate(for_rollback=None)], "if the canary is good (longest for accuracy)."),
         ([gate(bound=0.04, missing_under=ENOUGH)], "accuracy never allows promotion: even the stable revision breaks"),
-        ([gate(per_minute=0.001)], "no worsening of accuracy is sure to be found within maxDuration (24 h)"),
+        ([gate(per_minute=0.001)], "no worsening of accuracy is likely to be found within maxDuration (24 h)"),
         ([gate(missing=-1.0)], "a verdict takes about 0 s"),
     ],
 )  # fmt: skip

@@ -108,7 +108,8 @@ def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
 def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now: float, calibrated: str = "") -> str:
     """The state at the start of a rollout: no evidence, and everything counted so far is history.
 
-    calibrated: of `calibrate`, may be "". The overdispersion that it shows is frozen.
+    That history is not tested, but tells the stable revision's rates. calibrated: of `calibrate`, may be "". The
+    overdispersion that it shows is frozen.
     """
     known = calibration.load(calibrated) if calibrated else None
     phi = {
@@ -129,7 +130,7 @@ def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now:
         macros=(),
         arms=Arms((), np.zeros((0, 2), np.int64), one_arm.start(0)),
     )
-    state = aligned(empty, analysis, snapshot, phi)
+    state = aligned(empty, analysis, snapshot, stable, phi)
     ledgers = {
         key: (baseline(snapshot, key, canary), baseline(snapshot, key, stable)) for key in keys_of(state, analysis)
     }

@@ -1,6 +1,6 @@
 """Which tests an analysis asks for, and how they start, stay or go when it is edited while a rollout runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,8 @@ SHARE = "share"  # the name of the test of the canary's share of the requests
 _COVERAGE_MARGIN = 0.5  # any will do: only the interval is read
 _F1_SHARED = 2.0  # a wrong prediction counts for two classes: the one that it names and the true one
 _FEWEST_CLASSES = 2
+
+History = Callable[[str], list[int]]
 
 
 def over_bound(metric: Metric, arm: str) -> str:
@@ -62,14 +64,25 @@ def classes_in(keys: Iterable[str], metric: Metric, window: float) -> tuple[str,
 
 
 def aligned(
-    state: State, analysis: Analysis, snapshot: Snapshot | None = None, phi: Mapping[str, float] | None = None
+    state: State,
+    analysis: Analysis,
+    snapshot: Snapshot | None = None,
+    stable: str = "",
+    phi: Mapping[str, float] | None = None,
 ) -> State:
     """The state with exactly the tests that `analysis` asks for now, under its margins of now.
 
-    A metric that is new, or counts something else now, starts without evidence. An average's classes are fixed by the
-    first snapshot that shows two of them. phi: overdispersion by metric, for tests that start; 1 where there is none.
+    A metric that is new, or counts something else now, starts without evidence, but with what the stable revision has
+    counted in its processes' lives: its rate is known from there. An average's classes are fixed by the first snapshot
+    that shows two of them. phi: overdispersion by metric, for tests that start; 1 where there is none.
     """
     window, phi = analysis.label_window, phi or {}
+
+    def history(key: str) -> list[int]:
+        """Failures and trials."""
+        counted = snapshot.samples.get(key, {}).get(stable, {}) if snapshot else {}
+        return [sum(at.failures for at in counted.values()), sum(at.trials for at in counted.values())]
+
     wanted = {
         Row(metric.name, metric_key(metric, window)): (metric.tolerance, metric.margin)
         for metric in analysis.metrics
@@ -86,13 +99,15 @@ def aligned(
     kept = {one.row: one for one in state.macros}
     return replace(
         state,
-        plain=_aligned_plain(state.plain, wanted, phi),
-        macros=tuple(_aligned_macro(kept, metric, window, snapshot, phi) for metric in macros_of(analysis)),
+        plain=_aligned_plain(state.plain, wanted, phi, history),
+        macros=tuple(_aligned_macro(kept, metric, analysis, snapshot, phi, history) for metric in macros_of(analysis)),
         arms=_aligned_arms(state.arms, tuple(names)),
     )
 
 
-def _aligned_plain(plain: Plain, wanted: Mapping[Row, tuple[float, float]], phi: Mapping[str, float]) -> Plain:
+def _aligned_plain(
+    plain: Plain, wanted: Mapping[Row, tuple[float, float]], phi: Mapping[str, float], history: History
+) -> Plain:
     rows = tuple(wanted)
     tolerance, margin = np.array(list(wanted.values())).reshape(-1, 2).T
     tests = plain.tests
@@ -104,6 +119,7 @@ def _aligned_plain(plain: Plain, wanted: Mapping[Row, tuple[float, float]], phi:
                 tolerance=[wanted[row][0] for row in new],
                 margin=[wanted[row][1] for row in new],
                 phi=[phi.get(row.name, 1.0) for row in new],
+                history=[[history(row.key)] for row in new],
             )
             place |= {row: len(plain.rows) + i for i, row in enumerate(new)}
             tests = evidence.concat([tests, fresh])
@@ -112,8 +128,14 @@ def _aligned_plain(plain: Plain, wanted: Mapping[Row, tuple[float, float]], phi:
 
 
 def _aligned_macro(
-    kept: Mapping[Row, Macro], metric: Metric, window: float, snapshot: Snapshot | None, phi: Mapping[str, float]
+    kept: Mapping[Row, Macro],
+    metric: Metric,
+    analysis: Analysis,
+    snapshot: Snapshot | None,
+    phi: Mapping[str, float],
+    history: History,
 ) -> Macro:
+    window = analysis.label_window
     row = Row(metric.name, metric_key(metric, window))
     one = kept.get(row)
     classes = classes_in(snapshot.samples, metric, window) if snapshot else ()
@@ -129,6 +151,7 @@ def _aligned_macro(
         phi=phi.get(metric.name, 1.0),
         strata=max(1, len(classes)),
         shared=in_strata(metric),
+        history=[[history(key) for key in strata(analysis, metric, classes)]] if classes else None,
     )
     return Macro(row, classes, (), test)
 

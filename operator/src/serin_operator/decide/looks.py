@@ -49,7 +49,7 @@ def look(
     arms: the revisions, canary and stable. weight: the canary's weight in per cent if it was the same ever since the
     last look, else None.
     """
-    state = aligned(state, analysis, snapshot)
+    state = aligned(state, analysis, snapshot, arms[1])
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
     counts: dict[str, PerArm] = {}
     problems = []
