@@ -3,12 +3,12 @@
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
 from serin_operator.decide.alternatives import Prior
 from serin_operator.decide.evidence import (
-    GRID,
     Evidence,
     log_e_non_inferior,
     log_e_superior,
@@ -18,7 +18,10 @@ from serin_operator.decide.evidence import (
     take,
     update,
 )
+from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers
+
+Bools = npt.NDArray[np.bool_]
 
 # The prior of the reference values: half-normal over log odds ratios, all of the stake at the start.
 LOG_ODDS = (np.arange(1, 25) - 0.5) / 8
@@ -98,7 +101,7 @@ def log_e_values(state: Evidence) -> Array:
     return np.concatenate([verdicts, state.above, state.below], axis=1)
 
 
-def within_nulls(f_c: Array, f_s: Array, tolerance: float, margin: float) -> Array:
+def within_nulls(f_c: Array, f_s: Array, tolerance: float, margin: float) -> Bools:
     """Which of `log_e_values` have a null hypothesis that holds the rates. Those a rounding error apart are equal."""
     d = np.mean(f_c - f_s, axis=-1, keepdims=True)
     limits = np.array([tolerance, margin, 0.0])

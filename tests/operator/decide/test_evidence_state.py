@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from serin_operator.decide.alternatives import WORSE
 from serin_operator.decide.evidence import (
-    GRID,
     Counts,
     Evidence,
     concat,
@@ -28,6 +27,7 @@ from serin_operator.decide.evidence import (
     take,
     update,
 )
+from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Integers
 
 ALPHA = BETA = 0.05
@@ -81,7 +81,7 @@ def test_counts_of_one_arm_wait_for_the_other(state: Evidence, data: st.DataObje
     """So a scrape that saw only some pods, and the next one with the rest, are one block."""
     state = replace(state, pending=np.zeros_like(state.pending))
     full = data.draw(blocks(state.strata, FULL_ARM))
-    canary, stable = full * [1, 1, 0, 0], full * [0, 0, 1, 1]
+    canary, stable = full * np.array([1, 1, 0, 0]), full * np.array([0, 0, 1, 1])
     at_once = encode(update(state, full))
     assert encode(follow(state, [canary, stable])[-1]) == at_once
     assert encode(follow(state, [stable, canary])[-1]) == at_once

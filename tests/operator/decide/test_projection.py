@@ -123,8 +123,8 @@ def test_the_projection_is_as_good_as_double_precision_allows(
 def test_one_stratum_by_either_method(f_c: float, f_s: float, d: float, n_c: int, n_s: int) -> None:
     of_arms = [np.full((1, 1, 1), float(value)) for value in (f_c, f_s)]
     trials = [np.full((1, 1, 1), float(value)) for value in (n_c, n_s)]
-    cubic = project(*of_arms, np.full((1, 1, 1), d), *trials)
-    multiplier = project_mean(*of_arms, np.full((1, 1), d), *trials)
+    cubic = project(of_arms[0], of_arms[1], np.full((1, 1, 1), d), trials[0], trials[1])
+    multiplier = project_mean(of_arms[0], of_arms[1], np.full((1, 1), d), trials[0], trials[1])
     assert np.abs(np.array(cubic) - np.array(multiplier)).max() <= 1e-11
 
 

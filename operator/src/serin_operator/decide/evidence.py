@@ -28,14 +28,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.decide import alternatives
+from serin_operator.decide import alternatives, grid
 from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
+from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios
 from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
-
-# Differences f_c - f_s that the interval is read from.
-_STEPS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500])
-GRID = np.concatenate([-_STEPS[::-1], [0], _STEPS]) / 1000
 
 _FIRST_ONSET = 256  # canary trials; then whenever they have doubled
 _LAYOUT = 1
@@ -243,42 +240,23 @@ def interval(evidence: Evidence, *, alpha: float, beta: float) -> Array:
     """(B, 2), confidence sequences (low, high) for the difference f_c - f_s, at level 1 - alpha - beta.
 
     If the difference stays the same, it lies within all the intervals that are ever shown with at least that
-    probability. For each difference d there is an e-process against f_c - f_s = d, and the interval is the
-    smallest that holds every d whose e-process is below 1 / (alpha + beta). The e-process of d is the mean
-    of `above` at the first grid point >= d and `below` at the last one <= d: both are valid against d, so
-    nothing is interpolated. Their alternative is the past rate of each arm.
-
-    Where it is valid, that is mixed with an e-process of the verdicts, which gets the weight alpha / (alpha + beta)
-    (worse, for d <= tolerance) or beta / (alpha + beta) (non-inferior for d >= margin, superior for 0 <= d < margin).
-    So the interval agrees with the verdicts: low >= tolerance when `log_e_worse` reaches ln(1/alpha), high <= margin
-    when `log_e_non_inferior` reaches ln(1/beta), and high <= 0 when `log_e_superior` does and no margin is lower.
+    probability. They agree with the verdicts: low >= tolerance when `log_e_worse` reaches ln(1/alpha), high <= margin
+    when `log_e_non_inferior` reaches ln(1/beta), and high <= 0 when `log_e_superior` does as well. See `grid.py`.
 
     Where no single difference fits (the true difference has changed over time), or alpha + beta >= 1, it is
     (-1, 1).
     """
-    everything = np.tile([-1.0, 1.0], (len(evidence), 1))
-    if alpha + beta >= 1:
-        return everything
-    # Between two neighbouring edges the e-process is the same for every difference.
-    tolerance, margin = evidence.tolerance[:, None], evidence.margin[:, None]
-    edges = np.concatenate([everything, tolerance, margin, np.broadcast_to(GRID, evidence.above.shape)], axis=1)
-    edges.sort(axis=1)
-    low, high = edges[:, :-1], edges[:, 1:]
-    nothing = np.zeros((len(evidence), 1))
-    above = np.take_along_axis(np.hstack([evidence.above, nothing]), np.searchsorted(GRID, high), axis=1)
-    below = np.take_along_axis(np.hstack([nothing, evidence.below]), np.searchsorted(GRID, low, side="right"), axis=1)
-    from_rates = np.logaddexp(above, below) - math.log(2)
-
-    of_alpha, of_beta = math.log(alpha / (alpha + beta)), math.log(beta / (alpha + beta))
-    worse, good, better = (each(evidence)[:, None] for each in (log_e_worse, log_e_non_inferior, log_e_superior))
-    log_e = np.logaddexp(
-        of_alpha + np.where(high <= tolerance, worse, from_rates),
-        of_beta + np.where(low >= margin, good, np.where(low >= 0, better, from_rates)),
+    return grid.interval(
+        evidence.above,
+        evidence.below,
+        tolerance=evidence.tolerance[:, None],
+        margin=evidence.margin[:, None],
+        worse=log_e_worse(evidence)[:, None],
+        non_inferior=log_e_non_inferior(evidence)[:, None],
+        superior=log_e_superior(evidence)[:, None],
+        alpha=alpha,
+        beta=beta,
     )
-    fits = (log_e < -math.log(alpha + beta)) & (low < high)
-    lowest = np.min(low, axis=1, where=fits, initial=np.inf)
-    highest = np.max(high, axis=1, where=fits, initial=-np.inf)
-    return np.where(np.isfinite(lowest)[:, None], np.stack([lowest, highest], axis=1), everything)
 
 
 def difference(evidence: Evidence) -> Array:
