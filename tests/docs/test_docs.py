@@ -6,9 +6,13 @@ Reasons and decisions are strings in the operator's code, so they are read from 
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from functools import cache
+from math import log
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +22,7 @@ from serin_operator.api.spec import Goal, MetricType, Role, seconds
 from serin_operator.api.spec import Metric as SpecMetric
 from serin_operator.api.status import Phase
 from serin_operator.decide import reports
-from serin_operator.decide.verdict import Finding
+from serin_operator.decide.verdict import BoundOdds, Finding, Standing
 from serin_operator.observe import pods
 from serin_server.failures import Reason
 from serin_server.monitor.cohorts import WINDOWS
@@ -70,21 +74,56 @@ def anchors(page: Path) -> set[str]:
 # --- reading the code ------------------------------------------------------------------------------------------
 
 
-def calls(name: str) -> Iterator[ast.Call]:
-    """Every call of this function in the operator."""
+Names = Mapping[str, list[str]]
+
+
+@cache
+def calls(name: str) -> list[tuple[ast.Call, Names]]:
+    """Every call of this function in the operator, with the strings that names stand for where it is called."""
+    found: list[tuple[ast.Call, Names]] = []
     for path in OPERATOR.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-                yield node
+        tree = ast.parse(path.read_text())
+        constants = assigned(tree.body)
+        functions = [
+            node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        ]
+        rest = [node for node in tree.body if node not in functions]
+        for part in [*functions, ast.Module(rest, [])]:
+            nodes = list(ast.walk(part))
+            names = {**constants, **assigned(nodes)}
+            found += [(node, names) for node in nodes if isinstance(node, ast.Call) and is_named(node.func, name)]
+    return found
 
 
-def strings(node: ast.expr) -> list[str]:
-    """The strings that an expression can be, as far as they are written in it: "A", or "A" if … else "B"."""
+def is_named(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def assigned(nodes: Iterable[ast.AST]) -> dict[str, list[str]]:
+    """The strings that these assignments give to single names."""
+    return {
+        node.targets[0].id: strings(node.value)
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and strings(node.value)
+    }
+
+
+def strings(node: ast.expr, names: Names = MappingProxyType({})) -> list[str]:
+    """The strings that an expression can be, as far as they are written: "A", "A" if … else "B", or a name for them."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
     if isinstance(node, ast.IfExp):
-        return strings(node.body) + strings(node.orelse)
+        return strings(node.body, names) + strings(node.orelse, names)
+    if isinstance(node, ast.Name):
+        return names.get(node.id, [])
     return []
+
+
+def arguments(name: str, position: int) -> set[str]:
+    """The strings that calls of this function have at this position."""
+    return {
+        text for call, names in calls(name) if len(call.args) > position for text in strings(call.args[position], names)
+    }
 
 
 def rollback_reasons() -> set[str]:
@@ -94,24 +133,23 @@ def rollback_reasons() -> set[str]:
 
 def reject_reasons() -> set[str]:
     """The reasons for turning a canary down that are written in the code."""
-    return rollback_reasons() | {
-        reason for call in calls("reject") if len(call.args) > 2 for reason in strings(call.args[2])
-    }
+    return rollback_reasons() | arguments("reject", 2)
 
 
 def written_decisions() -> set[tuple[str, str]]:
     """(decision, reason) of every Record whose words are written in the code, and of every rollback."""
-    pairs = {("RolledBack", reason) for reason in reject_reasons()} | {("Rejected", "NotReady")}
-    for call in calls("Record"):
+    pairs = {("RolledBack", reason) for reason in reject_reasons()}
+    pairs |= {("Rejected", reason) for reason in ("NotReady", "Inconclusive")}  # before the canary had traffic
+    for call, names in calls("Record"):
         if len(call.args) > 2:
-            pairs |= {(decision, reason) for decision in strings(call.args[1]) for reason in strings(call.args[2])}
+            reasons = strings(call.args[2], names)
+            pairs |= {(decision, reason) for decision in strings(call.args[1], names) for reason in reasons}
     return pairs
 
 
 def condition_reasons() -> set[str]:
     """Reasons of conditions that the operator's code spells out; those of containers come on top."""
-    found = {reason for call in calls("Activity") for reason in strings(call.args[0])}
-    found |= reject_reasons()
+    found = arguments("Activity", 0) | reject_reasons()
     tree = ast.parse((OPERATOR / "decide" / "conditions.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Tuple) and len(node.elts) == 4 and set(strings(node.elts[0])) & _CONDITIONS:
@@ -194,6 +232,42 @@ def test_the_holds_that_become_events_are_listed() -> None:
     assert set(code(last)) == announce._HOLDS
 
 
+def test_the_remarks_are_listed() -> None:
+    assert {name for row in table(STATUS, "Remarks") for name in code(row[0])} == arguments("Remark", 0)
+
+
+def test_a_metrics_sentences_are_worded_as_the_reports_do() -> None:
+    """The excerpt on the page, from the counts and odds that it tells."""
+    metric = SpecMetric("accuracy", MetricType.ACCURACY, 0.02, bound=0.1)
+    standing = Standing(
+        name=metric.name,
+        guards=metric.guards,
+        gates=metric.gates,
+        weight=metric.weight,
+        goal=metric.goal,
+        log_e_worse=log(0.067),
+        log_e_non_inferior=log(4.8),
+        log_e_superior=log(0.5),
+        bound=BoundOdds(log(0.015), log(18131), log(0.0012)),
+    )
+    facts = reports.Facts(
+        metric,
+        standing,
+        classes=(),
+        counts=np.array([[35, 691, 81, 1606]]),
+        difference=35 / 691 - 81 / 1606,
+        low=-0.05,
+        high=0.05,
+        odds_alone=60.0,
+        canary_trials=820.0,
+    )
+    told = reports.report(facts, alpha=0.05, beta=0.05)
+    shown = " ".join(section(STATUS, "A metric").split())
+    assert told.message in shown
+    assert told.needed in shown
+    assert f"Verdict: {told.verdict}" in shown
+
+
 def test_failures_are_listed_with_their_exit_codes() -> None:
     rows = table(STATUS, "Failures of pods")
     own = [(name, int(row[1]), row[2] == "yes") for row in rows if row[1] for name in code(row[0])]
@@ -259,7 +333,7 @@ def test_the_model_servers_metrics_are_listed() -> None:
 def test_the_operators_metrics_are_listed() -> None:
     defined: dict[str, set[str]] = {}
     for kind in ("Counter", "Gauge", "Histogram"):
-        for call in calls(kind):
+        for call, _ in calls(kind):
             if call.args and strings(call.args[0]):
                 labels = ast.literal_eval(call.args[2]) if len(call.args) > 2 else []
                 defined[strings(call.args[0])[0]] = set(labels)
