@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from tests.operator.decide.lab import metric
 
@@ -45,7 +44,7 @@ def facts(
         metric=one,
         standing=standing,
         classes=classes,
-        counts=np.array(counts, np.int64),
+        counts=counts,
         difference=0.0021,
         low=-0.006,
         high=0.01,

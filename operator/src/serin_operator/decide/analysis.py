@@ -99,7 +99,7 @@ def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
             continue
         keys = calibration.counted(analysis, metric, known.ledgers) if known else []
         totals = [known.totals[key] for key in keys if key in known.totals] if known else []
-        stable = np.array([[total.failures, total.trials] for total in totals or [Counts()]], np.int64)
+        stable = [(total.failures, total.trials) for total in totals or [Counts()]]
         per_minute, phi = (known.per_minute(keys), known.phi(keys)) if known else (0.0, 1.0)
         found.append(prospect(analysis, metric, stable, per_minute=per_minute, phi=phi, alone=alone.get(metric.name)))
     return tuple(found)
@@ -217,7 +217,7 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         verdict=decided,
         needed=f"(Rolls back at {to_one(1 / alpha)} over all guards, promotes at {to_one(1 / beta)} on each gate.)",
         canary_trials={
-            each.metric.name: int(each.numbers.counts[:, 1].sum())
+            each.metric.name: sum(stratum[1] for stratum in each.numbers.counts)
             for each in found.tested
             if each.metric.guards or each.metric.gates
         },

@@ -11,6 +11,7 @@ What is counted but not compared, in both arms alike:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,8 +93,14 @@ def count(ledger: Ledger, since: float, snapshot: Snapshot, key: str, arm: str) 
     """What one arm has counted beyond its ledger, and the ledger after it. Raises NotACounter."""
     series = snapshot.samples.get(key, {}).get(arm, {})
     gone = [one for one in ledger.counted if one.partition("/")[0] not in snapshot.pods]
-    historic = [one for one in series if one not in snapshot.unclocked and float(one.partition("/")[2]) < since]
+    historic = [one for one in series if one not in snapshot.unclocked and _born(one) < since]
     return counters.advance(ledger, series, historic=historic, unclocked=snapshot.unclocked, gone=gone)
+
+
+@lru_cache(maxsize=8192)  # the same few in every key of every look
+def _born(series: str) -> float:
+    """When a series' process started, in seconds since the epoch."""
+    return float(series.partition("/")[2])
 
 
 def compared(state: State, window: float) -> bool:

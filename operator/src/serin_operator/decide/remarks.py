@@ -47,7 +47,7 @@ def _coverage(numbers: Numbers | None) -> Remark | None:
     """The test is on labels among predictions and labels together, f; f / (1 - f) labels are there per prediction."""
     if numbers is None or not numbers.seen or numbers.low <= 0 <= numbers.high:
         return None
-    (canary, of_canary, stable, of_stable) = numbers.counts[0].tolist()
+    canary, of_canary, stable, of_stable = numbers.counts[0]
     in_canary, in_stable = shares(*(y / max(1, n - y) for y, n in ((canary, of_canary), (stable, of_stable))))
     text = (
         f"{in_canary} of the canary's predictions got a label in time, and {in_stable} of stable's. If it depends on "
@@ -69,7 +69,7 @@ def _stable_over_bound(analysis: Analysis, found: Standings) -> Remark | None:
     over = []
     for each, standing in zip(found.tested, found.verdicts, strict=True):
         if standing.bound is not None and standing.bound[2] >= -math.log(analysis.false_rollback_rate):
-            failures, trials = each.numbers.counts[:, 2:].sum(axis=0).tolist()
+            failures, trials = (sum(stratum[place] for stratum in each.numbers.counts) for place in (2, 3))
             (share,) = shares(failures / max(1, trials))
             over.append(f"{each.metric.name} ({share} of {count(trials)}, bound {percent(each.metric.bound or 0.0)})")
     if not over:

@@ -1,11 +1,11 @@
 """What people read about a metric: its counts, its evidence as odds, what is missing, in words and in `status`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serin_operator.api.spec import Goal, Metric, MetricType
 from serin_operator.api.status import BoundReport, MetricReport, Tally
-from serin_operator.decide.projection import Integers
 from serin_operator.decide.verdict import Finding, Standing, finding
 from serin_operator.decide.words import about, count, odds, percent, points, shares, to_one, within
 
@@ -22,6 +22,8 @@ ROLLBACK_REASONS = {
 }
 OVER_BOUND = "OverBound"
 
+Strata = Sequence[Sequence[int]]  # per stratum: failures and trials of the canary, then of the stable revision
+
 
 @dataclass(frozen=True, slots=True)
 class Since:
@@ -32,19 +34,19 @@ class Since:
     log_e_over: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that is known about one metric.
 
-    classes: of an average, in the order of `counts`; else empty. counts: (K, 4), failures and trials of the canary,
-    then of the stable revision. difference: nan while untested. odds_alone: for worse, at which it alone rolls back;
-    None if it can not. canary_trials: how many more are likely to be needed until it passes.
+    classes: of an average, one per stratum of `counts`; else empty. difference: nan while untested.
+    odds_alone: for worse, at which it alone rolls back; None if it can not.
+    canary_trials: how many more are likely to be needed until it passes.
     """
 
     metric: Metric
     standing: Standing
     classes: tuple[str, ...]
-    counts: Integers
+    counts: Strata
     difference: float
     low: float
     high: float
@@ -55,12 +57,12 @@ class Facts:
     @property
     def canary(self) -> Tally:
         """All its counts."""
-        return Tally(int(self.counts[:, 0].sum()), int(self.counts[:, 1].sum()))
+        return Tally(sum(stratum[0] for stratum in self.counts), sum(stratum[1] for stratum in self.counts))
 
     @property
     def stable(self) -> Tally:
         """All its counts."""
-        return Tally(int(self.counts[:, 2].sum()), int(self.counts[:, 3].sum()))
+        return Tally(sum(stratum[2] for stratum in self.counts), sum(stratum[3] for stratum in self.counts))
 
 
 def trials_of(metric: Metric) -> str:
@@ -180,10 +182,11 @@ def _since(since: Since) -> str:
 def _missing(facts: Facts) -> str:
     """Which counts are not there yet."""
     for arm, of_arm in (("canary", 1), ("stable", 3)):
-        lacking = [label for label, trials in zip(facts.classes, facts.counts[:, of_arm], strict=False) if not trials]
+        trials = [stratum[of_arm] for stratum in facts.counts]
+        lacking = [label for label, counted in zip(facts.classes, trials, strict=False) if not counted]
         if lacking and len(lacking) < len(facts.classes):
             return f"no data of class {', '.join(lacking)} from the {arm} revision yet."
-        if not facts.counts[:, of_arm].all():
+        if not all(trials):
             return f"no data from the {arm} revision yet."
     return "not compared yet: both revisions must have counted in the same time."
 
@@ -230,10 +233,10 @@ def _failed(metric: Metric) -> str:
             return "pod minutes with a restart"
 
 
-def _rates(counts: Integers) -> tuple[list[float], list[float]]:
+def _rates(counts: Strata) -> tuple[list[float], list[float]]:
     """Each stratum's share of failures, in the canary and in the stable arm."""
-    canary = [y / max(1, n) for y, n in counts[:, :2].tolist()]
-    stable = [y / max(1, n) for y, n in counts[:, 2:].tolist()]
+    canary = [failures / max(1, trials) for failures, trials, _, _ in counts]
+    stable = [failures / max(1, trials) for _, _, failures, trials in counts]
     return canary, stable
 
 

@@ -12,20 +12,19 @@ from serin_operator.decide.forecast import Prospect, canary_trials
 from serin_operator.decide.keys import macro, metric_key
 from serin_operator.decide.lineup import COVERAGE, against_record, over_bound, strata
 from serin_operator.decide.looks import record_limit
-from serin_operator.decide.projection import Integers
-from serin_operator.decide.reports import Facts, Since, trials_of
+from serin_operator.decide.reports import Facts, Since, Strata, trials_of
 from serin_operator.decide.tracks import State
 from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Numbers:
-    """One test. counts: (K, 4), pending ones included. difference: nan while nothing is tested.
+    """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
     phi: overdispersion. discount: all that log likelihood ratios are divided by.
     """
 
-    counts: Integers
+    counts: Strata
     difference: float
     low: float
     high: float
@@ -86,7 +85,7 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
         prospect(
             analysis,
             each.metric,
-            each.numbers.counts[:, 2:],
+            [(failures, trials) for _, _, failures, trials in each.numbers.counts],
             per_minute=state.per_minute(*each.keys),
             phi=each.numbers.discount,
             alone=found.alone.get(each.metric.name),
@@ -100,7 +99,7 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
 def prospect(
     analysis: Analysis,
     metric: Metric,
-    stable: Integers,
+    stable: Sequence[tuple[int, int]],
     *,
     per_minute: float,
     phi: float,
@@ -109,7 +108,7 @@ def prospect(
 ) -> Prospect:
     """What a forecast needs of one gate.
 
-    stable: (K, 2), failures and trials. alone: of `verdict.odds_alone`. standing: None before the rollout.
+    stable: failures and trials per stratum. alone: of `verdict.odds_alone`. standing: None before the rollout.
     """
     failure_rate, spread = _pooled(stable)
     enough = -math.log(analysis.false_promotion_rate)
@@ -165,7 +164,7 @@ def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
         tests.phi,
         tests.phi * tests.shared,
     )
-    return [Numbers(*each) for each in zip(tests.total, *(column.tolist() for column in columns), strict=True)]
+    return [Numbers(*each) for each in zip(tests.total.tolist(), *(each.tolist() for each in columns), strict=True)]
 
 
 def _standing(each: Tested, over: dict[str, float], under: dict[str, float]) -> Standing:
@@ -198,19 +197,20 @@ def _since(state: State, analysis: Analysis, metric: Metric) -> Since | None:
     return Since(Tally(failures, trials), record_limit(state, analysis, metric), log_e)
 
 
-def _pooled(stable: Integers) -> tuple[float, float]:
+def _pooled(stable: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """The mean of the strata's rates, and how much less a trial tells about it than one of a single stratum.
 
     The mean of K rates f_k, known from parts p_k of the trials, has the variance mean(f_k (1 - f_k) / p_k) / K of a
     trial, where a single rate f has f (1 - f).
     """
-    rates, trials = (1 + stable[:, 0]) / (10 + stable[:, 1]), stable[:, 1] + 1
-    mean = float(rates.mean())
-    variance = float((rates * (1 - rates) * trials.sum() / trials).mean()) / len(stable)
-    return mean, variance / (mean * (1 - mean))
+    rates = [(1 + failures) / (10 + trials) for failures, trials in stable]
+    all_trials = sum(trials + 1 for _, trials in stable)
+    mean = sum(rates) / len(stable)
+    each = (f * (1 - f) * all_trials / (trials + 1) for f, (_, trials) in zip(rates, stable, strict=True))
+    return mean, sum(each) / len(stable) ** 2 / (mean * (1 - mean))
 
 
-def _canary_share(counts: Integers) -> float:
+def _canary_share(counts: Strata) -> float:
     """The canary's part of the trials in per cent; a tenth as long as an arm has none."""
-    canary, stable = int(counts[:, 1].sum()), int(counts[:, 3].sum())
+    canary, stable = (sum(stratum[place] for stratum in counts) for place in (1, 3))
     return 100 * canary / (canary + stable) if canary and stable else 10.0
