@@ -116,7 +116,7 @@ def test_a_ramp_has_few_raises() -> None:
 def test_limits_come_from_the_spec() -> None:
     spec = make_spec(
         rollout={"mode": "Adaptive", "exposureBudget": 7, "maxWeight": 20},
-        analysis={"interval": "30s", "labelWindow": "1m"},
+        analysis={"interval": "30s", "labelWindow": "1m", "warmUp": 2},
     )
     found = limits(spec.rollout, spec.analysis)
-    assert found == Limits(budget=7, max_weight=20, react=30 + ROUTE_SECONDS, settle=90 + ROUTE_SECONDS)
+    assert found == Limits(budget=7, max_weight=20, react=30 + ROUTE_SECONDS, settle=150 + ROUTE_SECONDS)

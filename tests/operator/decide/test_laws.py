@@ -22,7 +22,8 @@ from tests.operator.decide.world import (
 )
 from tests.operator.definition import status_problems
 
-from serin_operator.api.status import HISTORY_LIMIT
+from serin_operator.api.spec import Mode
+from serin_operator.api.status import HISTORY_LIMIT, Status, Tally
 from serin_operator.decide.observed import Route
 from serin_operator.decide.roles import kept, route_of
 from serin_operator.decide.rollout import decide
@@ -35,6 +36,7 @@ QUICK: dict[str, Any] = {
         "steps": [{"weight": 10, "duration": "8s"}, {"weight": 50, "duration": "8s"}],
         "keepPrevious": "15s",
         "maxDuration": "5m",
+        "watch": "30s",
     },
     "analysis": {
         "metrics": [{"name": "errors", "margin": 0.05}, {"name": "latency", "margin": 0.05, "slowerThan": "1s"}]
@@ -80,6 +82,10 @@ def metrics(*names: str, margin: float = 0.05) -> Event:
     return changes(analysis={"metrics": chosen})
 
 
+def adaptive(budget: int) -> Event:
+    return changes(rollout={"mode": "Adaptive", "exposureBudget": budget})
+
+
 EVENTS = [
     *[applies(version) for version in MODELS],
     *3 * [applies("v1"), applies("v2")],
@@ -94,6 +100,14 @@ EVENTS = [
     changes(rollout={"paused": True}),
     changes(rollout={"paused": False}),
     changes(rollout={"onInconclusive": "Rollback"}),
+    adaptive(budget=1000),
+    adaptive(budget=20),
+    changes(rollout={"mode": "Steps"}),
+    changes(rollout={"watch": "0s"}),
+    changes(rollout={"watch": "2m"}),
+    changes(analysis={"calibration": "20s"}),
+    changes(analysis={"warmUp": 1}),
+    event("the serving model turns bad", lambda world: world.turn_bad()),
     changes(server={"replicas": 3}),
     changes(server={"replicas": 1}),
     steps(5, 20, 60),
@@ -145,7 +159,8 @@ def promoted_is_only_what_has_passed_everything(this: Pass) -> None:
     spec = this.observed.spec
     for record in this.news:
         if record.decision == "Promoted":
-            assert record.step is not None and record.step >= len(spec.rollout.steps) - 1
+            adaptive = spec.rollout.mode is Mode.ADAPTIVE
+            assert record.step is not None and (adaptive or record.step >= len(spec.rollout.steps) - 1)
             assert {report.name for report in record.metrics} == {metric.name for metric in spec.analysis.metrics}
             enough = (1 - 1e-5) / spec.analysis.false_promotion_rate
             assert all(report.odds_non_inferior >= enough for report in record.metrics)
@@ -160,6 +175,31 @@ def a_step_begins_when_its_weight_is_seen(this: Pass) -> None:
         assert after.verified_weight == this.after.weight
 
 
+def what_is_watched_has_something_to_go_back_to(this: Pass) -> None:
+    after, watch = this.after, this.after.watch
+    if watch is None:
+        return
+    assert after.rollout is None and after.stable and after.previous
+    assert (after.stable.revision, after.previous.revision) == (watch.revision, watch.against)
+    assert after.previous.kept_until is not None and after.previous.kept_until >= watch.until
+    assert this.time < watch.until
+
+
+def a_promotion_is_taken_back_only_to_a_revision_that_can_serve(this: Pass) -> None:
+    for record in this.news:
+        if record.decision == "RolledBack" and this.before.canary is None:
+            assert this.before.watch and record.to_revision == this.before.watch.against
+            assert this.observed.workloads[this.before.watch.against].ready > 0
+            assert this.after.rejected and this.after.rejected.revision == record.from_revision
+            assert this.live and f"revision-{record.to_revision}" in this.live.clusters
+
+
+def the_clocks_stand_still_during_a_pause(this: Pass) -> None:
+    before, after = this.before.rollout, this.after.rollout
+    if before and after and this.observed.spec.rollout.paused and this.before.canary == this.after.canary:
+        assert (after.started_at, after.paused_at) == (before.started_at, before.paused_at or this.time)
+
+
 def history_is_bounded_and_in_order(this: Pass) -> None:
     assert len(this.after.history) <= HISTORY_LIMIT
     times = [record.time for record in this.after.history]
@@ -167,7 +207,8 @@ def history_is_bounded_and_in_order(this: Pass) -> None:
 
 
 def the_same_observation_changes_nothing_more(this: Pass) -> None:
-    """But for times, sentences and reports of nothing: those of a first step appear with the look after it."""
+    """But for times and sentences. Reports of nothing appear with the look after the first step, and at a new weight or
+    after a promotion the evidence is weighed anew, with the same counts."""
     once = this.after
     twice = decide(replace(this.observed, status=once), this.time).status
     rollout = once.rollout
@@ -176,8 +217,17 @@ def the_same_observation_changes_nothing_more(this: Pass) -> None:
         seen = twice.rollout
         rollout = replace(rollout, verified_weight=seen.verified_weight, step_trials=seen.step_trials)
     expected = replace(once, rollout=rollout, metrics=())
+    if this.news:
+        assert tallies(once) in (tallies(twice), [])
+        if once.watch and twice.watch:
+            expected = replace(expected, watch=twice.watch)
+    else:
+        assert once.metrics in (twice.metrics, ())
     assert without_times(replace(twice, metrics=())) == without_times(expected)
-    assert once.metrics in (twice.metrics, ())
+
+
+def tallies(status: Status) -> list[tuple[str, Tally, Tally]]:
+    return [(report.name, report.canary, report.stable) for report in status.metrics]
 
 
 def the_same_observation_decides_the_same(this: Pass) -> None:
@@ -191,6 +241,9 @@ LAWS = [
     what_was_turned_down_has_no_weight,
     promoted_is_only_what_has_passed_everything,
     a_step_begins_when_its_weight_is_seen,
+    what_is_watched_has_something_to_go_back_to,
+    a_promotion_is_taken_back_only_to_a_revision_that_can_serve,
+    the_clocks_stand_still_during_a_pause,
     history_is_bounded_and_in_order,
     the_same_observation_changes_nothing_more,
     the_same_observation_decides_the_same,
@@ -201,19 +254,28 @@ LAWS = [
 
 
 def no_trial_is_counted_twice(world: World) -> None:
-    """The evidence never holds more trials than the canary has had since the rollout took its first step."""
+    """The evidence never holds more trials than the arms have had since the rollout took its first step."""
     base: dict[str, int] = {}
     for this in world.passes:
-        canary, rollout = this.after.canary, this.after.rollout
-        if canary is None or rollout is None or rollout.step is None:
+        arms = compared(this.after)
+        if arms is None:
             base = {}
             continue
         base = base or dict(this.served)
-        assert this.before.stable
-        for arm, name in ((canary.revision, "canary"), (this.before.stable.revision, "stable")):
+        for arm, name in zip(arms, ("canary", "stable"), strict=True):
             happened = this.served.get(arm, 0) - base.get(arm, 0)
             for report in this.after.metrics:
                 assert getattr(report, name).trials <= happened, (report.name, name)
+
+
+def compared(status: Status) -> tuple[str, str] | None:
+    """The revisions whose trials `status.metrics` counts: those of a rollout, and of the watch that follows it."""
+    if status.watch:
+        return status.watch.revision, status.watch.against
+    if status.rollout is None or status.rollout.step is None:
+        return None
+    assert status.canary and status.stable
+    return status.canary.revision, status.stable.revision
 
 
 def every_status_fits_the_definition(world: World) -> None:
@@ -249,6 +311,7 @@ def test_whatever_has_happened_a_good_model_gets_through_in_the_end(history: lis
     world.traffic, world.metrics, world.routers = 200.0, True, True
     world.apply("good", GOOD, **QUICK)
     world.change(rollout={"paused": False, "onInconclusive": "Hold"}, server={"replicas": 1})
+    world.change(rollout={"exposureBudget": 1000}, analysis={"calibration": "0s", "warmUp": 0})
     world.run(400)
     assert (world.version, world.activity, world.status.weight) == ("good", "", 0)
     assert world.live and world.live.route == Route(world.revision("good"))

@@ -10,6 +10,7 @@ failed in exactly one hundredth of those that it has had so far.
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -89,13 +90,19 @@ SLEEPY = Model(starts=False)
 
 @dataclass
 class Pod:
-    """One model server pod; `requests` is its cumulative counter since `started`."""
+    """One model server pod; `requests` is its cumulative counter since `started`, `past` what it was at which time."""
 
     name: str
     started: float
     ready_at: float
     requests: int = 0
     read: bool = True
+    past: list[tuple[float, int]] = field(default_factory=list)
+
+    def requests_at(self, time: float) -> int:
+        """How many requests it had had by then."""
+        place = bisect_right(self.past, time, key=lambda each: each[0])
+        return self.past[place - 1][1] if place else 0
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,8 @@ class World:
 
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
+    labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
+    due, due_to_canary: the part of a request that is left over, of all and of the canary's.
     """
 
     traffic: float = 100.0
@@ -156,6 +165,7 @@ class World:
     routers: bool = True
     resolution: Resolution | None = None
     labelled: float = 0.5
+    lost: float = 0.0
     now: float = START
     generation: int = 0
     retry: str | None = None
@@ -173,6 +183,8 @@ class World:
     resolving: bool = False
     woken: bool = False
     served: dict[str, int] = field(default_factory=dict)
+    due: float = 0.0
+    due_to_canary: float = 0.0
     passes: list[Pass] = field(default_factory=list)
     statuses: list[Json] = field(default_factory=list)
 
@@ -281,8 +293,13 @@ class World:
 
     def elapse(self, seconds: float) -> None:
         """Traffic flows along the live route, then the routers take up files that are old enough."""
-        self._flow(int(self.traffic * seconds))
+        self.due += self.traffic * seconds
+        requests = int(self.due)
+        self.due -= requests
+        self._flow(requests)
         self.now += seconds
+        for pod in (pod for pods in self.pods.values() for pod in pods):
+            pod.past.append((self.now, pod.requests))
         if self.files and self.files != self.live and self.routers and self.now - self.files_at >= self.router_seconds:
             if self.live and self.live.named != self.files.named and self.memory.phase is not Phase.PENDING:
                 # Envoy swaps both files at once, but its workers do not follow at once: what a route names, before
@@ -365,17 +382,27 @@ class World:
 
     # --- the cluster
 
+    def turn_bad(self) -> None:
+        """The model that serves begins to fail in half of its requests."""
+        if self.memory.stable:
+            sha256 = self.memory.stable.sha256
+            self.models[sha256] = replace(self.models[sha256], errors=0.5)
+
     def restart_pods(self, revision: str) -> None:
         """Every container of the revision starts again: not ready for a while, counters at zero."""
         for pod in self.pods.get(revision, []):
             pod.started, pod.ready_at, pod.requests = self.now, max(pod.ready_at, self.now + self.start_seconds), 0
+            pod.past.clear()
 
     def _flow(self, requests: int) -> None:
         if self.live is None:
             return
         route = self.live.route
-        to_canary = requests * route.weight // 100 if route.canary and self._ready(route.canary) else 0
-        if route.canary and to_canary:
+        to_canary = 0
+        if route.canary and self._ready(route.canary):
+            self.due_to_canary += requests * route.weight / 100 * (1 - self.lost)
+            to_canary = int(self.due_to_canary)
+            self.due_to_canary -= to_canary
             self._serve(route.canary, to_canary)
         if self._ready(route.stable):
             self._serve(route.stable, requests - to_canary)
@@ -424,33 +451,35 @@ class World:
         )
 
     def _samples(self, analysis: Analysis) -> dict[str, dict[str, dict[str, Counts]]]:
-        """What the pods' counters show. Labels come at once, so their window makes no difference here."""
+        """What the pods' counters show. Every label comes just before its prediction is as old as the label window."""
         window = analysis.label_window
         samples = {keys.REQUESTS: self._counts(1.0, lambda model: 0.0)}
         for metric in analysis.metrics:
-            part = self.labelled if keys.labelled(metric) else 1.0
-            if keys.macro(metric):
-                for label in ("cat", "dog"):
-                    of_class = replace(metric, label=label)
-                    key = keys.class_key(metric, label, window)
-                    samples[key] = self._counts(part / 2, lambda model, metric=of_class: model.share(metric))
-            else:
-                key = keys.metric_key(metric, window)
-                samples[key] = self._counts(part, lambda model, metric=metric: model.share(metric))
-            if keys.labelled(metric) and window:
-                # Predictions and labels as trials, the labels as failures.
-                share = self.labelled / (1 + self.labelled)
-                samples[keys.coverage_key(window)] = self._counts(1 + self.labelled, lambda model: share)
+            part, age = (self.labelled, window) if keys.labelled(metric) else (1.0, 0.0)
+            for counted, key in _counted(metric, window):
+                share = part / 2 if keys.macro(metric) else part
+                samples[key] = self._counts(share, lambda model, counted=counted: model.share(counted), age)
+        # Of the labels' coverage, predictions and labels are trials and the labels failures.
+        labels = self.labelled / (1 + self.labelled)
+        samples[keys.coverage_key(window)] = self._counts(1 + self.labelled, lambda model: labels, window)
         return samples
 
-    def _counts(self, part: float, share: Callable[[Model], float]) -> dict[str, dict[str, Counts]]:
-        """Per revision and series: so large a part of the requests as trials, this share of them as failures."""
+    def _counts(self, part: float, share: Callable[[Model], float], age: float = 0.0) -> dict[str, dict[str, Counts]]:
+        """Per revision and series: so large a part of the requests of this age as trials, this share as failures."""
         counts: dict[str, dict[str, Counts]] = {}
         for revision in self.pods:
             failing = share(self._model(revision))
-            trials = {_series(pod): int(pod.requests * part) for pod in self._ready(revision) if pod.read}
+            ready = [pod for pod in self._ready(revision) if pod.read]
+            trials = {_series(pod): int(part * pod.requests_at(self.now - age)) for pod in ready}
             counts[revision] = {series: Counts(int(failing * count), count) for series, count in trials.items()}
         return counts
+
+
+def _counted(metric: Metric, window: float) -> list[tuple[Metric, str]]:
+    """What a metric counts, and under which keys: one for each class of an average."""
+    if not keys.macro(metric):
+        return [(metric, keys.metric_key(metric, window))]
+    return [(replace(metric, label=label), keys.class_key(metric, label, window)) for label in ("cat", "dog")]
 
 
 def digest(version: str) -> str:

@@ -20,7 +20,7 @@ class Limits:
 
     budget: harmed requests. max_weight: in per cent.
     react: seconds until a weight that is chosen now can be taken back by what the next look shows.
-    settle: seconds until that look can know the labels of what is sent now.
+    settle: seconds until a look can have tested what is sent now, labels included.
     """
 
     budget: float
@@ -32,7 +32,8 @@ class Limits:
 def limits(rollout: Rollout, analysis: Analysis) -> Limits:
     """The limits that a spec sets."""
     react = analysis.interval + ROUTE_SECONDS
-    return Limits(rollout.exposure_budget, rollout.max_weight, react, react + analysis.label_window)
+    settle = react + analysis.warm_up * analysis.interval + analysis.label_window
+    return Limits(rollout.exposure_budget, rollout.max_weight, react, settle)
 
 
 def next_weight(weight: int, *, exposed: float, worst_excess: float, per_second: float | None, limits: Limits) -> int:
@@ -46,8 +47,8 @@ def next_weight(weight: int, *, exposed: float, worst_excess: float, per_second:
     upper confidence limit that holds at all looks at once, the traffic does not grow and the canary is not worse later
     than it was so far, the requests that it is expected to harm, N times its true excess, never exceed the budget.
 
-    The weight falls only when it would break this. It rises only when the budget also lasts until the labels of what
-    it sends are known (settle), or it would be gone before they could show anything; and by a factor of 1.5 to 3.
+    The weight falls only when it would break this. It rises only when the budget also lasts until what it sends has been
+    tested (settle), or it would be gone before that could show anything; and by a factor of 1.5 to 3.
     """
     left = limits.budget / worst_excess - exposed if worst_excess > 0 else math.inf
     if left <= 0:

@@ -5,7 +5,7 @@ What is learned of the stable pods is kept where the evidence will be, in `statu
 
 from dataclasses import replace
 
-from serin_operator.api.spec import Analysis, Mode
+from serin_operator.api.spec import Mode, Spec
 from serin_operator.api.status import Phase, Rollout, Status
 from serin_operator.decide import analysis, calibration, ramp
 from serin_operator.decide.calibration import Calibration
@@ -17,12 +17,12 @@ from serin_operator.decide.transitions import to_granted, to_step
 from serin_operator.decide.words import duration
 
 
-def wants_look(rollout: Rollout, spec: Analysis, now: float) -> bool:
+def wants_look(rollout: Rollout, wanted: Spec, now: float) -> bool:
     """Whether the counters are to be read: every interval, and always when only the canary is waited for, because
     the first step begins with a look."""
-    if rollout.evidence_at is None or now - rollout.evidence_at >= spec.interval:
+    if rollout.evidence_at is None or now - rollout.evidence_at >= wanted.analysis.interval:
         return True
-    return _seconds(_known(rollout)) >= spec.calibration
+    return _seconds(_known(rollout)) >= _least_seconds(wanted)
 
 
 def take_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
@@ -39,10 +39,10 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
         return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
-    missing = spec.analysis.calibration - _seconds(known)
+    missing = _least_seconds(spec) - _seconds(known)
     problem = _unseen(observed.snapshot)
     if missing > 0 and not (observed.snapshot and problem):
-        text = f"Comparing the pods of {stable.version} with each other for {duration(missing / 60)} more."
+        text = f"Counting what {stable.version} does by itself for {duration(missing / 60)} more."
         return status, Activity("Calibrating", text)
     if observed.snapshot is None or problem:
         return status, Activity("CannotSee", f"No traffic moves before metrics can be read: {problem}")
@@ -54,7 +54,7 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     began = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
     if spec.rollout.mode is Mode.STEPS:
         return to_step(observed, began, 0, now)
-    weight, why = ramp.first(observed, known.per_minute([REQUESTS]) / 60 if known else None)
+    weight, why = ramp.first(observed, known.per_minute([REQUESTS]) / 60 if known else 0.0)
     return to_granted(observed, began, weight, why, now) if weight else (status, Activity("ExposureSpent", why))
 
 
@@ -71,6 +71,12 @@ def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, 
     rollout = replace(rollout, evidence=state, evidence_at=now)
     rollout = foreseen(rollout, spec.rollout, analysis.prospects(spec.analysis, state), _seconds(known), now)
     return replace(status, rollout=rollout), known
+
+
+def _least_seconds(wanted: Spec) -> float:
+    """For how long the stable revision is looked at by itself. The exposure budget needs to know the traffic."""
+    budgeted = wanted.rollout.mode is Mode.ADAPTIVE
+    return max(wanted.analysis.calibration, wanted.analysis.interval if budgeted else 0.0)
 
 
 def _known(rollout: Rollout) -> Calibration | None:

@@ -92,7 +92,7 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
         now,
         weight=_weight_since_last_look(observed, status),
     )
-    rollout = replace(rollout, evidence=judged.state, evidence_at=now, exposed=judged.exposed)
+    rollout = replace(rollout, evidence=judged.state, evidence_at=now, exposed=ramp.exposed(status, judged, now))
     rollout = with_remarks(rollout, judged.remarks)
     if judged.prospects and not judged.problem and rollout.step_started_at is not None:
         rollout = foreseen(rollout, spec.rollout, judged.prospects, served(rollout, now), now)

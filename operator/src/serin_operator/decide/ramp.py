@@ -1,5 +1,7 @@
 """What moves a healthy rollout on: the user's steps, or in mode Adaptive the evidence within the exposure budget."""
 
+import math
+
 from serin_operator.api.spec import OnInconclusive
 from serin_operator.api.status import Rollout, Status
 from serin_operator.decide.analysis import Judgement
@@ -20,16 +22,18 @@ def next_step(observed: Observed, status: Status, judged: Judgement, now: float)
     return promote(observed, status, judged, now) if judged.verdict.action is Action.PROMOTE else None
 
 
-def first(observed: Observed, per_second: float | None) -> tuple[int, str]:
+def first(observed: Observed, per_second: float) -> tuple[int, str]:
     """The first weight in mode Adaptive, and why it is that one. per_second: requests of the stable revision."""
-    spec = observed.spec
-    weight = next_weight(
-        0, exposed=0, worst_excess=1.0, per_second=per_second, limits=limits(spec.rollout, spec.analysis)
-    )
-    budget = f"the exposure budget of {count(spec.rollout.exposure_budget)} requests"
+    wanted = limits(observed.spec.rollout, observed.spec.analysis)
+    weight = next_weight(0, exposed=0, worst_excess=1.0, per_second=per_second, limits=wanted)
+    requests = count(max(weight, 1) / 100 * per_second * wanted.react)
     if weight:
-        return weight, f"Nothing is known of it yet, so {budget} allows no more."
-    text = f"1 % of the traffic is more than {budget} before the next look: raise it, or shorten analysis.interval."
+        why = f"Nothing is known of it yet; it gets about {requests} requests until the next look can take them away."
+        return weight, why
+    text = (
+        f"1 % of the traffic is about {requests} requests until the next look can take them away, more than the exposure "
+        f"budget of {count(wanted.budget)}: raise it, or shorten analysis.interval."
+    )
     return weight, text
 
 
@@ -40,9 +44,9 @@ def within_budget(observed: Observed, status: Status, judged: Judgement, now: fl
     """
     rollout, spec = status.rollout, observed.spec
     assert rollout
-    granted = _granted(observed, status, judged, now)
+    granted = _granted(observed, status, judged)
     if granted < status.weight:
-        return to_granted(observed, status, granted, _exposure(observed, judged), now)
+        return to_granted(observed, status, granted, _exposure(observed, status, judged), now)
     if granted or status.weight or spec.rollout.on_inconclusive is not OnInconclusive.ROLLBACK:
         return None
     # Labels of what it was sent may still free the budget, until all of them have been looked at.
@@ -51,7 +55,7 @@ def within_budget(observed: Observed, status: Status, judged: Judgement, now: fl
         return None
     if seen < since + spec.analysis.label_window + spec.analysis.interval:
         return None
-    return reject(observed, status, "ExposureSpent", _exposure(observed, judged), now)
+    return reject(observed, status, "ExposureSpent", _exposure(observed, status, judged), now)
 
 
 def quiet(judged: Judgement, rollout: Rollout) -> list[str]:
@@ -71,12 +75,12 @@ def next_grant(observed: Observed, status: Status, judged: Judgement, now: float
     assert rollout
     if judged.verdict.action is Action.PROMOTE:
         return promote(observed, status, judged, now)
-    granted = _granted(observed, status, judged, now)
+    granted = _granted(observed, status, judged)
     looked = observed.snapshot is not None and (status.weight == 0 or not _nothing_new(judged, rollout))
     if granted > status.weight and looked:
-        return to_granted(observed, status, granted, _exposure(observed, judged), now)
+        return to_granted(observed, status, granted, _exposure(observed, status, judged), now)
     if granted == 0:
-        text = f"No traffic to the canary. {_exposure(observed, judged)}"
+        text = f"No traffic to the canary. {_exposure(observed, status, judged)}"
         return status, Activity("ExposureSpent", text)
     return None
 
@@ -85,35 +89,39 @@ def _nothing_new(judged: Judgement, rollout: Rollout) -> bool:
     return len(judged.without_new_trials(rollout.step_trials)) == len(judged.canary_trials)
 
 
-def _granted(observed: Observed, status: Status, judged: Judgement, now: float) -> int:
-    spec, per_second = observed.spec, judged.per_second
-    unseen = _unseen_seconds(observed, status, judged, now)
-    exposed = judged.exposed + status.weight / 100 * (per_second or 0.0) * unseen
+def exposed(status: Status, judged: Judgement, now: float) -> int:
+    """Requests that the canary has had, after a look: what was counted, or while not all can be seen, what it is likely
+    to have got since the look before."""
+    rollout = status.rollout
+    assert rollout
+    if not judged.problem or rollout.evidence_at is None:
+        return judged.exposed
+    # Until every router is seen to follow, the weight before may still serve.
+    weight = status.weight if rollout.step_started_at is not None else max(status.weight, rollout.verified_weight)
+    unseen = weight / 100 * (judged.per_second or 0.0) * (now - rollout.evidence_at)
+    return max(judged.exposed, rollout.exposed + math.ceil(unseen))
+
+
+def _granted(observed: Observed, status: Status, judged: Judgement) -> int:
+    rollout, spec = status.rollout, observed.spec
+    assert rollout
     return next_weight(
         status.weight,
-        exposed=exposed,
+        exposed=rollout.exposed,
         worst_excess=judged.worst_excess,
-        per_second=per_second,
+        per_second=judged.per_second,
         limits=limits(spec.rollout, spec.analysis),
     )
 
 
-def _unseen_seconds(observed: Observed, status: Status, judged: Judgement, now: float) -> float:
-    """For how long the canary has had requests that were not counted: 0 after a look that saw everything."""
-    if not judged.problem:
-        return 0.0
-    seen = status.condition("MetricsAvailable")
-    blind_since = seen.last_transition_time if seen and seen.status == "False" else now
-    return now - blind_since + observed.spec.analysis.interval
-
-
-def _exposure(observed: Observed, judged: Judgement) -> str:
+def _exposure(observed: Observed, status: Status, judged: Judgement) -> str:
     """Where the budget stands, in a sentence."""
-    budget = observed.spec.rollout.exposure_budget
+    assert status.rollout
+    budget, had = observed.spec.rollout.exposure_budget, status.rollout.exposed
     excess = max(0.0, judged.worst_excess)
     unknown = [report.name for report in judged.reports if report.verdict == Finding.NO_DATA]
     why = f" ({', '.join(unknown)} has no data)" if unknown and judged.worst_excess >= 1 else ""
     return (
-        f"It has had {count(judged.exposed)} requests, and {points(excess)} more failures are not excluded{why}: "
-        f"{count(judged.exposed * excess)} of at most {count(budget)} harmed requests."
+        f"It has had {count(had)} requests, and {points(excess)} more failures than stable's are not excluded{why}: "
+        f"{count(had * excess)} of at most {count(budget)} harmed requests."
     )

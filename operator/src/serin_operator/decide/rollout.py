@@ -55,7 +55,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     if watch is not None:
         look = now >= next_look(watch, spec.analysis)
     elif rollout is not None and rollout.step is None:
-        look = wants_look(rollout, spec.analysis, now)
+        look = wants_look(rollout, spec, now)
     elif rollout is not None:
         look = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
     return Wants(
