@@ -12,7 +12,6 @@ from math import log
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -254,7 +253,7 @@ def test_a_metrics_sentences_are_worded_as_the_reports_do() -> None:
         metric,
         standing,
         classes=(),
-        counts=np.array([[35, 691, 81, 1606]]),
+        counts=[[35, 691, 81, 1606]],
         difference=35 / 691 - 81 / 1606,
         low=-0.05,
         high=0.05,
