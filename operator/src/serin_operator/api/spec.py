@@ -162,6 +162,11 @@ class Metric:
         """Whether it must pass for promotion."""
         return self.role in (Role.GUARD_AND_GATE, Role.GATE)
 
+    @property
+    def per_request(self) -> bool:
+        """Whether every request, or every prediction with a label, is a trial, so that failures are requests harmed."""
+        return self.type in (MetricType.ERRORS, MetricType.LATENCY, MetricType.ACCURACY, MetricType.REGRESSION)
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:

@@ -36,8 +36,8 @@ class Judgement:
     canary_trials: per metric that guards or gates, what the canary has counted since the rollout began.
     prospects: of every gate, for a forecast.
     exposed: requests that the canary has had. per_second: requests of both revisions of late; None while unknown.
-    worst_excess: the largest excess of the canary's share of failures that is not excluded on some guard; 1.0 while
-        one has no data. If effects are constant, it is above the largest true excess with probability 1 - alpha - beta
+    worst_excess: the largest excess of the canary's share of failed requests that is not excluded on some guard; 1.0
+        while one has no data, or none counts requests. If effects are constant, it is above the largest true excess with probability 1 - alpha - beta
         at all looks at once: the interval of that one metric need hold, and the largest end is no lower.
     share_mismatch: whether the canary does not get the share of the requests that is configured.
     """
@@ -210,7 +210,7 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         decided = replace(decided, action=Action.WAIT)
     gates = prospects_of(state, analysis, found)
     told = facts(state, analysis, found, gates)
-    guards = [each.numbers for each in found.tested if each.metric.guards]
+    exposing = [each.numbers for each in found.tested if each.metric.guards and each.metric.per_request]
     return Judgement(
         state=text,
         reports=tuple(reports.report(each, alpha=alpha, beta=beta) for each in told),
@@ -224,7 +224,7 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         prospects=gates,
         exposed=state.exposed,
         per_second=state.per_minute(REQUESTS) / 60 or None,
-        worst_excess=max((each.high if each.seen else 1.0 for each in guards), default=1.0),
+        worst_excess=max((each.high if each.seen else 1.0 for each in exposing), default=1.0),
         share_mismatch=remarks.share_mismatch(state),
         remarks=remarks.remarks(state, analysis, found),
         reasons={metric.name: reports.ROLLBACK_REASONS[metric.type] for metric in analysis.metrics},
