@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, multinomial
 
 from serin_operator.decide.alternatives import Prior
 from serin_operator.decide.evidence import (
@@ -193,3 +193,25 @@ def test_two_blocks_with_an_onset_between_have_mean_e_value_at_most_1_also_when_
     holds_twice = holds[:, None, :] & holds[None, :, :]
     assert holds_twice.any(axis=(0, 1)).all()
     assert np.all(means[holds_twice] <= 1 + 1e-9)
+
+
+def test_an_average_of_f1_has_mean_e_value_at_most_1_with_each_wrong_prediction_in_one_of_its_classes() -> None:
+    """Four labels per arm, each right for class a or b, or wrong and then counted for either by a fair coin. How many
+    trials a class has is by chance here, and depends on what fails."""
+    labels = 4
+    cells = np.array([c for c in itertools.product(range(labels + 1), repeat=4) if sum(c) == labels])
+    of_classes = np.stack([cells[:, 2:], cells[:, :2] + cells[:, 2:]], axis=2)  # failures and trials
+    counts = np.concatenate(np.broadcast_arrays(of_classes[:, None], of_classes[None]), axis=3).reshape(-1, 2, 4)
+    before = update(start(tolerance=0.0, margin=0.1, strata=2), block(2, 10, 9, 90, 3, 5, 8, 40))
+    after = log_e_values(update(take(before, np.zeros(len(counts), np.int64)), counts))
+    gains = np.exp(after - log_e_values(before)).reshape(len(cells), len(cells), -1)
+
+    rng = np.random.default_rng(7)
+    right_a, right_b, wrong = np.moveaxis(rng.dirichlet([1, 1, 0.7], (2, 3000)), 2, 0)
+    shares = np.stack([right_a, right_b, wrong / 2, wrong / 2], axis=2)
+    canary, stable = (multinomial.pmf(cells, labels, each[:, None]) for each in shares)
+    failing = shares[..., 2:] / (shares[..., :2] + shares[..., 2:])
+    means = np.einsum("pi,pj,ije->pe", canary, stable, gains)
+    holds = within_nulls(failing[0], failing[1], 0.0, 0.1)
+    assert holds.any(axis=0).all()
+    assert np.all(means[holds] <= 1 + 1e-9)

@@ -86,7 +86,7 @@ def test_a_metric_in_words() -> None:
         ),
         (
             facts(metric("f1"), classes=("a", "b"), counts=((10, 100, 0, 100), (0, 900, 0, 1000))),
-            "On average over 2 classes: F1 0.974 against 1.000 of stable",
+            "On average over 2 classes: F1 0.950 against 1.000 of stable",
         ),
         (facts(metric(tolerance=0.01)), "Odds that it is worse by more than 1 point 0.4 : 1 (rolls back at 20 : 1)"),
         (facts(metric(), non_inferior=19.9), "by less than 2 points 19 : 1 (promotion needs 20 : 1)."),

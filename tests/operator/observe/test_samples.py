@@ -71,7 +71,7 @@ def test_what_a_confusion_matrix_counts(of: Metric, key: str, counts: Counts) ->
     assert counted(of, labels(CONFUSION)) == {key: counts}
 
 
-@pytest.mark.parametrize("of", [MetricType.PRECISION, MetricType.RECALL, MetricType.F1])
+@pytest.mark.parametrize("of", [MetricType.PRECISION, MetricType.RECALL])
 def test_an_average_has_a_stratum_for_every_class_that_either_arm_knows(of: MetricType) -> None:
     points = labels(CONFUSION) + labels({("d", "a"): 1}, revision=STABLE)
     found = samples([metric(of)], points, 0)
@@ -86,12 +86,30 @@ def test_over_all_classes_every_label_is_a_trial_of_precision_and_of_recall_once
 ) -> None:
     cells = cells | {("another", "other"): others}
     (accuracy,) = counted(ACCURACY, labels(cells)).values()
-    for of in (MetricType.PRECISION, MetricType.RECALL):
+    for of in (MetricType.PRECISION, MetricType.RECALL, MetricType.F1):
         strata = counted(metric(of), labels(cells)).values()
         assert sum(strata, Counts()) == accuracy
-    both = sum(counted(metric(MetricType.F1), labels(cells)).values(), Counts())
-    right = accuracy.trials - accuracy.failures
-    assert both.trials - both.failures == right
+
+
+def test_an_average_of_f1_counts_each_wrong_prediction_in_one_of_its_classes() -> None:
+    """By a fair coin: half of FP + FN = 1100 among the failures of a, the standard deviation of the half is 16."""
+    cells = {("a", "a"): 5000, ("a", "b"): 400, ("b", "a"): 600, ("b", "b"): 3000, ("c", "a"): 100, ("c", "c"): 900}
+    found = counted(metric(MetricType.F1), labels(cells))
+    assert found.keys() == {"macro-f1:a@0", "macro-f1:b@0", "macro-f1:c@0"}
+    of_a = found["macro-f1:a@0"]
+    assert of_a.trials - of_a.failures == 5000
+    assert of_a.failures == pytest.approx(550, abs=64)
+
+
+@given(
+    st.dictionaries(st.tuples(*[st.sampled_from(["a", "b", "other"])] * 2), st.tuples(*[st.integers(0, 99)] * 2)),
+)
+def test_counts_of_an_average_of_f1_only_ever_rise(cells: dict[tuple[str, str], tuple[int, int]]) -> None:
+    before = counted(metric(MetricType.F1), labels({cell: first for cell, (first, _) in cells.items()}))
+    after = counted(metric(MetricType.F1), labels({cell: first + more for cell, (first, more) in cells.items()}))
+    for key, counts in before.items():
+        assert counts.failures <= after[key].failures
+        assert counts.trials - counts.failures <= after[key].trials - after[key].failures
 
 
 def test_the_classes_without_a_name_are_one_class() -> None:

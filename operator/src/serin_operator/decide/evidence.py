@@ -58,8 +58,7 @@ class Evidence:
     """The state of a batch of tests. Make it with `start`, change it with `update`, `onset` and `retarget` only.
 
     tolerance, margin: (B,), the hypotheses, as fractions.
-    phi: (B,), overdispersion, at least 1; shared: (B,), in how many strata one failure is counted. Every log
-        likelihood ratio is divided by both.
+    phi: (B,), overdispersion, at least 1. Every log likelihood ratio is divided by it.
     history: (B, K, 2), failures and trials of the stable arm before the rollout, at most a thousand trials.
     tested, pending: (B, K, 4), failures and trials of the canary, then of the stable arm: those that the sums hold, and
         those that wait until every stratum of both arms has at least one trial.
@@ -77,7 +76,6 @@ class Evidence:
     tolerance: Array
     margin: Array
     phi: Array
-    shared: Array
     history: Integers
     tested: Integers
     pending: Integers
@@ -109,7 +107,6 @@ def start(
     margin: npt.ArrayLike,
     phi: npt.ArrayLike = 1.0,
     strata: int = 1,
-    shared: npt.ArrayLike = 1.0,
     history: npt.ArrayLike | None = None,
     prior: Prior = WORSE,
 ) -> Evidence:
@@ -117,15 +114,15 @@ def start(
 
     history: integers (B, K, 2), the stable arm's failures and trials before the rollout. They are not tested; they let
     the first blocks be tested with the right rate, so that a decision comes sooner. Of many, only the ratio counts.
-    Raises ValueError unless 0 <= tolerance < margin < 1, phi >= 1 and shared >= 1, all finite, and strata >= 1.
+    Raises ValueError unless 0 <= tolerance < margin < 1, phi >= 1, all finite, and strata >= 1.
     """
-    tolerance, margin, phi, shared = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(value, np.float64)) for value in (tolerance, margin, phi, shared))
+    tolerance, margin, phi = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(value, np.float64)) for value in (tolerance, margin, phi))
     )
     if not np.all((tolerance >= 0) & (tolerance < margin) & (margin < 1)):
         raise ValueError(f"need 0 <= tolerance < margin < 1, got tolerance {tolerance} and margin {margin}")
-    if not np.all((phi >= 1) & (phi < math.inf) & (shared >= 1) & (shared < math.inf)):
-        raise ValueError(f"need finite phi and shared of at least 1, got {phi} and {shared}")
+    if not np.all((phi >= 1) & (phi < math.inf)):
+        raise ValueError(f"need a finite phi of at least 1, got {phi}")
     if strata < 1:
         raise ValueError(f"need at least one stratum, got {strata}")
     batch = len(tolerance)
@@ -137,7 +134,6 @@ def start(
         tolerance=tolerance.copy(),
         margin=margin.copy(),
         phi=phi.copy(),
-        shared=shared.copy(),
         history=_history(history, (batch, strata, 2)),
         tested=np.zeros((batch, strata, 4), np.int64),
         pending=np.zeros((batch, strata, 4), np.int64),
@@ -307,13 +303,12 @@ def _decode(text: str, prior: Prior) -> Evidence:
     if strata < 1 or odd or len(doubles) != len(_HYPOTHESES):
         raise ValueError(f"not a stored state of evidence: {len(integers)} integers and {len(doubles)} doubles")
     history, tested, pending = np.split(np.array(integers[3:], np.int64), [2 * strata, 6 * strata])
-    tolerance, margin, phi, shared = doubles
+    tolerance, margin, phi = doubles
     fresh = start(
         tolerance=tolerance,
         margin=margin,
         phi=phi,
         strata=strata,
-        shared=shared,
         history=history.reshape(1, strata, 2),
         prior=prior,
     )
@@ -331,7 +326,7 @@ def _decode(text: str, prior: Prior) -> Evidence:
     )
 
 
-_HYPOTHESES = ("tolerance", "margin", "phi", "shared")
+_HYPOTHESES = ("tolerance", "margin", "phi")
 _SUMS = ("worse", "non_inferior", "superior", "above", "below")
 _ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "prior")
 
@@ -359,7 +354,7 @@ def _gains(evidence: Evidence, past: Integers, block: Integers) -> Array:
     limits = np.concatenate(
         [np.broadcast_to(limit, (shape[0], 1, size)) for (_, limit), size in zip(families, sizes, strict=True)], axis=2
     )[:, 0]
-    ratios = log_likelihood_ratios(rates, f_s, limits, block) / (evidence.phi * evidence.shared)[:, None]
+    ratios = log_likelihood_ratios(rates, f_s, limits, block) / evidence.phi[:, None]
     excess = np.mean(rates - f_s, axis=1) - limits
     # An alternative that is not strictly outside its null hypothesis adds nothing.
     over, under = np.where(excess > 0, ratios, 0.0), np.where(excess < 0, ratios, 0.0)

@@ -7,6 +7,7 @@
 | latency@0.25 | requests slower than 0.25 s |
 | accuracy@60 | predictions whose label was settled at the age of 60 s; 0: labels as they arrived |
 | recall:7@60, precision:7@60, f1:7@60 | the same of class 7. A macro average reads the keys of all classes |
+| macro-f1:7@60 | the same for the average of F1: each wrong prediction under one of its two classes only |
 | regression@0.5@60 | predictions off by more than 0.5 |
 | coverage@60 | predictions and labels as old as 60 s are trials, the labels failures: f/(1 - f) labels per prediction |
 | custom:NAME | the user's own counters |
@@ -16,6 +17,7 @@ from serin_operator.api.spec import Metric, MetricType
 
 REQUESTS = "requests"
 _EVERY_CLASS = "*"
+_MACRO_F1 = "macro-f1"
 _OF_CLASSES = (MetricType.PRECISION, MetricType.RECALL, MetricType.F1)
 _LABELLED = (MetricType.ACCURACY, MetricType.REGRESSION, *_OF_CLASSES)
 
@@ -52,12 +54,12 @@ def metric_key(metric: Metric, window: float) -> str:
 
 def class_key(metric: Metric, label: str, window: float) -> str:
     """Names the counts of one class for precision, recall or f1."""
-    return f"{metric.type}:{label}@{window:g}"
+    return f"{_of_classes(metric)}:{label}@{window:g}"
 
 
 def class_of(key: str, metric: Metric, window: float) -> str | None:
     """The class that a key counts, if it is one of the keys of this macro average."""
-    head, tail = f"{metric.type}:", f"@{window:g}"
+    head, tail = f"{_of_classes(metric)}:", f"@{window:g}"
     if not (key.startswith(head) and key.endswith(tail) and len(key) >= len(head) + len(tail)):
         return None
     return key[len(head) : len(key) - len(tail)]
@@ -71,3 +73,7 @@ def coverage_key(window: float) -> str:
     young predictions are yet to come.
     """
     return f"coverage@{window:g}"
+
+
+def _of_classes(metric: Metric) -> str:
+    return _MACRO_F1 if macro(metric) and metric.type is MetricType.F1 else metric.type.value

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from serin_operator.api.spec import Analysis, Metric, MetricType
+from serin_operator.api.spec import Analysis, Metric
 from serin_operator.decide import evidence, one_arm
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.keys import REQUESTS, class_key, class_of, coverage_key, labelled, macro, metric_key
@@ -17,7 +17,6 @@ from serin_operator.decide.tracks import Arms, Macro, Plain, Row, State
 COVERAGE = ""  # the name of the test that compares the arms' shares of predictions with a label
 SHARE = "share"  # the name of the test of the canary's share of the requests
 _COVERAGE_MARGIN = 0.5  # any will do: only the interval is read
-_F1_SHARED = 2.0  # a wrong prediction counts for two classes: the one that it names and the true one
 _FEWEST_CLASSES = 2
 
 History = Callable[[str], list[int]]
@@ -31,11 +30,6 @@ def over_bound(metric: Metric, arm: str) -> str:
 def against_record(metric: Metric) -> str:
     """The name of the test of a promoted revision against the old stable's record."""
     return f"{metric.name} watch"
-
-
-def in_strata(metric: Metric) -> float:
-    """How many strata of its test one failure is counted in, at most."""
-    return _F1_SHARED if macro(metric) and metric.type is MetricType.F1 else 1.0
 
 
 def macros_of(analysis: Analysis) -> list[Metric]:
@@ -150,7 +144,6 @@ def _aligned_macro(
         margin=metric.margin,
         phi=phi.get(metric.name, 1.0),
         strata=max(1, len(classes)),
-        shared=in_strata(metric),
         history=[[history(key) for key in strata(analysis, metric, classes)]] if classes else None,
     )
     return Macro(row, classes, (), test)

@@ -130,7 +130,10 @@ def _seen(facts: Facts) -> str:
         where = f"on average over {len(facts.classes)} classes: "
     compared = f"{in_canary} of {of_canary} {word} against {in_stable} of {of_stable} of stable"
     if metric.type is MetricType.F1:
-        canary_f1, stable_f1 = (sum(2 * (1 - f) / (2 - f) for f in arm) / len(arm) for arm in rates)
+        # Of an average, wrong predictions count in one of their classes, and the share is 1 - F1 itself.
+        canary_f1, stable_f1 = (
+            1 - sum(arm) / len(arm) if facts.classes else 2 * (1 - arm[0]) / (2 - arm[0]) for arm in rates
+        )
         compared = f"F1 {canary_f1:.3f} against {stable_f1:.3f} of stable ({compared})"
     text = f"{where}{compared}: {difference}."
     return text[0].upper() + text[1:] if where else text

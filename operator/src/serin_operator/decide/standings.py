@@ -21,7 +21,7 @@ from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 class Numbers:
     """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
-    phi: overdispersion. discount: all that log likelihood ratios are divided by.
+    phi: overdispersion.
     """
 
     counts: Strata
@@ -32,7 +32,6 @@ class Numbers:
     log_e_non_inferior: float
     log_e_superior: float
     phi: float
-    discount: float
 
     @property
     def seen(self) -> bool:
@@ -87,7 +86,7 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
             each.metric,
             [(failures, trials) for _, _, failures, trials in each.numbers.counts],
             per_minute=state.per_minute(*each.keys),
-            phi=each.numbers.discount,
+            phi=each.numbers.phi,
             alone=found.alone.get(each.metric.name),
             standing=standing,
         )
@@ -162,7 +161,6 @@ def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
         evidence.log_e_non_inferior(tests),
         evidence.log_e_superior(tests),
         tests.phi,
-        tests.phi * tests.shared,
     )
     return [Numbers(*each) for each in zip(tests.total.tolist(), *(each.tolist() for each in columns), strict=True)]
 

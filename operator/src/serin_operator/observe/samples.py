@@ -19,6 +19,7 @@ from serin_operator.api.spec import Metric, MetricType
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import REQUESTS, class_key, coverage_key, labelled, macro, metric_key
 from serin_operator.decide.observed import Samples
+from serin_operator.observe.coins import heads
 
 STARTED = "process_start_time_seconds"
 _REQUESTS = "serin_requests_total"
@@ -127,6 +128,9 @@ def samples(metrics: Sequence[Metric], points: Iterable[Point], window: float) -
                 found[key] = _over(by_family[_ERRORS], metric.within)
             case MetricType.ACCURACY:
                 found[key] = _of_labels(confusion, lambda _: True)
+            case MetricType.F1 if macro(metric):
+                for name in _classes(confusion):
+                    found[class_key(metric, name, window)] = _of_labels_once(confusion, name)
             case MetricType.PRECISION | MetricType.RECALL | MetricType.F1:
                 for name in _classes(confusion) if macro(metric) else [metric.label or ""]:
                     found[class_key(metric, name, window)] = _of_labels(confusion, _concerns(metric.type, name))
@@ -185,6 +189,26 @@ def _of_labels(confusion: _Confusion, concerns: Callable[[_Cell], bool]) -> _Per
         trials = [cell for cell in cells if concerns(cell)]
         wrong = sum(cell.labels for cell in trials if not cell.right)
         counts[place] = Counts(wrong, sum(cell.labels for cell in trials))
+    return _arranged(counts)
+
+
+def _of_labels_once(confusion: _Confusion, name: str) -> _PerArm:
+    """One class's counts for the average of F1: of the wrong predictions only those that fall to this class.
+
+    A wrong prediction has two classes, the true one and the one that it names. Were it counted in both, the classes
+    would fail together, and the test of their average would not keep its error rate. So a fair coin gives it to one of
+    them. Then the share of failures is just 1 - F1, on average: half of FP + FN are failures, and TP are right.
+    """
+    counts = {}
+    for place, cells in confusion.items():
+        right = sum(cell.labels for cell in cells if cell.right and cell.actual == name)
+        wrong = 0
+        for cell in cells:
+            if not cell.right and name in (cell.actual, cell.predicted):
+                to_actual = heads(f"{place}{cell.actual}/{cell.predicted}", cell.labels)
+                wrong += to_actual if cell.actual == name else 0
+                wrong += cell.labels - to_actual if cell.predicted == name else 0
+        counts[place] = Counts(wrong, right + wrong)
     return _arranged(counts)
 
 
