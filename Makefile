@@ -72,9 +72,10 @@ lock: ## resolve the dependencies again and pin them with hashes
 	$(COMPILE) --group router -o requirements/router.txt pyproject.toml
 	$(COMPILE) --extra operator --extra server --extra cli --extra plot --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
 
-generate: venv ## copy the resource's definition into the chart and write its reference page
+generate: venv ## copy the resource's definition into the chart; write its reference page and the commands' outputs
 	cp crds/modeldeployments.serin.dev.yaml charts/serin/files/crd.yaml
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_command_line.py
 
 clean: ## remove what the targets above made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -131,3 +131,11 @@ def test_taking_rollouts_leaves_them_as_they_are() -> None:
     everything, _ = follow(state, blocks[4:])
     for one, all_ in zip(then.tests, everything.tests, strict=True):
         assert evidence.encode(one) == [evidence.encode(all_)[number] for number in chosen]
+
+
+def test_what_stable_counted_before_tells_its_rate_to_the_first_look() -> None:
+    history, block = np.array([[[50, 1000]]]), np.array([[[5, 30, 14, 270]]])
+    state = batch.begin(Policy(replace(ANALYSIS, metrics=(ACCURACY,))), 1, history=[history])
+    state = batch.look(state, [block], np.zeros(1))
+    direct = evidence.update(evidence.start(tolerance=0.0, margin=0.02, history=history), block)
+    assert evidence.encode(state.tests[0]) == evidence.encode(direct)

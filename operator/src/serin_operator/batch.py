@@ -13,7 +13,6 @@ import numpy.typing as npt
 from serin_operator.api.spec import Analysis, Metric, Mode, OnInconclusive, Rollout, Step
 from serin_operator.decide import evidence, one_arm, verdict
 from serin_operator.decide.evidence import Evidence
-from serin_operator.decide.lineup import in_strata
 from serin_operator.decide.one_arm import OneArm
 from serin_operator.decide.verdict import BoundOdds, Standing
 
@@ -95,18 +94,25 @@ class Decision:
     inconclusive: Bools
 
 
-def begin(policy: Policy, rollouts: int, *, phi: npt.ArrayLike = 1.0, strata: Sequence[int] = ()) -> Batch:
-    """So many rollouts before their first look. phi: scalar or (M, B), M metrics. strata: per metric, else one each.
+def begin(
+    policy: Policy,
+    rollouts: int,
+    *,
+    phi: npt.ArrayLike = 1.0,
+    strata: Sequence[int] = (),
+    history: Sequence[Ints] | None = None,
+) -> Batch:
+    """So many rollouts before their first look.
 
-    Raises ValueError as `evidence.start`.
+    phi: scalar or (M, B), M metrics. strata: per metric, else one each. history: per metric (B, K, 2), what the stable
+    arm had counted before; it is not tested, but tells its rate. Raises ValueError as `evidence.start`.
     """
     shape = len(policy.metrics), rollouts
+    past: Sequence[Ints | None] = history or [None] * shape[0]
     tests = tuple(
-        evidence.start(
-            tolerance=metric.tolerance, margin=metric.margin, phi=scatter, strata=count, shared=in_strata(metric)
-        )
-        for metric, scatter, count in zip(
-            policy.metrics, np.broadcast_to(phi, shape), strata or [1] * shape[0], strict=True
+        evidence.start(tolerance=metric.tolerance, margin=metric.margin, phi=scatter, strata=count, history=before)
+        for metric, scatter, count, before in zip(
+            policy.metrics, np.broadcast_to(phi, shape), strata or [1] * shape[0], past, strict=True
         )
     )
     bounds = tuple(
@@ -195,13 +201,13 @@ def in_time(policy: Policy, rolls_back: Bools, promotes: Bools, elapsed: Floats)
 
 
 def worst_excess(batch: Batch) -> Floats:
-    """(B,), the largest excess of a guard's share of failures that is not excluded yet: 1.0 without data."""
+    """(B,), the largest excess of a guard's share of failed requests that is not excluded yet: 1.0 without data."""
     analysis = batch.policy.analysis
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
     ends = [
         evidence.interval(test, alpha=alpha, beta=beta)[:, 1]
         for metric, test in zip(batch.policy.metrics, batch.tests, strict=True)
-        if metric.guards
+        if metric.guards and metric.per_request
     ]
     return np.asarray(np.max(ends, axis=0) if ends else np.ones(len(batch)))
 

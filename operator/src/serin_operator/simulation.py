@@ -30,6 +30,7 @@ class World:
     weight: the canary's share in per cent, where the policy has neither steps nor an adaptive ramp.
     delay: scrapes from a request to the scrape that counts it, as for labels.
     noise: standard deviation of the log odds of failure between pods and scrapes: failures that come in bursts.
+    history: trials of each metric that the stable arm has counted before; they are not tested, but tell its rate.
     pods: of each arm; requests are spread evenly.
     missed: chance that a scrape does not see an arm; the next one that does brings what was missed.
     resets: chance that an arm's counters begin anew between two scrapes, and what was counted before then is lost.
@@ -42,6 +43,7 @@ class World:
     interval: float = 30.0
     weight: float = 10.0
     delay: int = 0
+    history: int = 1000
     noise: float = 0.0
     pods: int = 1
     missed: float = 0.0
@@ -100,7 +102,8 @@ class _Rollouts:
         self._rate = np.broadcast_to(np.asarray(world.rate, np.float64), (world.scrapes,))
         self._excess = _excess(policy, world)
         self._traffic = _Traffic(world, len(policy.metrics), rng, runs)
-        self._batch = batch.begin(policy, runs, phi=_calibrated(policy, world, rng, runs))
+        before = _history(policy, world, rng, runs)
+        self._batch = batch.begin(policy, runs, phi=_calibrated(policy, world, rng, runs), history=before)
         self._open = np.arange(runs)
         self._weight = self._first_weight(runs)
         never = np.full(runs, world.scrapes)
@@ -224,6 +227,15 @@ class _Traffic:
         seen = rng.random((len(block), 1, 2, 1)) >= world.missed
         self._unseen = np.where(seen, 0, found).reshape(shape)
         return np.where(seen, found, 0).reshape(shape)
+
+
+def _history(policy: Policy, world: World, rng: np.random.Generator, runs: int) -> list[Ints]:
+    """Per metric (runs, 1, 2), what the stable arm has counted before the first step."""
+    found = []
+    for rates in _per_metric(world.stable, len(policy.metrics), world.scrapes):
+        failures = rng.binomial(world.history, rates[0], runs)
+        found.append(np.stack([failures, np.full(runs, world.history)], axis=1)[:, None])
+    return found
 
 
 def _calibrated(policy: Policy, world: World, rng: np.random.Generator, runs: int) -> Floats:

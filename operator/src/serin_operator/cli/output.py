@@ -61,7 +61,7 @@ def write_text(replayed: Sequence[Replayed]) -> None:
         if series is not None:
             print(f"Series {series}" if number == 0 else f"\nSeries {series}")
         _write_steps(shown, trail)
-        print(ending(trail.group.policy, trail.end, str(shown[trail.end.scrape])))
+        screen.say(ending(trail.group.policy, trail.end, str(shown[trail.end.scrape])))
 
 
 def ending(policy: Policy, end: End, when: str) -> str:
@@ -118,7 +118,7 @@ def _write_verdicts(replayed: Sequence[Replayed]) -> None:
     screen.table(["series", "verdict", "time", "because of"], rows, left={0, 1, 3})
     endings = Counter(trail.end.ending for _, _, trail in replayed)
     counted = ", ".join(f"{ending} {endings[ending]}" for ending in Ending)
-    print(f"{len(replayed):,} series: {counted}.")
+    screen.say(f"{len(replayed):,} series: {counted}.")
 
 
 def _reason(policy: Policy, end: End) -> str:

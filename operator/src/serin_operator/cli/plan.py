@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from serin_operator.api.spec import Analysis, Metric, Mode, Rollout
 from serin_operator.cli import policy, screen
 from serin_operator.cli.errors import InputError
@@ -81,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     schedule = _schedule(rollout, arguments.split)
     gates = _gates(analysis, arguments)
     plans = [_plan(gate, schedule, arguments.within) for gate in gates]
-    slowest = max(plans, key=lambda plan: plan.promoted)
+    slowest = max(plans, key=lambda plan: (plan.promoted, forecast.waits([plan.gate], schedule[-1:])))
     if arguments.plot:
         _draw(Path(arguments.plot), slowest.gate, schedule)
     if arguments.json:
@@ -94,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     _print_picture(slowest.gate, schedule)
     if rollout is not None:
         limit = rollout.max_duration / 60
-        print(forecast.forecast(gates, schedule, schedule, max_minutes=limit, time=0.0).message)
+        screen.say(forecast.forecast(gates, schedule, schedule, max_minutes=limit, time=0.0).message)
 
 
 def _schedule(rollout: Rollout | None, split: float) -> Schedule:
@@ -120,9 +118,8 @@ def _gate(metric: Metric, analysis: Analysis, arguments: argparse.Namespace) -> 
     for flag, value in (("--rps", rps), ("--failure-rate", failure_rate)):
         if value is None:
             raise InputError(f"{flag} says nothing of metric {metric.name}; add {flag} {metric.name}=…")
-    unseen = np.zeros((1, 2), np.int64)
     alone = odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate).get(metric.name)
-    gate = prospect(analysis, metric, unseen, per_minute=60 * rps, phi=arguments.dispersion, alone=alone)
+    gate = prospect(analysis, metric, [(0, 0)], per_minute=60 * rps, phi=arguments.dispersion, alone=alone)
     return replace(gate, failure_rate=failure_rate)
 
 

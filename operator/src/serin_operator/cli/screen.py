@@ -1,17 +1,20 @@
 """What people see: tables and bars on standard output, progress on standard error."""
 
+import shutil
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+_PAGE = 112  # the most columns of a sentence
 _BAR = 40  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> None:
-    """Prints a table. Columns are set to the right, as numbers are, those in `left` to the left."""
+    """Prints a table below a blank line. Columns are set to the right, as numbers are, those in `left` to the left."""
     lines = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print()
@@ -21,7 +24,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Colle
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def say(text: str) -> None:
+    """Prints sentences below a blank line, no wider than the terminal."""
+    width = min(shutil.get_terminal_size((_PAGE, 24)).columns, _PAGE)
     print()
+    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def bar(value: float, longest: float) -> str:

@@ -160,7 +160,7 @@ def _print(simulated: Policy, outcomes: list[Outcome], arguments: argparse.Names
     headings = ["effect", "rolled back", "promoted", "held", "rolled back after", "promoted after"]
     rows = [_row(outcome) for outcome in outcomes]
     screen.table([*headings, "canary requests", "harmed requests"], rows, left=())
-    print("Shares with their standard errors; delays as median and mean.")
+    screen.say("Shares with their standard errors; delays as median and mean.")
     analysis = simulated.analysis
     for what, errors, rate in (
         ("Rolled back", [o.name for o in outcomes if _harmless(simulated, o)], analysis.false_rollback_rate),

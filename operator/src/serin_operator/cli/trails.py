@@ -165,13 +165,14 @@ def end(decision: Decision, place: int, scrape: int, told: tuple[MetricReport, .
 
 def _facts(analysis: Analysis, metric: Metric, test: Evidence, standing: Standing, classes: Sequence[str]) -> Facts:
     """Everything that is known about a metric of one rollout."""
-    counts, phi = test.total[0], float(test.phi[0] * test.shared[0])
+    counts, phi = test.total[0].tolist(), float(test.phi[0])
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
     low, high = evidence.interval(test, alpha=alpha, beta=beta)[0].tolist()
     alone = verdict.odds_alone(analysis.metrics, alpha=alpha).get(metric.name)
-    gate = prospect(analysis, metric, counts[:, 2:], per_minute=0.0, phi=phi, alone=alone, standing=standing)
-    trials = counts[:, 1::2].sum(axis=0)
-    share = 100 * float(trials[0] / trials.sum()) if trials.all() else 0.0
+    stable = [(failures, trials) for _, _, failures, trials in counts]
+    gate = prospect(analysis, metric, stable, per_minute=0.0, phi=phi, alone=alone, standing=standing)
+    in_canary, in_stable = (sum(stratum[arm] for stratum in counts) for arm in (1, 3))
+    share = 100 * in_canary / (in_canary + in_stable) if in_canary and in_stable else 0.0
     return Facts(
         metric=metric,
         standing=standing,
