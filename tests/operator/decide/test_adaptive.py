@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.operator.decide.world import GOOD, Crash, Model, World, digest, serving
+from tests.operator.decide.models import GOOD, Model
+from tests.operator.decide.world import Crash, World, digest, serving
 
 from serin_operator.api.status import Phase, Record
 from serin_operator.decide.observed import Route

@@ -8,18 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.operator.decide.world import (
-    BROKEN,
-    GOOD,
-    HARMFUL,
-    SLEEPY,
-    Crash,
-    Model,
-    Pass,
-    World,
-    serving,
-    without_times,
-)
+from tests.operator.decide.models import BROKEN, GOOD, HARMFUL, SLEEPY, Model
+from tests.operator.decide.world import Crash, Pass, World, serving, without_times
 from tests.operator.definition import status_problems
 
 from serin_operator.api.spec import Mode

@@ -4,7 +4,8 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.operator.decide.world import GOOD, Crash, Model, World, digest, serving
+from tests.operator.decide.models import GOOD, Model
+from tests.operator.decide.world import Crash, World, digest, serving
 
 from serin_operator.api.status import Phase, Record
 from serin_operator.decide.observed import Route
@@ -25,8 +26,8 @@ def promoted(model: Model = GOOD, metrics: list[dict[str, Any]] | None = None, *
     return world
 
 
-def turn_bad(world: World, **shares: float) -> None:
-    world.models[digest("v2")] = Model(**(shares or {"errors": 0.1}))
+def turn_bad(world: World) -> None:
+    world.models[digest("v2")] = Model(errors=0.1)
 
 
 def looks(world: World, since: float) -> list[float]:
@@ -167,7 +168,8 @@ def test_a_new_spec_ends_the_watch() -> None:
     assert world.status.canary and world.status.canary.version == "v3"
     turn_bad(world)
     world.until("Promoted")
-    assert (world.version, world.status.watch and world.status.watch.against) == ("v3", world.revision("v2"))
+    assert world.version == "v3"
+    assert world.status.watch and world.status.watch.against == world.revision("v2")
 
 
 def test_going_back_ends_the_watch() -> None:

@@ -10,20 +10,17 @@ failed in exactly one hundredth of those that it has had so far.
 
 import hashlib
 import json
-from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from tests.operator.decide.models import GOOD, Model, Pod, samples
 from tests.operator.definition import Json, defaulted, merged
 
-from serin_operator.api.spec import Analysis, Metric, MetricType, Spec, parse_spec
+from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
 from serin_operator.build.owner import Owner
 from serin_operator.build.router import config_map
-from serin_operator.decide import keys
-from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import (
     Defaults,
     Observed,
@@ -31,7 +28,6 @@ from serin_operator.decide.observed import (
     Route,
     Router,
     Snapshot,
-    Trouble,
     Workload,
 )
 from serin_operator.decide.revisions import pinned, revision_of
@@ -43,66 +39,6 @@ NAME = "iris"
 OWNER = Owner("default", NAME, "7b1c3a52")
 DEFAULTS = Defaults("serin-model-server:1")
 START = 1_750_000_000.0
-
-
-@dataclass(frozen=True)
-class Model:
-    """How one model version behaves: the share of its requests that fail, are slow or wrong, and whether it starts.
-
-    cat, dog: wrong among the trials of that class, for recall, precision and f1. off: predictions off by too much.
-    """
-
-    errors: float = 0.01
-    latency: float = 0.02
-    accuracy: float = 0.05
-    cat: float = 0.05
-    dog: float = 0.05
-    off: float = 0.05
-    restarts: float = 0.0
-    custom: float = 0.01
-    trouble: Trouble | None = None
-    starts: bool = True
-
-    def share(self, metric: Metric) -> float:
-        """The share of failures in the metric's trials; of both classes together for a macro average."""
-        match metric.type:
-            case MetricType.ERRORS:
-                return self.errors
-            case MetricType.LATENCY:
-                return self.latency
-            case MetricType.ACCURACY:
-                return self.accuracy
-            case MetricType.PRECISION | MetricType.RECALL | MetricType.F1:
-                return {"cat": self.cat, "dog": self.dog, None: (self.cat + self.dog) / 2}[metric.label]
-            case MetricType.REGRESSION:
-                return self.off
-            case MetricType.RESTARTS:
-                return self.restarts
-            case MetricType.CUSTOM:
-                return self.custom
-
-
-GOOD = Model()
-HARMFUL = Model(errors=0.2)
-BROKEN = Model(starts=False, trouble=Trouble("MissingModule", "no module named 'xgboost'", 21, permanent=True))
-SLEEPY = Model(starts=False)
-
-
-@dataclass
-class Pod:
-    """One model server pod; `requests` is its cumulative counter since `started`, `past` what it was at which time."""
-
-    name: str
-    started: float
-    ready_at: float
-    requests: int = 0
-    read: bool = True
-    past: list[tuple[float, int]] = field(default_factory=list)
-
-    def requests_at(self, time: float) -> int:
-        """How many requests it had had by then."""
-        place = bisect_right(self.past, time, key=lambda each: each[0])
-        return self.past[place - 1][1] if place else 0
 
 
 @dataclass(frozen=True)
@@ -440,46 +376,16 @@ class World:
         names = frozenset(pod.name for pods in self.pods.values() for pod in pods)
         if not self.metrics:
             return Snapshot(pods=names, problem="Prometheus at http://prometheus:9090: TimeoutError")
+        fleet = {name: (self._model(name), [pod for pod in self._ready(name) if pod.read]) for name in self.pods}
         unread = tuple(pod.name for name in self.pods for pod in self._ready(name) if not pod.read)
-        unseen = [arm for arm in arms(status) if not any(pod.read for pod in self._ready(arm))]
+        unseen = [arm for arm in arms(status) if arm not in fleet or not fleet[arm][1]]
         return Snapshot(
-            samples=self._samples(spec.analysis),
-            processes=frozenset(_series(pod) for name in self.pods for pod in self._ready(name) if pod.read),
+            samples=samples(fleet, spec.analysis, self.labelled, self.now),
+            processes=frozenset(pod.series for _, pods in fleet.values() for pod in pods),
             pods=names,
             unread=unread,
             problem=f"no metrics of revision {', '.join(unseen)}" if unseen else None,
         )
-
-    def _samples(self, analysis: Analysis) -> dict[str, dict[str, dict[str, Counts]]]:
-        """What the pods' counters show. Every label comes just before its prediction is as old as the label window."""
-        window = analysis.label_window
-        samples = {keys.REQUESTS: self._counts(1.0, lambda model: 0.0)}
-        for metric in analysis.metrics:
-            part, age = (self.labelled, window) if keys.labelled(metric) else (1.0, 0.0)
-            for counted, key in _counted(metric, window):
-                share = part / 2 if keys.macro(metric) else part
-                samples[key] = self._counts(share, lambda model, counted=counted: model.share(counted), age)
-        # Of the labels' coverage, predictions and labels are trials and the labels failures.
-        labels = self.labelled / (1 + self.labelled)
-        samples[keys.coverage_key(window)] = self._counts(1 + self.labelled, lambda model: labels, window)
-        return samples
-
-    def _counts(self, part: float, share: Callable[[Model], float], age: float = 0.0) -> dict[str, dict[str, Counts]]:
-        """Per revision and series: so large a part of the requests of this age as trials, this share as failures."""
-        counts: dict[str, dict[str, Counts]] = {}
-        for revision in self.pods:
-            failing = share(self._model(revision))
-            ready = [pod for pod in self._ready(revision) if pod.read]
-            trials = {_series(pod): int(part * pod.requests_at(self.now - age)) for pod in ready}
-            counts[revision] = {series: Counts(int(failing * count), count) for series, count in trials.items()}
-        return counts
-
-
-def _counted(metric: Metric, window: float) -> list[tuple[Metric, str]]:
-    """What a metric counts, and under which keys: one for each class of an average."""
-    if not keys.macro(metric):
-        return [(metric, keys.metric_key(metric, window))]
-    return [(replace(metric, label=label), keys.class_key(metric, label, window)) for label in ("cat", "dog")]
 
 
 def digest(version: str) -> str:
@@ -496,16 +402,22 @@ def serving(version: str = "v1", model: Model = GOOD, **changes: Any) -> World:
     return world
 
 
+def rolling(model: Model = GOOD, step: int = 0, **changes: Any) -> World:
+    """v1 serves, and v2 has been at this step for one look at the counters at least."""
+    world = serving(**changes)
+    world.apply("v2", model)
+    while not (world.status.rollout and world.status.rollout.step == step and world.activity == "Evaluating"):
+        world.step()
+        assert "Promoted" not in world.decisions, world.decisions
+    return world
+
+
 def without_times(status: Status) -> Status:
     """The status without its times and without the sentences that tell of them."""
     rollout = status.rollout and replace(
         status.rollout, started_at=0.0, step_started_at=None, evidence_at=None, unready_since=None, paused_at=None
     )
     return replace(status, rollout=rollout, conditions=())
-
-
-def _series(pod: Pod) -> str:
-    return f"{pod.name}/{pod.started:.0f}"
 
 
 def _files(manifest: dict[str, Any], status: Status) -> Files:

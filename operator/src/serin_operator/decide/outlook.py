@@ -32,13 +32,14 @@ def foreseen(
     )
     rollout = replace(rollout, forecast=told)
     minutes_left = left(rollout, wanted, now) / 60
-    in_time = told.minutes is not None and told.minutes <= minutes_left
-    if in_time or not told.per_minute or seconds < ENOUGH_SECONDS:
+    if not told.per_minute or seconds < ENOUGH_SECONDS or (told.minutes is not None and told.minutes <= minutes_left):
         return rollout
-    text = (
-        f"{told.message} But only {duration(minutes_left)} of maxDuration are left: raise rollout.maxDuration, give "
-        f"{told.limited_by} a wider margin, or send more traffic."
-    )
+    text = told.message
+    if told.minutes is not None:
+        text += (
+            f" But only {duration(minutes_left)} of maxDuration are left: raise rollout.maxDuration, give "
+            f"{told.limited_by} a wider margin, or send more traffic."
+        )
     return with_remarks(rollout, [Remark("CannotDecideInTime", text)])
 
 
