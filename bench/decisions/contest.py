@@ -1,7 +1,6 @@
 """The rules side by side, on the same simulated counts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +34,26 @@ def policy(
     return Policy(analysis, Rollout(Mode.STEPS, each, 0, 50, 86400.0, OnInconclusive.HOLD, False, 600.0, 600.0))
 
 
-def serin(table: Table, policy: Policy, *, seconds: float = 30.0, phi: npt.ArrayLike = 1.0) -> Outcome:
-    """Serin's own tests and verdicts. seconds: between two looks. phi: the overdispersion, scalar or (runs,)."""
+def serin(
+    table: Table,
+    policy: Policy,
+    *,
+    seconds: float = 30.0,
+    past: npt.NDArray[np.int64] | None = None,
+    phi: npt.ArrayLike = 1.0,
+) -> Outcome:
+    """Serin's own tests and verdicts.
+
+    seconds: between two looks. past: (runs, 2), failures and trials of the stable arm before the rollout.
+    phi: the overdispersion, scalar or (runs,).
+    """
     runs, looks, _ = table.shape
     phi = np.broadcast_to(np.asarray(phi, np.float64), (runs,))
     rolled_back, promoted = np.full((2, runs), looks, dtype=np.int64)
     for first in range(0, runs, _AT_ONCE):
         under_way = np.arange(first, min(first + _AT_ONCE, runs))
-        state = batch.begin(policy, len(under_way), phi=phi[under_way])
+        history = None if past is None else [past[under_way, None]]
+        state = batch.begin(policy, len(under_way), phi=phi[under_way], history=history)
         for look in range(looks):
             elapsed = np.full(len(under_way), (look + 1) * seconds)
             state = batch.look(state, [table[under_way, look, None]], elapsed)
@@ -57,11 +68,14 @@ def serin(table: Table, policy: Policy, *, seconds: float = 30.0, phi: npt.Array
     return Outcome(looks, rolled_back, promoted)
 
 
-def rules(*, stable: float = STABLE, margin: float = MARGIN) -> Mapping[str, Rule]:
-    """Every rule, with the settings of a user who knows the stable version's share of failures and the margin."""
+def rules(past: npt.NDArray[np.int64], *, stable: float = STABLE, margin: float = MARGIN) -> Mapping[str, Rule]:
+    """Every rule, with the settings of a user who knows the stable version's share of failures and the margin.
+
+    past: of the stable arm before the rollout, as `serin` takes it.
+    """
     least = 1 - stable - margin
     return {
-        SERIN: lambda table, _: serin(table, policy(margin=margin)),
+        SERIN: lambda table, _: serin(table, policy(margin=margin), past=past),
         "Argo Rollouts, each look, failureLimit 0": lambda table, _: peers.argo_rollouts(table, at_least=least),
         "Argo Rollouts, every 5 min, failureLimit 3": lambda table, world: peers.argo_rollouts(
             table, at_least=least, failure_limit=3, every=_looks_in(5, world)
@@ -71,11 +85,11 @@ def rules(*, stable: float = STABLE, margin: float = MARGIN) -> Mapping[str, Rul
         ),
         "Kayenta, every 10 looks": lambda table, _: peers.kayenta(table),
         Z_TEST: lambda table, _: references.z_test(table),
-        MSPRT: partial(msprt, tau=margin),
+        MSPRT: lambda table, _: msprt(table, tau=margin),
     }
 
 
-def msprt(table: Table, _: World, *, tau: float) -> Outcome:
+def msprt(table: Table, *, tau: float) -> Outcome:
     """The reference test at Serin's level."""
     return references.msprt(table, tau=tau, alpha=ALPHA)
 

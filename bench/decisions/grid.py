@@ -11,7 +11,7 @@ from bench.decisions import contest, references
 from bench.decisions.contest import ALPHA, REFERENCES, SERIN
 from bench.decisions.outcomes import Looks, Outcome
 from bench.decisions.report import Column, Goal, Record, Section, minutes, number, percent
-from bench.decisions.worlds import LOOKS, MARGIN, STABLE, World, draw, every_rate
+from bench.decisions.worlds import LOOKS, MARGIN, STABLE, World, draw, every_rate, past
 
 SPLITS = [0.01, 0.1, 0.5]
 EFFECTS = {0.02: "2", 0.05: "5", 0.20: "20"}  # how much worse, in points
@@ -55,12 +55,13 @@ def cells(world: World, seed: int, runs: int) -> list[Record]:
     """The rows of one rate and split: the bounds, then every rule on the same counts."""
     rng = np.random.default_rng(seed)
     tables = {effect: draw(world.worse_by(effect), rng, runs) for effect in (0.0, *EFFECTS)}
+    before = past(world, rng, runs)
     group = f"{world.rate:g} requests/s, {world.split:.0%} to the canary; a look every {_duration(world.seconds)}"
     rows: list[Record] = [
         {_COLUMN: group, "rule": name} | {f"median_{name}": bound for name, bound in bounds.items()}
         for name, bounds in ((POWER_ONE, _bounds(world, _power_one)), (WALD, _bounds(world, _wald)))
     ]
-    for name, rule in contest.rules().items():
+    for name, rule in contest.rules(before).items():
         outcomes = {effect: rule(table, world) for effect, table in tables.items()}
         equal = outcomes[0.0]
         row = {

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bench.decisions import contest
 from bench.decisions.contest import ALPHA, BETA, REFERENCES, SERIN
 from bench.decisions.report import Column, Goal, Record, Section, minutes, percent
-from bench.decisions.worlds import LOOKS, MARGIN, STABLE, World, draw, halves
+from bench.decisions.worlds import LOOKS, MARGIN, STABLE, World, draw, halves, past
 from serin_operator.decide import dispersion
 
 _CALIBRATION = 60  # looks at the stable pods before the rollout
@@ -84,11 +84,10 @@ def cells(hardship: Hardship, seed: int, runs: int) -> list[Record]:
     equal = draw(world, rng, runs)
     inferior = draw(world.worse_by(hardship.margin), rng, runs)
     worse = draw(world.worse_by(harm * hardship.effect), rng, runs)
+    before, policy = past(world, rng, runs), contest.policy(margin=hardship.margin, steps=hardship.steps)
     rules: Mapping[str, contest.Rule] = {
-        **contest.rules(stable=hardship.stable, margin=hardship.margin),
-        SERIN: lambda table, _: contest.serin(
-            table, contest.policy(margin=hardship.margin, steps=hardship.steps), phi=phi
-        ),
+        **contest.rules(before, stable=hardship.stable, margin=hardship.margin),
+        SERIN: lambda table, _: contest.serin(table, policy, past=before, phi=phi),
     }
     rows: list[Record] = []
     for name, rule in rules.items():

@@ -10,6 +10,7 @@ from bench.decisions.outcomes import Table
 LOOKS = 120
 STABLE = 0.05  # share of failures, an accuracy of 95 %
 MARGIN = 0.02
+HISTORY = 1000  # trials of the stable arm before a rollout
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,6 +67,12 @@ def draw(world: World, rng: np.random.Generator, runs: int) -> Table:
         table[:, :, 2 * arm] = rng.binomial(requests, _noisy(rng, rate, world.noise))
         table[:, :, 2 * arm + 1] = requests
     return _with_gaps(table, world.missed, rng)
+
+
+def past(world: World, rng: np.random.Generator, runs: int) -> npt.NDArray[np.int64]:
+    """Failures and trials of the stable arm before each rollout, (runs, 2). They only tell its rate."""
+    failures = rng.binomial(HISTORY, float(np.ravel(world.stable)[0]), runs)
+    return np.stack([failures, np.full(runs, HISTORY)], axis=1)
 
 
 def halves(world: World, rng: np.random.Generator, runs: int) -> Table:
