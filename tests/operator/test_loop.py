@@ -1,15 +1,22 @@
 """The loop's memory: which status holds, and what the watches missed."""
 
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
 import pytest
 
 from serin_operator.act.client import Client
-from serin_operator.api.status import Phase
+from serin_operator.api.status import Condition, Forecast, Phase, Remark, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
-from serin_operator.loop import CACHE_LAG_LIMIT_SECONDS, Loop
+from serin_operator.loop import (
+    CACHE_LAG_LIMIT_SECONDS,
+    EVIDENCE_WRITE_SECONDS,
+    QUIET_WRITE_SECONDS,
+    Loop,
+    worth_writing,
+)
 from serin_operator.observe.cache import Cache
 from serin_operator.settings import Settings
 
@@ -75,3 +82,60 @@ async def test_an_older_status_that_stays_comes_from_a_backup() -> None:
     one = loop(Listing(), Cache())
     one._remember(PLACE, resource("uid", 7, phase="Serving")).since = time.monotonic() - CACHE_LAG_LIMIT_SECONDS
     assert one._remember(PLACE, resource("uid", 3, phase="Pending")).status.phase is Phase.PENDING
+
+
+def on_trial(**changes: Any) -> Status:
+    """A rollout at its first step."""
+    return Status(rollout=Rollout(**{"started_at": 0.0, "step": 0, **changes}))
+
+
+STARTING = Status(rollout=Rollout(0.0))
+WATCHED = Status(watch=Watch("b" * 10, "a" * 10, 600.0))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(on_trial(), on_trial(step=1), id="a step"),
+        pytest.param(on_trial(), on_trial(paused_at=1.0), id="a pause"),
+        pytest.param(on_trial(), on_trial(remarks=(Remark("NewClasses", "a"),)), id="a remark"),
+        pytest.param(WATCHED, Status(), id="the end of a watch"),
+        pytest.param(Status(), Status(weight=5), id="a weight"),
+    ],
+)
+def test_news_is_written_at_once(before: Status, after: Status) -> None:
+    assert worth_writing(before, after, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "patience"),
+    [
+        pytest.param(on_trial(), on_trial(evidence="1", exposed=7), EVIDENCE_WRITE_SECONDS, id="evidence"),
+        pytest.param(on_trial(), on_trial(forecast=Forecast(1.0)), EVIDENCE_WRITE_SECONDS, id="a forecast"),
+        pytest.param(
+            on_trial(remarks=(Remark("NewClasses", "a"),)),
+            on_trial(remarks=(Remark("NewClasses", "a, b"),)),
+            EVIDENCE_WRITE_SECONDS,
+            id="a remark in other words",
+        ),
+        pytest.param(
+            replace(on_trial(), conditions=(Condition("Ready", "True", "Serving", "1", 0.0),)),
+            replace(on_trial(), conditions=(Condition("Ready", "True", "Serving", "2", 0.0),)),
+            EVIDENCE_WRITE_SECONDS,
+            id="a sentence",
+        ),
+        pytest.param(
+            STARTING, Status(rollout=Rollout(0.0, evidence="1")), QUIET_WRITE_SECONDS, id="before the first step"
+        ),
+        pytest.param(
+            WATCHED,
+            Status(watch=Watch("b" * 10, "a" * 10, 600.0, evidence="1")),
+            QUIET_WRITE_SECONDS,
+            id="in the watch",
+        ),
+    ],
+)
+def test_evidence_alone_is_written_now_and_then(before: Status, after: Status, patience: float) -> None:
+    assert not worth_writing(before, after, patience - 0.1)
+    assert worth_writing(before, after, patience)
+    assert not worth_writing(after, after, 1e9)

@@ -10,7 +10,18 @@ import pytest
 
 from serin_operator.act.announce import announce, log_decisions
 from serin_operator.act.client import ApiError
-from serin_operator.api.status import Condition, Failure, MetricReport, Record, Status, Tally
+from serin_operator.api.status import (
+    Condition,
+    Failure,
+    MetricReport,
+    Record,
+    Remark,
+    Revision,
+    Rollout,
+    Status,
+    Tally,
+    Watch,
+)
 
 NOW = 1_750_000_000.0
 RESOURCE = {
@@ -38,6 +49,18 @@ class Events:
 
 def reconciling(reason: str, message: str = "why") -> Status:
     return Status(conditions=(Condition("Reconciling", "True", reason, message, NOW),))
+
+
+def remarked(*remarks: tuple[str, str], canary: str = "b" * 10) -> Status:
+    """A rollout of this canary with these remarks, each a reason and a sentence."""
+    revision = Revision(canary, "v2", "https://models.example.com/v2", "joblib", "0" * 64, "server:1")
+    return Status(canary=revision, rollout=Rollout(NOW, remarks=tuple(Remark(*remark) for remark in remarks)))
+
+
+def watched(reason: str) -> Status:
+    """A promotion that is watched, stalled for this reason."""
+    stalled = (Condition("Stalled", "True", reason, "why", NOW),)
+    return Status(conditions=stalled, watch=Watch("b" * 10, "a" * 10, NOW + 600))
 
 
 async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
@@ -85,6 +108,32 @@ async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
         ),
         pytest.param(Status(), reconciling("Evaluating"), [], id="no hold"),
         pytest.param(reconciling("NoTraffic"), Status(), [], id="a hold ends"),
+        pytest.param(
+            Status(), reconciling("ExposureSpent"), [("Warning", "ExposureSpent", "why")], id="a hold that needs help"
+        ),
+        pytest.param(
+            Status(), watched("PreviousNotReady"), [("Warning", "PreviousNotReady", "why")], id="nothing to go back to"
+        ),
+        pytest.param(watched("PreviousNotReady"), watched("PreviousNotReady"), [], id="still nothing to go back to"),
+        pytest.param(
+            remarked(),
+            remarked(("CannotDecideInTime", "It takes 9 h.")),
+            [("Warning", "CannotDecideInTime", "It takes 9 h.")],
+            id="a remark",
+        ),
+        pytest.param(
+            remarked(("CannotDecideInTime", "It takes 9 h.")),
+            remarked(("CannotDecideInTime", "It takes 8 h."), ("Overdispersed", "by 2.")),
+            [("Normal", "Overdispersed", "by 2.")],
+            id="one more remark, and one in other words",
+        ),
+        pytest.param(
+            remarked(("Overdispersed", "by 2.")),
+            remarked(("Overdispersed", "by 2."), canary="c" * 10),
+            [("Normal", "Overdispersed", "by 2.")],
+            id="the same remark on another canary",
+        ),
+        pytest.param(remarked(("Overdispersed", "by 2.")), Status(), [], id="the rollout is over"),
     ],
 )
 async def test_people_are_told_what_is_new(before: Status, after: Status, expected: list[tuple[str, str, str]]) -> None:
