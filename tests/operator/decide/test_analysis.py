@@ -427,7 +427,7 @@ def test_the_worst_excess_is_that_of_the_worst_guard() -> None:
 def test_only_guards_that_count_requests_tell_of_harmed_ones() -> None:
     lab = Lab(policy(metric(), metric("restarts"))).begin()
     judged = lab.repeat(30, {"errors": GOOD})
-    assert judged.worst_excess == judged.reports[0].high < 1.0
+    assert judged.worst_excess == judged.reports[0].high != 1.0
 
 
 def test_only_metrics_that_decide_can_be_without_trials() -> None:
