@@ -204,12 +204,12 @@ def worst_excess(batch: Batch) -> Floats:
     """(B,), the largest excess of a guard's share of failed requests that is not excluded yet: 1.0 without data."""
     analysis = batch.policy.analysis
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
-    ends = [
-        evidence.interval(test, alpha=alpha, beta=beta)[:, 1]
+    limits = [
+        evidence.upper_limit(test, alpha=alpha, beta=beta)
         for metric, test in zip(batch.policy.metrics, batch.tests, strict=True)
         if metric.guards and metric.per_request
     ]
-    return np.asarray(np.max(ends, axis=0) if ends else np.ones(len(batch)))
+    return np.asarray(np.max(limits, axis=0) if limits else np.ones(len(batch)))
 
 
 def take(batch: Batch, rollouts: Ints) -> Batch:

@@ -1,12 +1,16 @@
 """The adaptive ramp's rule: what it grants, and that it never grants more than the budget allows."""
 
 import itertools
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.operator.definition import make_spec
 
+from serin_operator.decide import evidence
+from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.exposure import (
     FIRST_WEIGHT,
     LEAST_RAISE,
@@ -17,6 +21,7 @@ from serin_operator.decide.exposure import (
     next_weight,
 )
 
+ALPHA = BETA = 0.05
 LIMITS = Limits(budget=100, max_weight=50, react=8.0, settle=8.0)
 weights = st.integers(0, 99)
 counts = st.integers(0, 10**7)
@@ -111,6 +116,50 @@ def test_a_ramp_has_few_raises() -> None:
     steps = list(itertools.accumulate(range(20), lambda weight, _: granted(weight, 0, 0.001, 10.0, LIMITS), initial=1))
     assert steps[:5] == [1, 3, 9, 27, 50]
     assert set(steps[5:]) == {50}
+
+
+# --- the upper limit that it stands on
+
+
+def observed(rates: Iterable[tuple[float, float]], rollouts: int = 1, margin: float = 0.02) -> Iterator[Evidence]:
+    """The evidence after each look, with these failure rates of canary and stable; 50 requests each on average."""
+    rng = np.random.default_rng(7)
+    state = evidence.start(tolerance=np.zeros(rollouts), margin=np.full(rollouts, margin))
+    for canary, stable in rates:
+        in_canary = rng.binomial(100, 0.5, rollouts)
+        arms = ((in_canary, canary), (100 - in_canary, stable))
+        counts = [column for trials, rate in arms for column in (rng.binomial(trials, rate), trials)]
+        state = evidence.update(state, np.stack(counts, axis=1)[:, None, :])
+        yield state
+
+
+@pytest.mark.parametrize(("canary", "stable"), [(0.05, 0.05), (0.07, 0.05), (0.03, 0.05), (0.35, 0.3)])
+def test_the_limit_is_above_the_true_excess_at_all_looks(canary: float, stable: float) -> None:
+    rollouts, rate = 1000, ALPHA + BETA
+    missed = np.zeros(rollouts, bool)
+    for state in observed(30 * [(canary, stable)], rollouts):
+        missed |= evidence.upper_limit(state, alpha=ALPHA, beta=BETA) < canary - stable - 1e-9
+    assert missed.mean() <= rate + 3 * np.sqrt(rate * (1 - rate) / rollouts)
+
+
+def test_the_limit_agrees_with_the_verdicts_and_is_never_above_the_interval() -> None:
+    for state in observed(60 * [(0.05, 0.05)], 50):
+        limit = evidence.upper_limit(state, alpha=ALPHA, beta=BETA)
+        shown = evidence.log_e_non_inferior(state) >= -np.log(BETA)
+        assert (limit[shown] <= 0.02).all()
+        assert (limit <= evidence.interval(state, alpha=ALPHA, beta=BETA)[:, 1]).all()
+
+
+def test_the_limit_follows_a_difference_that_has_changed() -> None:
+    *_, last = observed([*60 * [(0.02, 0.05)], *400 * [(0.05, 0.05)]], margin=0.01)
+    assert -0.01 < evidence.upper_limit(last, alpha=ALPHA, beta=BETA)[0] < 0.02
+
+
+def test_without_evidence_nothing_is_excluded() -> None:
+    start = evidence.start(tolerance=0.0, margin=0.02)
+    assert evidence.upper_limit(start, alpha=ALPHA, beta=BETA).tolist() == [1]
+    (state,) = observed([(0.05, 0.05)])
+    assert evidence.upper_limit(state, alpha=0.5, beta=0.5).tolist() == [1]
 
 
 def test_limits_come_from_the_spec() -> None:

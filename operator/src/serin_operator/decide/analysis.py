@@ -37,8 +37,9 @@ class Judgement:
     prospects: of every gate, for a forecast.
     exposed: requests that the canary has had. per_second: requests of both revisions of late; None while unknown.
     worst_excess: the largest excess of the canary's share of failed requests that is not excluded on some guard; 1.0
-        while one has no data, or none counts requests. If effects are constant, it is above the largest true excess with probability 1 - alpha - beta
-        at all looks at once: the interval of that one metric need hold, and the largest end is no lower.
+        while one has no data, or none counts requests. If effects are constant, it is above the largest true excess
+        with probability 1 - alpha - beta at all looks at once: the limit of that one metric need hold, and the largest
+        is no lower.
     share_mismatch: whether the canary does not get the share of the requests that is configured.
     """
 
@@ -224,7 +225,7 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         prospects=gates,
         exposed=state.exposed,
         per_second=state.per_minute(REQUESTS) / 60 or None,
-        worst_excess=max((each.high if each.seen else 1.0 for each in exposing), default=1.0),
+        worst_excess=max((each.limit for each in exposing), default=1.0),
         share_mismatch=remarks.share_mismatch(state),
         remarks=remarks.remarks(state, analysis, found),
         reasons={metric.name: reports.ROLLBACK_REASONS[metric.type] for metric in analysis.metrics},

@@ -255,6 +255,22 @@ def interval(evidence: Evidence, *, alpha: float, beta: float) -> Array:
     )
 
 
+def upper_limit(evidence: Evidence, *, alpha: float, beta: float) -> Array:
+    """(B,), the largest f_c - f_s that is not excluded; 1 without evidence. See `grid.py`.
+
+    If the difference stays the same, it is below all the limits that are ever shown with probability at least
+    1 - alpha - beta. Unlike the interval, it also follows a difference that has changed.
+    """
+    return grid.upper_limit(
+        evidence.below,
+        margin=evidence.margin[:, None],
+        non_inferior=log_e_non_inferior(evidence)[:, None],
+        superior=log_e_superior(evidence)[:, None],
+        alpha=alpha,
+        beta=beta,
+    )
+
+
 def difference(evidence: Evidence) -> Array:
     """(B,), the mean over strata of the observed f_c - f_s over everything tested; nan while nothing is.
 

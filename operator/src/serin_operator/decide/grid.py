@@ -19,6 +19,26 @@ _STEPS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500])
 GRID = np.concatenate([-_STEPS[::-1], [0], _STEPS]) / 1000
 
 
+def upper_limit(
+    below: Singles, *, margin: Array, non_inferior: Array, superior: Array, alpha: float, beta: float
+) -> Array:
+    """(B,), the largest difference that the evidence for smaller ones does not exclude, at level 1 - alpha - beta.
+
+    Without evidence, or with alpha + beta >= 1, it is 1. Arguments as of `interval`. Where that finds no difference
+    that fits, since the true one has changed, this limit still follows: it never looks at the evidence for larger ones.
+    """
+    if alpha + beta >= 1:
+        return np.ones(len(below))
+    low, high = _segments(below, margin)
+    under = np.take_along_axis(
+        np.hstack([np.zeros((len(below), 1)), below]), np.searchsorted(GRID, low, side="right"), axis=1
+    )
+    verdicts = np.where(low >= margin, non_inferior, np.where(low >= 0, superior, under))
+    rate = alpha + beta
+    log_e = np.logaddexp(math.log(alpha / rate) + under, math.log(beta / rate) + verdicts)
+    return np.max(high, axis=1, where=(log_e < -math.log(rate)) & (low < high), initial=-1.0)
+
+
 def interval(
     above: Singles,
     below: Singles,
@@ -36,13 +56,10 @@ def interval(
     above, below: (B, len(GRID)), log evidence against f_c - f_s <= d and >= d. The others: (B, 1), log evidence of the
     verdicts, and the limits where it is valid.
     """
-    everything = np.tile([-1.0, 1.0], (len(above), 1))
+    everything: Array = np.tile([-1.0, 1.0], (len(above), 1))
     if alpha + beta >= 1:
         return everything
-    # Between two neighbouring edges the e-process is the same for every difference.
-    edges = np.concatenate([everything, tolerance, margin, np.broadcast_to(GRID, above.shape)], axis=1)
-    edges.sort(axis=1)
-    low, high = edges[:, :-1], edges[:, 1:]
+    low, high = _segments(above, tolerance, margin)
     nothing = np.zeros((len(above), 1))
     over = np.take_along_axis(np.hstack([above, nothing]), np.searchsorted(GRID, high), axis=1)
     under = np.take_along_axis(np.hstack([nothing, below]), np.searchsorted(GRID, low, side="right"), axis=1)
@@ -57,3 +74,10 @@ def interval(
     lowest = np.min(low, axis=1, where=fits, initial=np.inf)
     highest = np.max(high, axis=1, where=fits, initial=-np.inf)
     return np.where(np.isfinite(lowest)[:, None], np.stack([lowest, highest], axis=1), everything)
+
+
+def _segments(grid: Singles, *limits: Array) -> tuple[Array, Array]:
+    """Ends of the segments of [-1, 1] on which the e-process is the same for every difference; (B, segments) each."""
+    edges = np.concatenate([np.tile([-1.0, 1.0], (len(grid), 1)), *limits, np.broadcast_to(GRID, grid.shape)], axis=1)
+    edges.sort(axis=1)
+    return edges[:, :-1], edges[:, 1:]

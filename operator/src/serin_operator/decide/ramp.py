@@ -77,7 +77,8 @@ def next_grant(observed: Observed, status: Status, judged: Judgement, now: float
         return promote(observed, status, judged, now)
     granted = _granted(observed, status, judged)
     looked = observed.snapshot is not None and (status.weight == 0 or not _nothing_new(judged, rollout))
-    if granted > status.weight and looked:
+    # More requests tell nothing as long as what they would show, such as their labels, does not come at all.
+    if granted > status.weight and looked and not (status.weight and judged.without_new_trials({})):
         return to_granted(observed, status, granted, _exposure(observed, status, judged), now)
     if granted == 0:
         text = f"No traffic to the canary. {_exposure(observed, status, judged)}"

@@ -21,13 +21,14 @@ from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 class Numbers:
     """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
-    phi: overdispersion.
+    limit: `evidence.upper_limit`. phi: overdispersion.
     """
 
     counts: Strata
     difference: float
     low: float
     high: float
+    limit: float
     log_e_worse: float
     log_e_non_inferior: float
     log_e_superior: float
@@ -153,10 +154,11 @@ def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Pr
 
 def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
     """Of every test of a batch."""
-    between = evidence.interval(tests, alpha=analysis.false_rollback_rate, beta=analysis.false_promotion_rate)
+    alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
     columns = (
         evidence.difference(tests),
-        *between.T,
+        *evidence.interval(tests, alpha=alpha, beta=beta).T,
+        evidence.upper_limit(tests, alpha=alpha, beta=beta),
         evidence.log_e_worse(tests),
         evidence.log_e_non_inferior(tests),
         evidence.log_e_superior(tests),
