@@ -47,8 +47,8 @@ def next_weight(weight: int, *, exposed: float, worst_excess: float, per_second:
     upper confidence limit that holds at all looks at once, the traffic does not grow and the canary is not worse later
     than it was so far, the requests that it is expected to harm, N times its true excess, never exceed the budget.
 
-    The weight falls only when it would break this. It rises only when the budget also lasts until what it sends has been
-    tested (settle), or it would be gone before that could show anything; and by a factor of 1.5 to 3.
+    The weight falls only when it would break this. It rises only when the budget also lasts until what it sends has
+    been tested (settle), or it would be gone before that could show anything; and by a factor of 1.5 to 3.
     """
     left = limits.budget / worst_excess - exposed if worst_excess > 0 else math.inf
     if left <= 0:

@@ -31,8 +31,8 @@ def first(observed: Observed, per_second: float) -> tuple[int, str]:
         why = f"Nothing is known of it yet; it gets about {requests} requests until the next look can take them away."
         return weight, why
     text = (
-        f"1 % of the traffic is about {requests} requests until the next look can take them away, more than the exposure "
-        f"budget of {count(wanted.budget)}: raise it, or shorten analysis.interval."
+        f"1 % of the traffic is about {requests} requests until the next look can take them away, more than the "
+        f"exposure budget of {count(wanted.budget)}: raise it, or shorten analysis.interval."
     )
     return weight, text
 
