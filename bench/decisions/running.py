@@ -17,8 +17,8 @@ Done = tuple[str, int, list[Record]]
 def run(sections: Mapping[str, Section], *, seed: int, workers: int, console: Console) -> dict[str, list[Record]]:
     """The records of every section, in the order of its tasks. The same seed gives the same records."""
     jobs = [
-        (name, number, task, int(np.random.SeedSequence([seed, index, number]).generate_state(1)[0]), section.runs)
-        for index, (name, section) in enumerate(sections.items())
+        (name, number, task, _seed(seed, name, number), section.runs)
+        for name, section in sections.items()
         for number, task in enumerate(section.tasks)
     ]
     done: dict[tuple[str, int], list[Record]] = {}
@@ -44,6 +44,11 @@ def _finished(jobs: Sequence[Job], timed: set[str], workers: int) -> Iterator[Do
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(_do, job) for job in jobs if job[0] not in timed]):
             yield future.result()
+
+
+def _seed(seed: int, name: str, number: int) -> int:
+    """Of one task, whatever other sections run."""
+    return int(np.random.SeedSequence([seed, *name.encode(), number]).generate_state(1)[0])
 
 
 def _do(job: Job) -> Done:
