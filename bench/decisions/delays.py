@@ -30,7 +30,7 @@ def section(runs: int) -> Section:
         note=(
             "A tenth of the requests to the canary. Serin's test for worse by itself (a guard that is no gate), and\n"
             "the mSPRT on pooled counts with mixtures as wide as the margin and 5 points.\n"
-            f"Means over {runs} runs, {_MORE * runs:,} at the goal, in minutes, until a look finds it, at most of 120.\n"
+            f"Means over {runs} runs, {_MORE} times as many at the goal, in minutes, of at most all 120 looks.\n"
             "Ratio: Serin's to the power-one bound ln(20)/G. Found: of them. False: rollbacks of a canary as good."
         ),
         columns=[
