@@ -18,15 +18,20 @@ from tests.model_server.serving import KEY, infer_body, outputs, serving_setting
 from serin_server.runtime.model import Model
 from serin_server.serve import make_app
 from serin_server.web import app
-from serin_server.web.app import Lifecycle
+from serin_server.web.limits import Limits
+from serin_server.web.server import Server, listen
 
 
 @asynccontextmanager
 async def application(estimator: Any) -> AsyncIterator[httpx.AsyncClient]:
-    made = make_app(serving_settings(), Model(estimator), KEY, 0.0, Lifecycle())
-    transport = httpx.ASGITransport(made)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+    settings = serving_settings()
+    server = Server(make_app(settings, Model(estimator), KEY, 0.0), Limits(settings.max_body_bytes), drain_seconds=1)
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with asyncio.TaskGroup() as tasks, httpx.AsyncClient(base_url=url) as client:
+        tasks.create_task(server.serve(listener))
         yield client
+        server.stop()
 
 
 async def infer(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Response:

@@ -27,5 +27,3 @@ def configure() -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # uvicorn's own start and stop lines say nothing that Serin's lines do not.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)

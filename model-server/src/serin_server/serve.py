@@ -14,12 +14,13 @@ from serin_server.failures import FatalError, Reason
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
+from serin_server.runtime.batcher import Batcher, prepare_thread
 from serin_server.runtime.loading import load, read_checked
 from serin_server.runtime.model import Model
-from serin_server.runtime.worker import Worker
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import Inference
-from serin_server.web.server import DrainingServer, listen
+from serin_server.web.limits import Limits
+from serin_server.web.server import Server, listen
 
 log = logging.getLogger(__name__)
 
@@ -61,21 +62,21 @@ def serve(settings: Settings) -> None:
     )
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    lifecycle = Lifecycle()
-    app = make_app(settings, model, key, load_seconds, lifecycle)
-    server = DrainingServer(app, lifecycle, settings.drain_seconds)
-    server.run([_listen(settings.host, settings.port)])
+    app = make_app(settings, model, key, load_seconds)
+    prepare_thread()
+    server = Server(app, Limits(settings.max_body_bytes), settings.drain_seconds)
+    server.run(_listen(settings.host, settings.port))
     log.info("stopped", extra={"fields": identity})
 
 
-def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float, lifecycle: Lifecycle) -> App:
+def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float) -> App:
     """Put the application together around a loaded model."""
     metrics = Metrics(settings.model_name, settings.revision, model.classes)
     metrics.loaded(load_seconds)
     tokens = Tokens(key, settings.model_name, settings.revision)
     inference = Inference(
         model=model,
-        worker=Worker(settings.max_in_flight),
+        batcher=Batcher(model, settings.max_in_flight),
         tokens=tokens,
         metrics=metrics,
         name=settings.model_name,
@@ -83,7 +84,7 @@ def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float, 
         revision=settings.revision,
         max_body_bytes=settings.max_body_bytes,
     )
-    return App(inference, FeedbackCounter(tokens, metrics), lifecycle)
+    return App(inference, FeedbackCounter(tokens, metrics), Lifecycle())
 
 
 def _read_key(path: Path) -> bytes:

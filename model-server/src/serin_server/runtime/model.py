@@ -87,6 +87,28 @@ class Model:
             _check_finite("predict_proba", probabilities)
         return Predictions(values, probabilities, self._outcomes_of(values))
 
+    def predict_all(self, matrices: Sequence[Array], with_probabilities: bool) -> list[Predictions]:
+        """Predictions for each matrix, computed in one call; they have equal datatypes and columns.
+
+        Raises PredictionError and nothing else.
+        """
+        if len(matrices) == 1:
+            return [self.predict(matrices[0], with_probabilities)]
+        together = self.predict(np.concatenate(matrices), with_probabilities)
+        values, probabilities, outcomes = together.values, together.probabilities, together.outcomes
+        parts = []
+        end = 0
+        for matrix in matrices:
+            start, end = end, end + len(matrix)
+            parts.append(
+                Predictions(
+                    values[start:end],
+                    None if probabilities is None else probabilities[start:end],
+                    None if outcomes is None else outcomes[start:end],
+                )
+            )
+        return parts
+
     def _outcomes_of(self, values: Array) -> list[Outcome] | None:
         if values.ndim != 1:
             return None

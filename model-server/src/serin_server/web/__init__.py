@@ -1,1 +1,1 @@
-"""HTTP: a raw ASGI application, and the uvicorn server that drains before it stops."""
+"""HTTP: a small HTTP/1.1 server on httptools, the routes, and a way out that loses no request."""

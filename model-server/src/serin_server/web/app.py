@@ -1,9 +1,12 @@
-"""The ASGI application: routes, health, metadata, feedback and metrics."""
+"""The routes: health, metadata, inference, feedback and metrics, each a function from a request to its answer."""
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import httptools
 
 from serin_server import __version__
 from serin_server.monitor import metrics as prometheus
@@ -11,23 +14,11 @@ from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.protocol.errors import RequestError
 from serin_server.protocol.feedback import parse_feedback
 from serin_server.protocol.responses import error_body, to_json
-from serin_server.web.exchange import (
-    Answer,
-    ClientGoneError,
-    Message,
-    Receive,
-    RequestHeaders,
-    Send,
-    read_body,
-    read_headers,
-    send_answer,
-)
+from serin_server.web.connection import Handler
 from serin_server.web.inference import PREDICT, PREDICTION_ID, PROBABILITIES, Inference
+from serin_server.web.messages import Answer, ClientGoneError, Request
 
 log = logging.getLogger(__name__)
-
-# What answers one method of one path: None when the client has gone.
-Handler = Callable[[RequestHeaders, Receive], Awaitable[Answer | None]]
 
 
 @dataclass
@@ -38,59 +29,60 @@ class Lifecycle:
 
 
 class App:
-    """Answers every request to the server."""
+    """Knows what answers every request to the server."""
 
     def __init__(self, inference: Inference, feedback: FeedbackCounter, lifecycle: Lifecycle) -> None:
         self._inference = inference
         self._feedback = feedback
-        self._lifecycle = lifecycle
+        self.lifecycle = lifecycle
         self._routes = self._make_routes()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        answer = await self._answer(scope, receive)
-        if answer is not None:
-            await send_answer(send, answer, close=self._lifecycle.draining)
-
-    async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
-        methods = self._routes.get(scope["path"])
+    def route(self, method: bytes, target: bytes) -> Handler:
+        """What answers this method (GET also for HEAD) at a request's target, a path or a whole URL."""
+        methods = self._routes.get(target)
         if methods is None:
-            return _error(404, f"there is no {scope['path']} here; the model is {self._inference.name}")
-        handler = methods.get(scope["method"])
+            path = _path(target)
+            methods = self._routes.get(path)
+            if methods is None:
+                message = f"there is no {path.decode('latin-1')} here; the model is {self._inference.name}"
+                return lambda _request: _error(404, message)
+        handler = methods.get(method)
         if handler is None:
-            allowed = ", ".join(methods)
-            return _error(405, f"{scope['path']} takes {allowed}", (b"allow", allowed.encode()))
-        return await handler(read_headers(scope["headers"]), receive)
+            allowed = ", ".join(name.decode() for name in methods)
+            message = f"{target.decode('latin-1')} takes {allowed}"
+            return lambda _request: _error(405, message, (b"allow", allowed.encode()))
+        return handler
 
-    def _make_routes(self) -> Mapping[str, Mapping[str, Handler]]:
+    def _make_routes(self) -> Mapping[bytes, Mapping[bytes, Handler]]:
         model = f"/v2/models/{self._inference.name}"
-        routes: dict[str, dict[str, Handler]] = {
-            "/v2": {"GET": self._server_metadata},
-            "/v2/health/live": {"GET": self._live},
-            "/v2/health/ready": {"GET": self._ready},
-            "/metrics": {"GET": self._metrics},
-            f"{model}/feedback": {"POST": self._take_feedback},
+        routes: dict[str, dict[bytes, Handler]] = {
+            "/v2": {b"GET": self._server_metadata},
+            "/v2/health/live": {b"GET": self._live},
+            "/v2/health/ready": {b"GET": self._ready},
+            "/metrics": {b"GET": self._metrics},
+            f"{model}/feedback": {b"POST": self._take_feedback},
         }
         for base in (model, f"{model}/versions/{self._inference.version}"):
-            routes[base] = {"GET": self._model_metadata}
-            routes[f"{base}/ready"] = {"GET": self._model_ready}
-            routes[f"{base}/infer"] = {"POST": self._inference.answer}
-        return routes
+            routes[base] = {b"GET": self._model_metadata}
+            routes[f"{base}/ready"] = {b"GET": self._model_ready}
+            routes[f"{base}/infer"] = {b"POST": self._inference.answer}
+        return {path.encode(): methods for path, methods in routes.items()}
 
-    async def _server_metadata(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
+    def _server_metadata(self, _request: Request) -> Answer:
         return Answer(200, to_json({"name": "serin", "version": __version__, "extensions": []}))
 
-    async def _live(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
+    def _live(self, _request: Request) -> Answer:
         return Answer(200, to_json({"live": True}))
 
-    async def _ready(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
-        ready = not self._lifecycle.draining
+    def _ready(self, _request: Request) -> Answer:
+        ready = not self.lifecycle.draining
         return Answer(200 if ready else 503, to_json({"ready": ready}))
 
-    async def _model_ready(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
-        ready = not self._lifecycle.draining
+    def _model_ready(self, _request: Request) -> Answer:
+        ready = not self.lifecycle.draining
         return Answer(200 if ready else 503, to_json({"name": self._inference.name, "ready": ready}))
 
-    async def _model_metadata(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
+    def _model_metadata(self, _request: Request) -> Answer:
         model = self._inference.model
         features = -1 if model.signature.features is None else model.signature.features
         inputs: list[dict[str, object]] = [{"name": "input", "datatype": "FP64", "shape": [-1, features]}]
@@ -115,12 +107,12 @@ class App:
             ),
         )
 
-    async def _metrics(self, _headers: RequestHeaders, _receive: Receive) -> Answer:
+    def _metrics(self, _request: Request) -> Answer:
         return Answer(200, self._inference.metrics.render(time.time()), prometheus.CONTENT_TYPE.encode())
 
-    async def _take_feedback(self, headers: RequestHeaders, receive: Receive) -> Answer | None:
+    def _take_feedback(self, request: Request) -> Answer | None:
         try:
-            labels = parse_feedback(await read_body(headers, receive, self._inference.max_body_bytes))
+            labels = parse_feedback(request.read(self._inference.max_body_bytes))
         except RequestError as error:
             return _error(error.status, error.message)
         except ClientGoneError:
@@ -130,7 +122,7 @@ class App:
             fields = {
                 "refused": len(receipt.refused),
                 "first": receipt.refused[0][1],
-                "request_id": headers.request_id,
+                "request_id": request.request_id,
             }
             log.warning("labels refused", extra={"fields": fields})
         return Answer(
@@ -147,3 +139,12 @@ class App:
 
 def _error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
     return Answer(status, error_body(message), headers=headers)
+
+
+def _path(target: bytes) -> bytes:
+    """The path in a request's target, decoded and without a query."""
+    try:
+        path: bytes | None = httptools.parse_url(target).path
+    except httptools.HttpParserInvalidURLError:
+        return target
+    return unquote_to_bytes(path) if path else b"/"

@@ -1,72 +1,100 @@
-"""uvicorn, with a way out that loses no request."""
+"""The life of the server: listens, drains on SIGTERM, and ends with every request answered."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
 
-import uvicorn
+import uvloop
 
-from serin_server.web.app import App, Lifecycle
+from serin_server.web.app import App
+from serin_server.web.connection import Connection
+from serin_server.web.limits import Limits
 
 log = logging.getLogger(__name__)
 
-# Longer than the hour after which Envoy closes an idle connection by default. The side that sends requests
-# must be the one that closes: a request that crosses the server's close is lost.
-KEEP_ALIVE_SECONDS = 65 * 60
+# Connections that the kernel keeps until the event loop takes them.
+_BACKLOG = 2048
 
 
-class DrainingServer(uvicorn.Server):
-    """On SIGTERM the server says that it is not ready and goes on answering for `drain_seconds`, then stops.
+class Server:
+    """Serves an application until it is told to stop.
 
-    It never stops earlier, even when idle: routers keep sending until the news of the pod's end reaches them.
-    Responses of that time close their connections. SIGINT stops at once, after the requests in flight.
+    On SIGTERM the server says that it is not ready and goes on answering for `drain_seconds`, then stops. It never
+    stops earlier, even when idle: routers keep sending until the news of the pod's end reaches them. Answers of that
+    time close their connections. SIGINT stops at once, after the requests in flight.
     """
 
-    def __init__(self, app: App, lifecycle: Lifecycle, drain_seconds: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            )
-        )
-        self._lifecycle = lifecycle
+    def __init__(self, app: App, limits: Limits, drain_seconds: float) -> None:
+        self.limits = limits
+        self._app = app
         self._drain_seconds = drain_seconds
+        self._connections: set[Connection] = set()
+        self._stop = asyncio.Event()
+        self._empty = asyncio.Event()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    @property
+    def draining(self) -> bool:
+        return self._app.lifecycle.draining
+
+    def admit(self, connection: Connection) -> bool:
+        if len(self._connections) >= self.limits.connections:
+            return False
+        self._connections.add(connection)
+        self._empty.clear()
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def run(self, listener: socket.socket) -> None:
+        """Serve on a listening socket until a signal ends it."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(listener))
+
+    async def _run(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._drain)
-        loop.add_signal_handler(signal.SIGINT, self._stop)
-        yield
+        loop.add_signal_handler(signal.SIGINT, self.stop)
+        await self.serve(listener)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            log.info("listening", extra={"fields": {"host": host, "port": port}})
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve on a listening socket until `stop`; returns when every request is answered."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._connect, sock=listener, backlog=_BACKLOG)
+        host, port = listener.getsockname()[:2]
+        log.info("listening", extra={"fields": {"host": host, "port": port}})
+        self._look()
+        await self._stop.wait()
+        server.close()
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            await self._empty.wait()
+
+    def stop(self) -> None:
+        """Take no more connections, and end when those that are left have been answered."""
+        self._app.lifecycle.draining = True
+        self._stop.set()
+
+    def _connect(self) -> Connection:
+        return Connection(self._app.route, self)
 
     def _drain(self) -> None:
-        if self._lifecycle.draining:
+        if self.draining:
             return
         log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
-        self._lifecycle.draining = True
-        asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
+        self._app.lifecycle.draining = True
+        asyncio.get_running_loop().call_later(self._drain_seconds, self.stop)
 
-    def _stop(self) -> None:
-        self._lifecycle.draining = True
-        self.should_exit = True
+    def _look(self) -> None:
+        """One timer for all connections: a timer for each request would cost more than its answer."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.limits.look_seconds, self._look)
+        for connection in list(self._connections):
+            connection.check(loop.time())
 
 
 def listen(host: str | None, port: int) -> socket.socket:

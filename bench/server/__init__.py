@@ -1,0 +1,1 @@
+"""Benchmark of the model server, beside its peers and the floor."""

@@ -1,0 +1,159 @@
+"""Predictions for many requests at once: what arrived while the model was busy goes into its next call.
+
+Nothing waits for others to come: a request that finds the model free is computed at once. Calls of a model that is
+quick run on the event loop, since handing them to a thread would take as long as they do. All others run in one
+thread (models need not be safe to call from several), so that health checks are answered meanwhile.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import sklearn
+
+from serin_server.protocol.datatypes import Array
+from serin_server.runtime.model import Model, PredictionError, Predictions
+
+# A model is quick while a call takes less than this on average; it must be clearly quicker to become so.
+_QUICK_SECONDS = 0.0005
+_NOT_QUICK_SECONDS = 0.001
+# The average before the first call, and the weight of a new call in it: about 50 calls show that a model is quick, and
+# one of 20 ms that it is not.
+_ASSUMED_SECONDS = 0.01
+_WEIGHT = 1 / 16
+# Calls are judged by the CPU time they take, since their thread waits for others on a busy machine. A wait longer than
+# this is the model's own: it sleeps, or asks somebody.
+_OWN_WAIT_SECONDS = 0.02
+# Rows of one call, as long as they come from several requests. A request with more is computed alone, in the thread.
+BATCH_ROWS = 256
+
+
+class OverloadedError(Exception):
+    """As many calls as allowed already run or wait."""
+
+
+class Call(Protocol):
+    """A prediction that somebody waits for. Calls are hashed by identity."""
+
+    @property
+    def matrix(self) -> Array:
+        """Rows first."""
+
+    @property
+    def with_probabilities(self) -> bool: ...
+
+    @property
+    def deadline(self) -> float | None:
+        """When nobody waits any more, in seconds of time.perf_counter."""
+
+    def done(self, predictions: Predictions) -> None:
+        """Called on the event loop, as are the next two; exactly one of the three is called, once."""
+
+    def failed(self, error: PredictionError) -> None: ...
+
+    def expired(self) -> None:
+        """The deadline passed before the model was free."""
+
+
+class Batcher:
+    """Calls one model for all requests. It belongs to the event loop's thread."""
+
+    def __init__(self, model: Model, max_in_flight: int) -> None:
+        """At most `max_in_flight` calls run or wait."""
+        self._model = model
+        self._max_in_flight = max_in_flight
+        self._waiting: dict[Call, None] = {}  # in order; a dict, since calls leave from the middle
+        self._computing = 0
+        self._turn_is_due = False
+        self._average = _ASSUMED_SECONDS
+        self._quick = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="predict", initializer=prepare_thread)
+
+    def submit(self, call: Call) -> None:
+        """Have it computed. Raises OverloadedError."""
+        if len(self._waiting) + self._computing >= self._max_in_flight:
+            raise OverloadedError
+        self._waiting[call] = None
+        if not self._computing:
+            self._request_turn()
+
+    def drop(self, call: Call) -> None:
+        """Forget a call whose client has gone. One that is being computed comes to its end all the same."""
+        self._waiting.pop(call, None)
+
+    def _request_turn(self) -> None:
+        """Compute after what has arrived on all connections in this turn of the event loop was read."""
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        batch = self._next_batch()
+        if not batch:
+            return
+        self._computing = len(batch)
+        if self._quick and sum(len(call.matrix) for call in batch) <= BATCH_ROWS:
+            self._finish(batch, *self._compute(batch))
+            return
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
+        future.add_done_callback(lambda done: self._finish(batch, *done.result()))
+
+    def _next_batch(self) -> list[Call]:
+        """The next calls that fit into one of the model's, in order."""
+        now = time.perf_counter()
+        batch: list[Call] = []
+        rows = 0
+        for call in list(self._waiting):
+            if call.deadline is not None and call.deadline <= now:
+                del self._waiting[call]
+                call.expired()
+                continue
+            rows += len(call.matrix)
+            if batch and (rows > BATCH_ROWS or not _alike(call, batch[0])):
+                break
+            del self._waiting[call]
+            batch.append(call)
+        return batch
+
+    def _compute(self, batch: Sequence[Call]) -> tuple[list[Predictions | PredictionError], float]:
+        """One result a call, and the seconds that they took. A call that fails does not fail those beside it."""
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        results: list[Predictions | PredictionError]
+        try:
+            results = list(self._model.predict_all([call.matrix for call in batch], batch[0].with_probabilities))
+        except PredictionError as error:
+            results = [error] if len(batch) == 1 else [result for call in batch for result in self._compute([call])[0]]
+        seconds = time.perf_counter() - started
+        return results, seconds if seconds > _OWN_WAIT_SECONDS else time.thread_time() - cpu_started
+
+    def _finish(self, batch: Sequence[Call], results: Sequence[Predictions | PredictionError], seconds: float) -> None:
+        self._computing = 0
+        self._learn(seconds)
+        if self._waiting:
+            self._request_turn()
+        for call, result in zip(batch, results, strict=True):
+            if isinstance(result, Predictions):
+                call.done(result)
+            else:
+                call.failed(result)
+
+    def _learn(self, seconds: float) -> None:
+        self._average += (seconds - self._average) * _WEIGHT
+        self._quick = self._average < (_NOT_QUICK_SECONDS if self._quick else _QUICK_SECONDS)
+
+
+def _alike(one: Call, other: Call) -> bool:
+    """Whether the model computes the same for both in one call as in two."""
+    return (
+        one.with_probabilities == other.with_probabilities
+        and one.matrix.dtype == other.matrix.dtype
+        and one.matrix.shape[1:] == other.matrix.shape[1:]
+    )
+
+
+def prepare_thread() -> None:
+    """Spare scikit-learn checks in this thread: requests are checked for NaN and infinities once, when decoded."""
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)

@@ -1,0 +1,195 @@
+"""A request as a handler sees it, and the answer as it goes over the wire."""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+
+from serin_server.protocol.errors import RequestError
+
+JSON = b"application/json"
+RETRY_LATER = ((b"retry-after", b"1"),)
+
+# Shorter bodies fit into one packet anyway.
+_WORTH_COMPRESSING = 1024
+_GZIP = 16 + zlib.MAX_WBITS
+_FASTEST = 1
+
+_GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response ready to be sent."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def _nowhere(_request: "Request") -> None:
+    """Where a request goes before its connection says so."""
+
+
+class Request:
+    """One request of a connection.
+
+    `when_gone` is called once when the client goes away before the answer; an answer after that is thrown away.
+    All times are of time.perf_counter, in seconds.
+    """
+
+    __slots__ = (
+        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "encoding", "expects",
+        "gone", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone",
+    )  # fmt: skip
+
+    def __init__(self, on_answer: Callable[["Request"], None] = _nowhere) -> None:
+        self._on_answer = on_answer
+        self.begun = time.perf_counter()
+        self.body = b""
+        self.complete = False  # read in full
+        self.gone = False
+        self.answer: Answer | None = None
+        self.when_gone: Callable[[], None] | None = None
+        self.problem: RequestError | None = None  # why the body cannot be had
+        self.keep_alive = True
+        self.is_head = False
+        self.expects = False  # the client waits for 100 Continue before it sends the body
+        # From the headers.
+        self.attempt_count = b"1"
+        self.request_id: str | None = None
+        self.timeout: float | None = None
+        self.encoding = b""
+        self.unsupported: str | None = None
+        self.accepts_gzip = False
+
+    @property
+    def retry(self) -> bool:
+        """Whether Envoy sends the request not for the first time."""
+        return self.attempt_count not in (b"0", b"1")
+
+    @property
+    def deadline(self) -> float | None:
+        """When nobody waits for the answer any more."""
+        return None if self.timeout is None else self.begun + self.timeout
+
+    def reply(self, answer: Answer) -> None:
+        """Answer the request, now or after those that came before it on its connection."""
+        if not self.gone:
+            self.answer = answer
+            self._on_answer(self)
+
+    def lose(self) -> None:
+        """Note that the client went away."""
+        self.gone = True
+        if self.when_gone is not None:
+            self.when_gone()
+
+    def read(self, limit: int) -> bytes:
+        """The body, at most `limit` bytes. Raises RequestError or ClientGoneError."""
+        if self.problem is not None:
+            raise self.problem
+        if not self.complete:
+            raise ClientGoneError
+        if self.unsupported is not None:
+            raise RequestError(415, f"{self.unsupported} is not supported: send plain JSON")
+        return _unzipped(self.body, limit) if self.encoding else self.body
+
+    # --- headers -------------------------------------------------------------------------------------------
+
+    def take_attempt_count(self, value: bytes) -> None:
+        self.attempt_count = value
+
+    def take_request_id(self, value: bytes) -> None:
+        self.request_id = value.decode("latin-1")
+
+    def take_timeout(self, value: bytes) -> None:
+        """Milliseconds, as Envoy sends them. What is no number is as good as absent."""
+        if value.isdigit():
+            self.timeout = int(value) / 1000
+
+    def take_grpc_timeout(self, value: bytes) -> None:
+        """A number with a unit, as gRPC clients send it."""
+        if value[:-1].isdigit() and value[-1:] in _GRPC_UNITS:
+            self.timeout = int(value[:-1]) * _GRPC_UNITS[value[-1:]]
+
+    def take_encoding(self, value: bytes) -> None:
+        encoding = value.strip().lower()
+        if encoding in (b"gzip", b"x-gzip"):
+            self.encoding = encoding
+        elif encoding != b"identity":
+            self.unsupported = f"content-encoding: {value.decode('latin-1')}"
+
+    def take_header_length(self, value: bytes) -> None:
+        self.unsupported = f"inference-header-content-length: {value.decode('latin-1')}"
+
+    def take_accepted(self, value: bytes) -> None:
+        for offer in value.lower().split(b","):
+            coding, _, weight = offer.partition(b";")
+            if coding.strip() in (b"gzip", b"*"):
+                self.accepts_gzip = weight.replace(b" ", b"").rstrip(b"0") not in (b"q=", b"q=0.")
+                return
+
+    def take_expectation(self, value: bytes) -> None:
+        self.expects = value.lower() == b"100-continue"
+
+
+# The headers that mean something to the server, by their lower-case names.
+HEADERS: dict[bytes, Callable[[Request, bytes], None]] = {
+    b"x-envoy-attempt-count": Request.take_attempt_count,
+    b"x-envoy-expected-rq-timeout-ms": Request.take_timeout,
+    b"grpc-timeout": Request.take_grpc_timeout,
+    b"x-request-id": Request.take_request_id,
+    b"content-encoding": Request.take_encoding,
+    b"inference-header-content-length": Request.take_header_length,
+    b"accept-encoding": Request.take_accepted,
+    b"expect": Request.take_expectation,
+}
+
+
+def _unzipped(body: bytes, limit: int) -> bytes:
+    decoder = zlib.decompressobj(_GZIP)
+    try:
+        plain = decoder.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(400, f"the body is not gzip: {error}") from None
+    if len(plain) > limit:
+        raise RequestError(413, f"the body has more than {limit} bytes when decompressed, the limit is {limit}")
+    if not decoder.eof or decoder.unused_data:
+        raise RequestError(400, "the body is not one whole gzip stream")
+    return plain
+
+
+def rendered(request: Request, answer: Answer, close: bool) -> bytes:
+    """The answer as bytes; `close` tells the client that the connection ends with it."""
+    body, headers = answer.body, answer.headers
+    if request.accepts_gzip and len(body) > _WORTH_COMPRESSING:
+        encoder = zlib.compressobj(_FASTEST, wbits=_GZIP)
+        body = encoder.compress(body) + encoder.flush()
+        headers = (*headers, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
+    return b"%s%d\r\n\r\n%s" % (
+        _head(answer.status, answer.content_type, headers, close),
+        len(body),
+        b"" if request.is_head else body,
+    )
+
+
+@lru_cache(256)
+def _head(status: int, content_type: bytes, headers: tuple[tuple[bytes, bytes], ...], close: bool) -> bytes:
+    """Everything up to the number of the body's bytes: the same for nearly all answers."""
+    fields = [(b"content-type", content_type), *headers]
+    if close:
+        fields.append((b"connection", b"close"))
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode(),
+        *(b"%s: %s" % field for field in fields),
+        b"content-length: ",
+    ]
+    return b"\r\n".join(lines)
