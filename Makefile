@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) -m tests.cluster
 
-.PHONY: help demo test check lint types unit chart e2e bench-decisions venv lock generate cluster-up cluster-down cluster-status images clean preflight
+.PHONY: help demo test check lint types unit chart e2e bench-decisions bench-server venv lock generate cluster-up cluster-down cluster-status images clean preflight
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ e2e: images ## the rollouts, on the cluster
 
 bench-decisions: venv ## error rates and delays of Serin and other rules, simulated; BENCH_ARGS=--quick for a minute of it
 	PYTHONPATH=operator/src $(BIN)/python -m bench.decisions $(BENCH_ARGS)
+
+bench-server: venv ## compare the model server with its floor and with MLServer
+	PYTHONPATH=model-server/src $(BIN)/python -m bench.server $(BENCH_ARGS)
 
 images: cluster-up ## build the images and load them into the cluster
 	$(CLUSTER_CLI) images --name $(CLUSTER)

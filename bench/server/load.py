@@ -134,9 +134,7 @@ async def run(port: int, request: bytes, connections: int, seconds: float, rate:
     """Put load on a server on loopback and sum up."""
     loop = asyncio.get_running_loop()
     load = Load(request, seconds, rate)
-    clients = [
-        (await loop.create_connection(lambda: Client(load), "127.0.0.1", port))[1] for _ in range(connections)
-    ]
+    clients = [(await loop.create_connection(lambda: Client(load), "127.0.0.1", port))[1] for _ in range(connections)]
     await asyncio.wait_for(load.over.wait(), seconds + _PATIENCE_SECONDS)
     load.over.set()
     for client in clients:
@@ -162,7 +160,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float)
     options = parser.parse_args()
     body = options.body.read_bytes()
-    head = f"POST {options.path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    head = (
+        f"POST {options.path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    )
     request = head.encode() + b"\r\n\r\n" + body
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(run(options.port, request, options.connections, options.seconds, options.rate))

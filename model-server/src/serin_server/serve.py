@@ -1,5 +1,6 @@
 """Puts the parts of a serving process together."""
 
+import gc
 import logging
 import socket
 import time
@@ -64,6 +65,9 @@ def serve(settings: Settings) -> None:
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     app = make_app(settings, model, key, load_seconds)
     prepare_thread()
+    # What is there now stays for good: looking through it again would only make some requests wait.
+    gc.collect()
+    gc.freeze()
     server = Server(app, Limits(settings.max_body_bytes), settings.drain_seconds)
     server.run(_listen(settings.host, settings.port))
     log.info("stopped", extra={"fields": identity})

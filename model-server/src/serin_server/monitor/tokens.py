@@ -6,7 +6,6 @@ with sizes in bytes and numbers big-endian: the start of SHA-256 of the model's 
 0 of the flags for a retry and bits 1–2 for the kind of outcome, and the start of HMAC-SHA256 over all of it.
 """
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -24,6 +23,7 @@ _NONCE = struct.Struct(">Q")
 _TAG_BYTES = 12
 _FIXED_BYTES = _HEADER.size + _NONCE.size + 1 + _TAG_BYTES
 _LONGEST = (_FIXED_BYTES + TEXT_LIMIT + 2) // 3 * 4
+_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 _STANDARD_ALPHABET = str.maketrans("-_+/", "+/!!")
 
 
@@ -77,27 +77,38 @@ class Tokens:
         # The model's name goes into the key: a token of another model fails even where the key is shared.
         own_key = hmac.digest(key, b"serin prediction id 1\0" + model_name.encode(), "sha256")
         self._mac = hmac.new(own_key, digestmod="sha256")
+        # Counted up over all rows of this process; where it starts keeps processes apart.
+        self._nonce = int.from_bytes(os.urandom(_NONCE.size))
+        self._second = -1
+        self._header = b""
+        self._mac_of_header = self._mac
 
     def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
-        header = _HEADER.pack(_FORMAT, self._model, self._revision, int(now))
-        mac_of_header = self._mac.copy()
-        mac_of_header.update(header)
-        # One random number a response, counted up over its rows.
-        nonce = int.from_bytes(os.urandom(8))
+        self._begin_second(int(now))
+        header, mac_of_header = self._header, self._mac_of_header
         # Rows of one class share one Outcome object; comparing objects by their fields would cost more than the MAC.
         tails: dict[int, bytes] = {}
         tokens = []
-        for row, outcome in enumerate(outcomes):
+        for outcome in outcomes:
             tail = tails.get(id(outcome))
             if tail is None:
                 tail = tails[id(outcome)] = _tail(outcome, retry)
-            rest = _NONCE.pack((nonce + row) & 0xFFFF_FFFF_FFFF_FFFF) + tail
+            self._nonce = (self._nonce + 1) & 0xFFFF_FFFF_FFFF_FFFF
+            rest = _NONCE.pack(self._nonce) + tail
             mac = mac_of_header.copy()
             mac.update(rest)
-            token = base64.urlsafe_b64encode(header + rest + mac.digest()[:_TAG_BYTES])
-            tokens.append(token.rstrip(b"=").decode())
+            token = binascii.b2a_base64(header + rest + mac.digest()[:_TAG_BYTES], newline=False)
+            tokens.append(token.translate(_URL_ALPHABET, b"=").decode())
         return tokens
+
+    def _begin_second(self, second: int) -> None:
+        """Tokens of one second start alike, and so does the computation of their tags."""
+        if second != self._second:
+            self._second = second
+            self._header = _HEADER.pack(_FORMAT, self._model, self._revision, second)
+            self._mac_of_header = self._mac.copy()
+            self._mac_of_header.update(self._header)
 
     def read(self, token: str) -> Prediction:
         """Check a token and return what it says. Raises TokenRefusedError."""

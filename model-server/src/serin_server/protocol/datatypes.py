@@ -42,6 +42,8 @@ DATATYPES = {
     "BYTES": Datatype(np.object_, frozenset({str}), "strings"),
 }
 
+# Floats that do not hold all numbers that JSON has.
+_NARROW = ("FP16", "FP32")
 _NAMES = {np.dtype(datatype.dtype): name for name, datatype in DATATYPES.items()}
 
 
@@ -60,6 +62,8 @@ def to_array(data: object, shape: Sequence[int], name: str) -> Array:
         position, value = next((i, v) for i, v in enumerate(values) if type(v) not in datatype.types)
         raise invalid(f"{name} data must be {datatype.expected}, value {position} is {_kind(value)}")
     try:
+        if name not in _NARROW:
+            return np.array(values, dtype=datatype.dtype).reshape(shape)
         with np.errstate(over="ignore"):  # a number too large becomes infinite, and is refused as such
             return np.array(values, dtype=datatype.dtype).reshape(shape)
     except OverflowError:

@@ -92,7 +92,8 @@ class Connection(asyncio.Protocol):
         if self._request is not None and self._size == size_before:
             self._count_silent(len(data))
         if self._queue:
-            self._flush()
+            if self._queue[0].answer is not None:
+                self._flush()
             if len(self._queue) > self._limits.pipelined:
                 self._regulate()
 
@@ -231,6 +232,7 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return  # bytes after the last request
         self._ended = True
+        self._deadline = math.inf
         if self._request is not None and not self._in_head:
             self._request.problem = error
             self._request.keep_alive = False
@@ -269,7 +271,7 @@ class Connection(asyncio.Protocol):
     def _rearm(self) -> None:
         """Set the time by which the client must have done what it is about to do."""
         limits = self._limits
-        if self._ended or self._write_blocked:
+        if self._write_blocked or self._transport.is_closing():
             seconds = limits.write_seconds
         elif self._request is not None:
             seconds = limits.head_seconds if self._in_head else limits.body_seconds
@@ -281,7 +283,7 @@ class Connection(asyncio.Protocol):
         """End what takes the client longer than the limits allow; `now` is the event loop's time."""
         if now < self._deadline:
             return
-        if self._ended or self._write_blocked:
+        if self._write_blocked or self._transport.is_closing():
             self._transport.abort()
         elif self._request is None:
             self._end()
@@ -296,5 +298,5 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._ended = True
-        self._rearm()
         self._transport.close()
+        self._rearm()

@@ -92,7 +92,8 @@ class Inference:
         if with_ids:
             self.metrics.issued(len(outcomes), attempt, now)
         if outcomes[0].kind is not Kind.QUANTITY:
-            rows = Counter(outcome.text for outcome in outcomes)
+            one = len(outcomes) == 1
+            rows = {outcomes[0].text: 1} if one else Counter(outcome.text for outcome in outcomes)
             self.metrics.predicted(rows.items(), attempt)
 
 
@@ -185,6 +186,7 @@ class _Inquiry:
 
     def _count(self, code: int) -> None:
         self._is_over = True
+        self.request.when_gone = None  # no circle is left for the garbage collector
         attempt = "retry" if self.request.retry else "first"
         self._inference.metrics.request_done(code, attempt, time.perf_counter() - self._started)
 

@@ -46,8 +46,8 @@ class Request:
     """
 
     __slots__ = (
-        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "encoding", "expects",
-        "gone", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone",
+        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "expects",
+        "gone", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone", "zipped",
     )  # fmt: skip
 
     def __init__(self, on_answer: Callable[["Request"], None] = _nowhere) -> None:
@@ -66,7 +66,7 @@ class Request:
         self.attempt_count = b"1"
         self.request_id: str | None = None
         self.timeout: float | None = None
-        self.encoding = b""
+        self.zipped = False
         self.unsupported: str | None = None
         self.accepts_gzip = False
 
@@ -93,14 +93,15 @@ class Request:
             self.when_gone()
 
     def read(self, limit: int) -> bytes:
-        """The body, at most `limit` bytes. Raises RequestError or ClientGoneError."""
+        """The body, at most `limit` bytes; to be called once. Raises RequestError or ClientGoneError."""
         if self.problem is not None:
             raise self.problem
         if not self.complete:
             raise ClientGoneError
         if self.unsupported is not None:
             raise RequestError(415, f"{self.unsupported} is not supported: send plain JSON")
-        return _unzipped(self.body, limit) if self.encoding else self.body
+        body, self.body = self.body, b""  # not kept while the model computes
+        return _unzipped(body, limit) if self.zipped else body
 
     # --- headers -------------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Request:
     def take_encoding(self, value: bytes) -> None:
         encoding = value.strip().lower()
         if encoding in (b"gzip", b"x-gzip"):
-            self.encoding = encoding
+            self.zipped = True
         elif encoding != b"identity":
             self.unsupported = f"content-encoding: {value.decode('latin-1')}"
 

@@ -56,7 +56,7 @@ class Server:
 
     async def _run(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGTERM, self.drain)
         loop.add_signal_handler(signal.SIGINT, self.stop)
         await self.serve(listener)
 
@@ -74,6 +74,14 @@ class Server:
         if self._connections:
             await self._empty.wait()
 
+    def drain(self) -> None:
+        """Say that the server is not ready, go on for a while, then stop. A second call changes nothing."""
+        if self.draining:
+            return
+        log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
+        self._app.lifecycle.draining = True
+        asyncio.get_running_loop().call_later(self._drain_seconds, self.stop)
+
     def stop(self) -> None:
         """Take no more connections, and end when those that are left have been answered."""
         self._app.lifecycle.draining = True
@@ -81,13 +89,6 @@ class Server:
 
     def _connect(self) -> Connection:
         return Connection(self._app.route, self)
-
-    def _drain(self) -> None:
-        if self.draining:
-            return
-        log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
-        self._app.lifecycle.draining = True
-        asyncio.get_running_loop().call_later(self._drain_seconds, self.stop)
 
     def _look(self) -> None:
         """One timer for all connections: a timer for each request would cost more than its answer."""
