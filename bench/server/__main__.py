@@ -106,7 +106,7 @@ def _make_models(python: Path, directory: Path) -> None:
 
 def _predict(model: Path, body: Path) -> float:
     """Microseconds of the model's own predict."""
-    command = [sys.executable, "-m", "bench.server.predict", model, body]
+    command = [sys.executable, "-m", "bench.server.predict", str(model), str(body)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=targets.environment()).stdout)
 
 

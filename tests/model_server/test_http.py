@@ -239,13 +239,13 @@ async def test_a_broken_body_is_counted() -> None:
 @pytest.mark.parametrize(
     ("sent", "limits"),
     [
-        (b"GET /v2/he", {"head_seconds": 0.05}),
-        (post(row(1, 1))[:-5], {"body_seconds": 0.05}),
+        (b"GET /v2/he", replace(LIMITS, head_seconds=0.05)),
+        (post(row(1, 1))[:-5], replace(LIMITS, body_seconds=0.05)),
     ],
     ids=["head", "body"],
 )
-async def test_a_request_that_does_not_come_in_time_is_refused(sent: bytes, limits: dict[str, float]) -> None:
-    async with site(replace(LIMITS, **limits)) as web:
+async def test_a_request_that_does_not_come_in_time_is_refused(sent: bytes, limits: Limits) -> None:
+    async with site(limits) as web:
         peer = await web.connect()
         peer.send(sent)
         status, headers, _ = await peer.answer()

@@ -4,17 +4,28 @@ import asyncio
 import logging
 import signal
 import socket
+from typing import Protocol
 
 import uvloop
 
-from serin_server.web.app import App
-from serin_server.web.connection import Connection
+from serin_server.web.app import Lifecycle
+from serin_server.web.connection import Connection, Handler
 from serin_server.web.limits import Limits
 
 log = logging.getLogger(__name__)
 
 # Connections that the kernel keeps until the event loop takes them.
 _BACKLOG = 2048
+
+
+class Application(Protocol):
+    """What is served."""
+
+    @property
+    def lifecycle(self) -> Lifecycle: ...
+
+    def route(self, method: bytes, target: bytes) -> Handler:
+        """What answers a request."""
 
 
 class Server:
@@ -25,7 +36,7 @@ class Server:
     time close their connections. SIGINT stops at once, after the requests in flight.
     """
 
-    def __init__(self, app: App, limits: Limits, drain_seconds: float) -> None:
+    def __init__(self, app: Application, limits: Limits, drain_seconds: float) -> None:
         self.limits = limits
         self._app = app
         self._drain_seconds = drain_seconds
