@@ -117,7 +117,7 @@ def _measure(server: Target, body: Path, case: Case, options: argparse.Namespace
     steady = _load(server, body, options.connections, options.seconds, case.rate)
     return Figures(
         per_second=full["per_second"],
-        cpu=1e6 * cpu / (full["per_second"] * options.seconds),
+        cpu=1e6 * cpu / full["answers"],
         p50=steady["p50"],
         p99=steady["p99"],
         failures=full["failures"] + steady["failures"],

@@ -2,7 +2,7 @@
 
     python -m bench.server.load PORT PATH BODY_FILE --connections 16 --seconds 3 [--rate 300]
 
-Prints one JSON object: answers per second, failures, and quantiles of the latency in milliseconds. At a fixed rate the
+Prints one JSON object: answers, answers a second until the last one, failures, and quantiles of the latency in milliseconds. At a fixed rate the
 latency counts from the time at which a request was due, not from when a connection was free for it, so that a
 stall of the server counts for all that it held up.
 """
@@ -23,9 +23,10 @@ _PATIENCE_SECONDS = 20
 
 @dataclass
 class Tally:
-    """What came of it: latencies in seconds of answers 200, and how many others there were."""
+    """What came of it: latencies in seconds of answers 200, how many others there were, seconds to the last one."""
 
     latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     failures: int = 0
 
 
@@ -77,7 +78,6 @@ class Load:
         self._rate = rate
         self._loop = asyncio.get_running_loop()
         self._begin = time.perf_counter()
-        self._seconds = seconds
         self._free: deque[Client] = deque()
         self._due: deque[float] = deque()
         self._made = 0
@@ -98,8 +98,10 @@ class Load:
 
     def answered(self, client: Client, due: float, good: bool) -> None:
         self._open -= 1
+        now = time.perf_counter()
+        self.tally.seconds = now - self._begin
         if good:
-            self.tally.latencies.append(time.perf_counter() - due)
+            self.tally.latencies.append(now - due)
         else:
             self.tally.failures += 1
         self.free(client)
@@ -110,13 +112,14 @@ class Load:
 
     def _tick(self, rate: float) -> None:
         """Note the requests that have become due. That the timer is late is not the server's fault."""
+        if self._ending:
+            return
         now = time.perf_counter()
         while self._begin + self._made / rate <= now:
             self._due.append(now)
             self._made += 1
         self._match()
-        if not self._ending:
-            self._loop.call_later(self._begin + self._made / rate - now, self._tick, rate)
+        self._loop.call_later(self._begin + self._made / rate - now, self._tick, rate)
 
     def _end(self) -> None:
         self._ending = True
@@ -143,7 +146,8 @@ async def run(port: int, request: bytes, connections: int, seconds: float, rate:
     if not latencies:
         raise SystemExit(f"no request was answered 200, {load.tally.failures} failed")
     return {
-        "per_second": len(latencies) / seconds,
+        "answers": len(latencies),
+        "per_second": len(latencies) / load.tally.seconds,
         "failures": load.tally.failures,
         "p50": 1000 * latencies[len(latencies) // 2],
         "p99": 1000 * latencies[int(len(latencies) * 0.99)],
