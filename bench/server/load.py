@@ -2,9 +2,9 @@
 
     python -m bench.server.load PORT PATH BODY_FILE --connections 16 --seconds 3 [--rate 300]
 
-Prints one JSON object: answers, answers a second until the last one, failures, and quantiles of the latency in milliseconds. At a fixed rate the
-latency counts from the time at which a request was due, not from when a connection was free for it, so that a
-stall of the server counts for all that it held up.
+Prints one JSON object: answers, answers a second until the last one, failures, and quantiles of the latency in
+milliseconds. At a fixed rate the latency counts from the time at which a request was due, not from when a connection
+was free for it, so that a stall of the server counts for all that it held up.
 """
 
 import argparse
