@@ -1,0 +1,52 @@
+"""The load generator of the server's benchmark: what it sends is what it counts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from bench.server.load import run
+
+_REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Server(asyncio.Protocol):
+    """Answers each request of the test, the first `failing` ones with an error, in two pieces."""
+
+    received = 0
+
+    def __init__(self, failing: int) -> None:
+        self._failing = failing
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert data == _REQUEST
+        Server.received += 1
+        status = b"500 Internal Server Error" if Server.received <= self._failing else b"200 OK"
+        self._transport.write(b"HTTP/1.1 %s\r\nContent-Length: 4\r\n\r\nab" % status)
+        asyncio.get_running_loop().call_soon(self._transport.write, b"cd")
+
+
+@asynccontextmanager
+async def serving(failing: int = 0) -> AsyncIterator[int]:
+    Server.received = 0
+    server = await asyncio.get_running_loop().create_server(lambda: Server(failing), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+async def test_every_request_that_the_server_gets_is_counted_once(rate: float | None) -> None:
+    async with serving(failing=3) as port:
+        found = await run(port, _REQUEST, connections=4, seconds=0.2, rate=rate)
+        assert found["failures"] == 3
+        assert found["answers"] + found["failures"] == Server.received
+
+
+async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
+    async with serving() as port:
+        found = await run(port, _REQUEST, connections=2, seconds=0.2, rate=100.0)
+    assert 1 <= found["answers"] <= 21
