@@ -1,10 +1,11 @@
 """Simulates how rules decide, prints tables, and writes them to bench/results: `python -m bench.decisions`."""
 
 import argparse
+import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from bench.decisions import cost, delays, grid, hardships, labels, ramps, report
-from bench.decisions.report import Goal, Record, Section
+from bench.decisions.report import Section
 from bench.decisions.running import run
 
 _RESULTS = Path("bench/results")
+_PAGE = Path("docs/benchmarks.md")
+_BEGIN, _END = "<!-- decisions: written by the benchmark -->\n", "<!-- decisions: end -->\n"
 _WORKERS = 2
 _WIDTH = 180  # of what goes into a file or a pipe
 _SECTIONS: dict[str, tuple[ModuleType, int, int]] = {  # runs: in full, and quickly
@@ -43,7 +46,21 @@ def main(arguments: Sequence[str]) -> int:
     goals = [goal for name in chosen for goal in _SECTIONS[name][0].goals(results[name])]
     report.show_goals(console, goals)
     took = time.monotonic() - began
-    _write(sections, results, goals, quick=options.quick, seed=options.seed, took=took)
+    conditions = {
+        "seed": options.seed,
+        "quick": options.quick,
+        "minutes": round(took / 60, 1),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+    }
+    tables = [report.markdown(section, results[name]) for name, section in sections.items()]
+    text = "\n".join([report.goals_markdown(goals), *tables])
+    _RESULTS.mkdir(parents=True, exist_ok=True)
+    (_RESULTS / "decisions.json").write_text(report.as_json(results, goals, conditions), encoding="utf-8")
+    (_RESULTS / "decisions.md").write_text(text, encoding="utf-8")
+    if options.publish:
+        _publish(text, conditions)
     console.print(f"Took {took / 60:.1f} minutes. Written to {_RESULTS}/decisions.json and decisions.md.")
     return 0 if all(goal.kept for goal in goals) else 1
 
@@ -52,6 +69,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.decisions", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the runs, in about a minute")
     parser.add_argument("--seed", type=int, default=1, help="of all random numbers (default 1)")
+    parser.add_argument("--publish", action="store_true", help=f"put the tables into {_PAGE} as well")
     parser.add_argument("--only", action="append", choices=list(_SECTIONS), help="this table only; may be repeated")
     return parser.parse_args(arguments)
 
@@ -62,28 +80,13 @@ def _section(name: str, *, quick: bool) -> Section:
     return section
 
 
-def _write(
-    sections: dict[str, Section],
-    results: dict[str, list[Record]],
-    goals: Sequence[Goal],
-    *,
-    quick: bool,
-    seed: int,
-    took: float,
-) -> None:
-    conditions = {
-        "seed": seed,
-        "quick": quick,
-        "minutes": round(took / 60, 1),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }
-    _RESULTS.mkdir(parents=True, exist_ok=True)
-    (_RESULTS / "decisions.json").write_text(report.as_json(results, goals, conditions), encoding="utf-8")
-    tables = [report.markdown(section, results[name]) for name, section in sections.items()]
-    text = "\n".join([report.goals_markdown(goals), *tables])
-    (_RESULTS / "decisions.md").write_text(text, encoding="utf-8")
+def _publish(text: str, conditions: Mapping[str, object]) -> None:
+    """Replaces what stands between the two marks of the page."""
+    page = _PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(_BEGIN)
+    after = rest.split(_END)[1]
+    measured = "Measured with " + ", ".join(f"{key} {value}" for key, value in conditions.items() if key != "quick")
+    _PAGE.write_text(f"{before}{_BEGIN}\n{measured}.\n\n{text}\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def show(console: Console, section: Section, records: Sequence[Record]) -> None:
 
 def markdown(section: Section, records: Sequence[Record]) -> str:
     """The same as a Markdown table; bad numbers are bold."""
-    lines = [f"## {section.title}", "", section.note, ""]
+    lines = [f"### {section.title}", "", section.note, ""]
     lines += ["| " + " | ".join(column.title for column in section.columns) + " |"]
     lines += ["|---|" + "---:|" * (len(section.columns) - 1)]
     group = None
@@ -114,7 +114,7 @@ def markdown(section: Section, records: Sequence[Record]) -> str:
 def goals_markdown(goals: Sequence[Goal]) -> str:
     """The goals as a Markdown table."""
     rows = [f"| {goal.promise} | {goal.measured} | {'yes' if goal.kept else '**no**'} |" for goal in goals]
-    return "\n".join(["## Goals", "", "| Goal | Measured | Kept |", "|---|---|---|", *rows]) + "\n"
+    return "\n".join(["### Goals", "", "| Goal | Measured | Kept |", "|---|---|---|", *rows]) + "\n"
 
 
 def show_goals(console: Console, goals: Sequence[Goal]) -> None:
