@@ -10,7 +10,7 @@ from pathlib import Path
 from serin_operator.api.spec import Analysis, Metric, Mode, Rollout
 from serin_operator.cli import policy, screen
 from serin_operator.cli.errors import InputError
-from serin_operator.decide import forecast, words
+from serin_operator.decide import forecast, outlook, words
 from serin_operator.decide.forecast import Prospect, Schedule
 from serin_operator.decide.standings import prospect
 from serin_operator.decide.verdict import odds_alone
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints the plan. Raises InputError."""
     names = policy.named(arguments.rps, arguments.failure_rate, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
-    schedule = _schedule(rollout, arguments.split)
+    schedule = outlook.schedule(rollout) if rollout else [(arguments.split, 0.0)]
     gates = _gates(analysis, arguments)
     plans = [_plan(gate, schedule, arguments.within) for gate in gates]
     slowest = max(plans, key=lambda plan: (plan.promoted, forecast.waits([plan.gate], schedule[-1:])))
@@ -93,14 +93,6 @@ def run(arguments: argparse.Namespace) -> None:
     if rollout is not None:
         limit = rollout.max_duration / 60
         screen.say(forecast.forecast(gates, schedule, schedule, max_minutes=limit, time=0.0).message)
-
-
-def _schedule(rollout: Rollout | None, split: float) -> Schedule:
-    if rollout is None:
-        return [(split, 0.0)]
-    if rollout.mode is Mode.ADAPTIVE:
-        return [(float(rollout.max_weight), 0.0)]
-    return [(float(step.weight), step.duration / 60) for step in rollout.steps]
 
 
 def _gates(analysis: Analysis, arguments: argparse.Namespace) -> list[Prospect]:

@@ -36,7 +36,8 @@ def upper_limit(
     verdicts = np.where(low >= margin, non_inferior, np.where(low >= 0, superior, under))
     rate = alpha + beta
     log_e = np.logaddexp(math.log(alpha / rate) + under, math.log(beta / rate) + verdicts)
-    return np.max(high, axis=1, where=(log_e < -math.log(rate)) & (low < high), initial=-1.0)
+    fits = (log_e < -math.log(rate)) & (low < high)
+    return np.asarray(np.max(high, axis=1, where=fits, initial=-1.0))
 
 
 def interval(
