@@ -14,14 +14,14 @@ from serin_operator.simulation import World, simulate
 
 _INTERVAL = 5.0  # seconds, the default
 _STEPS = (Step(5, 60.0), Step(25, 60.0), Step(50, 60.0))  # the default
-_BUDGETS = (100, 300, 1000)
+_LIMITS = ((300, 50), (300, 25), (100, 25))  # budget of harmed requests, maximum weight
 _HOURS = 2
 _RATES = (1.0, 10.0, 100.0, 1000.0)
 EFFECTS = (0.0, 0.02, 0.05, 0.20)
 
 
 def section(runs: int) -> Section:
-    """At four rates, the default steps and three budgets."""
+    """At four rates, the default steps and three limits of an adaptive ramp."""
     return Section(
         key="ramps",
         title="Steps against Adaptive",
@@ -55,8 +55,8 @@ def cells(rate: float, effect: float, seed: int, runs: int) -> list[Record]:
     world = World(rate, STABLE + effect, STABLE, scrapes=scrapes, interval=_INTERVAL)
     name = f"worse by {100 * effect:g} points" if effect else "as good"
     rows: list[Record] = []
-    for budget in (None, *_BUDGETS):
-        results = simulate(_policy(budget), world, np.random.default_rng(seed), runs)
+    for budget, max_weight in ((None, 50), *_LIMITS):
+        results = simulate(_policy(budget, max_weight), world, np.random.default_rng(seed), runs)
         promoted, rolled_back = results.promoted < scrapes, results.rolled_back < scrapes
         harmed = results.exposed * effect
         rows.append(
@@ -64,7 +64,7 @@ def cells(rate: float, effect: float, seed: int, runs: int) -> list[Record]:
                 "group": f"{rate:g} requests/s, canary {name}",
                 "rate": rate,
                 "effect": effect,
-                "ramp": "Steps" if budget is None else f"Adaptive, budget {budget}",
+                "ramp": "Steps" if budget is None else f"Adaptive, budget {budget}, up to {max_weight} %",
                 "promoted": float(promoted.mean()),
                 "median_promotion": _median(results.promoted, scrapes),
                 "rolled_back": float(rolled_back.mean()),
@@ -91,11 +91,13 @@ def goals(rows: list[Record]) -> list[Goal]:
     ]
 
 
-def _policy(budget: int | None) -> Policy:
+def _policy(budget: int | None, max_weight: int) -> Policy:
     accuracy = Metric("accuracy", MetricType.ACCURACY, MARGIN)
     analysis = Analysis(_INTERVAL, ALPHA, BETA, None, 0.0, 0, 0.0, (accuracy,))
     mode = Mode.STEPS if budget is None else Mode.ADAPTIVE
-    return Policy(analysis, Rollout(mode, _STEPS, budget or 0, 50, 86400.0, OnInconclusive.HOLD, False, 600.0, 600.0))
+    return Policy(
+        analysis, Rollout(mode, _STEPS, budget or 0, max_weight, 86400.0, OnInconclusive.HOLD, False, 600.0, 600.0)
+    )
 
 
 def _median(scrapes: Looks, never: int) -> float:
