@@ -415,7 +415,13 @@ def rolling(model: Model = GOOD, step: int = 0, **changes: Any) -> World:
 def without_times(status: Status) -> Status:
     """The status without its times and without the sentences that tell of them."""
     rollout = status.rollout and replace(
-        status.rollout, started_at=0.0, step_started_at=None, evidence_at=None, unready_since=None, paused_at=None
+        status.rollout,
+        started_at=0.0,
+        step_started_at=None,
+        evidence_at=None,
+        unready_since=None,
+        paused_at=None,
+        forecast=None,
     )
     return replace(status, rollout=rollout, conditions=())
 

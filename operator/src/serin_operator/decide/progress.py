@@ -4,6 +4,7 @@ A weight rises only when the weight before it was seen serving and the last look
 Whatever is uncertain holds; only evidence promotes.
 """
 
+import math
 from dataclasses import replace
 
 from serin_operator.api.spec import Analysis, Mode, OnInconclusive
@@ -107,8 +108,8 @@ def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
         return None
     if rollout.evidence_at < rollout.step_started_at or rollout.unready_since is not None:
         return None
-    served = router is not None and route is not None and router.serves(route) and router.reaches(canary.revision)
-    return status.weight if served else None
+    seen = router is not None and route is not None and router.serves(route) and router.reaches(canary.revision)
+    return status.weight if seen else None
 
 
 def _hold(
@@ -146,12 +147,9 @@ def _move_on(observed: Observed, status: Status, judged: Judgement, now: float) 
     step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
     adaptive = spec.rollout.mode is Mode.ADAPTIVE
     quiet = ramp.quiet(judged, rollout) if adaptive else judged.without_new_trials(rollout.step_trials)
-    patience = (
-        _QUIET_LOOKS * spec.analysis.interval if adaptive else min(step.duration, _QUIET_LOOKS * spec.analysis.interval)
-    )
-    if status.weight and (
-        missed := [name for name in quiet if lasted >= patience + _label_window(spec.analysis, name)]
-    ):
+    patience = min(math.inf if adaptive else step.duration, _QUIET_LOOKS * spec.analysis.interval)
+    missed = [name for name in quiet if lasted >= patience + _label_window(spec.analysis, name)]
+    if status.weight and missed:
         text = f"{where}: holding, no canary data at this step for {', '.join(missed)}."
         return status, Activity("NoTraffic", text)
     outlook = f"{where}: {_outlook(rollout, judged)}"
