@@ -241,6 +241,15 @@ def test_going_over_to_steps_and_back_under_way() -> None:
     world.until("Promoted")
 
 
+def test_a_promotion_at_once_after_a_change_of_the_metrics_tells_of_those_that_count() -> None:
+    world = adaptive(metrics=[*ERRORS, {"name": "accuracy", "margin": 0.0001}], exposureBudget=10_000)
+    world.run(60)
+    world.change(analysis={"metrics": ERRORS})
+    this = world.look()
+    assert [record.decision for record in this.news] == ["Promoted"]
+    assert [report.name for report in this.news[0].metrics] == ["errors"]
+
+
 @pytest.mark.parametrize("where", list(Crash), ids=lambda where: where.name)
 def test_a_crash_at_any_pass_neither_raises_nor_harms_more(where: Crash) -> None:
     for crash_at in range(0, 25, 2):

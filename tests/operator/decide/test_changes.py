@@ -174,7 +174,7 @@ def test_a_metric_that_is_taken_away_no_longer_holds() -> None:
     world.apply("v2")
     world.until_activity("NoTraffic")
     world.change(analysis={"metrics": ERRORS_ONLY})
-    world.until("Promoted")
+    assert [report.name for report in world.until("Promoted").metrics] == ["errors"]
 
 
 def test_another_latency_bound_counts_anew_and_does_not_wait_for_the_old_count() -> None:

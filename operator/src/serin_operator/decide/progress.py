@@ -83,7 +83,8 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
     canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
     assert canary and stable and rollout
     if observed.snapshot is None:
-        return analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status)), status
+        judged = analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status))
+        return judged, replace(status, metrics=judged.reports)
     judged = analysis.judge(
         spec.analysis,
         rollout.evidence,

@@ -47,7 +47,8 @@ def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, 
 def _judge(observed: Observed, status: Status, watch: Watch, now: float) -> tuple[analysis.Judgement, Status]:
     spec = observed.spec.analysis
     if observed.snapshot is None:
-        return analysis.recall(spec, watch.evidence, what_was_not_seen(status)), status
+        judged = analysis.recall(spec, watch.evidence, what_was_not_seen(status))
+        return judged, replace(status, metrics=judged.reports)
     judged = analysis.judge(spec, watch.evidence, observed.snapshot, watch.revision, watch.against, now, weight=None)
     watch = replace(watch, evidence=judged.state, evidence_at=now)
     return judged, replace(status, watch=watch, metrics=judged.reports)
