@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,11 +16,20 @@ from aiohttp import web
 READY_SECONDS = 20.0
 
 
+# Below the ports that the kernel gives to outgoing connections: one of those may take a port before its server does.
+_PORTS = range(10_000, 30_000)
+
+
 def free_port() -> int:
-    """A loopback port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing listens on at this moment, and that no outgoing connection gets."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -118,7 +128,8 @@ async def envoy(binary: Path, bootstrap: dict[str, Any], directory: Path) -> Asy
         await _until_ready(process, f"http://127.0.0.1:{admin}/ready", log)
         yield
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
