@@ -36,7 +36,7 @@ chart: cluster-up ## Helm lint and template; schema and examples against the API
 e2e: images ## the rollouts, on the cluster
 	$(BIN)/python -m tests.run -m e2e tests/e2e
 
-bench-decisions: venv ## error rates and delays of Serin and other rules, simulated; BENCH_ARGS=--quick for a minute of it
+bench-decisions: venv ## simulate error rates and delays, next to other tools' rules
 	PYTHONPATH=operator/src $(BIN)/python -m bench.decisions $(BENCH_ARGS)
 
 bench-server: venv ## compare the model server with its floor and with MLServer

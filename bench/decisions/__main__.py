@@ -85,8 +85,12 @@ def _publish(text: str, conditions: Mapping[str, object]) -> None:
     page = _PAGE.read_text(encoding="utf-8")
     before, rest = page.split(_BEGIN)
     after = rest.split(_END)[1]
-    measured = "Measured with " + ", ".join(f"{key} {value}" for key, value in conditions.items() if key != "quick")
-    _PAGE.write_text(f"{before}{_BEGIN}\n{measured}.\n\n{text}\n{_END}{after}", encoding="utf-8")
+    measured = (
+        "Measured in {minutes} minutes on {machine}, with Python {python}, numpy {numpy} and the seed {seed}.".format(
+            **conditions
+        )
+    )
+    _PAGE.write_text(f"{before}{_BEGIN}\n{measured}\n\n{text}\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

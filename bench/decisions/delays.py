@@ -8,7 +8,7 @@ import numpy as np
 from bench.decisions import contest, references
 from bench.decisions.contest import ALPHA
 from bench.decisions.outcomes import Outcome
-from bench.decisions.report import Column, Goal, Record, Section, minutes, percent
+from bench.decisions.report import Column, Goal, Record, Section, minutes, percent, rate
 from bench.decisions.worlds import MARGIN, STABLE, World, draw, every_rate, past
 from serin_operator.api.spec import Role
 
@@ -64,7 +64,7 @@ def row(
     growth = references.growth(stable + effect, stable, canary_per_minute=canary, stable_per_minute=other)
     power_one = references.power_one_bound(growth, ALPHA)
     record: dict[str, Any] = {
-        "group": f"{world.rate:g} requests/s, {stable:.1%} failures, margin {margin:.0%}",
+        "group": f"{rate(world.rate)}, {100 * stable:g} % failures, margin {100 * margin:g} %",
         "rate": world.rate,
         "stable": stable,
         "effect": effect,

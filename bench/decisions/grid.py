@@ -10,7 +10,7 @@ import numpy as np
 from bench.decisions import contest, references
 from bench.decisions.contest import ALPHA, REFERENCES, SERIN
 from bench.decisions.outcomes import Looks, Outcome
-from bench.decisions.report import Column, Goal, Record, Section, minutes, number, percent
+from bench.decisions.report import Column, Goal, Record, Section, minutes, number, percent, rate
 from bench.decisions.worlds import LOOKS, MARGIN, STABLE, World, draw, every_rate, past
 
 SPLITS = [0.01, 0.1, 0.5]
@@ -27,7 +27,8 @@ def section(runs: int) -> Section:
         key="grid",
         title="Rules at every rate and split",
         note=(
-            f"Accuracy {1 - STABLE:.0%}, margin {MARGIN:.0%}, {LOOKS} looks, {runs} runs a cell.\n"
+            f"Accuracy {100 - 100 * STABLE:g} %, margin {100 * MARGIN:g} %, {LOOKS} looks, {runs} runs a cell.\n"
+            "A rule whose interval is shorter than a look is applied at each look.\n"
             "False rollback: the canary is as good. False promotion: it is worse by just the margin.\n"
             "Found and Min (median minutes; a dash: not in half of the runs): it is worse by so many points.\n"
             "Harmed: mean requests until the last look. Promoted, and median minutes to it: it is as good."
@@ -56,7 +57,7 @@ def cells(world: World, seed: int, runs: int) -> list[Record]:
     rng = np.random.default_rng(seed)
     tables = {effect: draw(world.worse_by(effect), rng, runs) for effect in (0.0, *EFFECTS)}
     before = past(world, rng, runs)
-    group = f"{world.rate:g} requests/s, {world.split:.0%} to the canary; a look every {_duration(world.seconds)}"
+    group = f"{rate(world.rate)}, {100 * world.split:g} % to the canary; a look every {_duration(world.seconds)}"
     rows: list[Record] = [
         {_COLUMN: group, "rule": name} | {f"median_{name}": bound for name, bound in bounds.items()}
         for name, bounds in ((POWER_ONE, _bounds(world, _power_one)), (WALD, _bounds(world, _wald)))

@@ -124,7 +124,7 @@ def goals(rows: list[Record]) -> list[Goal]:
     highest = {error: max(row[f"false_{error}"] for row in own) for error in ("rollback", "promotion")}
     return [
         Goal(
-            "The same in every harder world",
+            "Both at most 5 % in every harder world",
             f"at most {percent(highest['rollback'])} and {percent(highest['promotion'])} in {len(own)} worlds",
             max(highest.values()) <= ALPHA,
         )

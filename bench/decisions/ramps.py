@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from bench.decisions import report
 from bench.decisions.contest import ALPHA, BETA
 from bench.decisions.outcomes import Looks
 from bench.decisions.report import Column, Goal, Record, Section, minutes, number, percent
@@ -26,8 +27,8 @@ def section(runs: int) -> Section:
         key="ramps",
         title="Steps against Adaptive",
         note=(
-            f"Accuracy {1 - STABLE:.0%}, margin {MARGIN:.0%}, a look every {_INTERVAL:g} s for {_HOURS} hours;\n"
-            "otherwise the defaults: Steps is 5, 25, 50 % of 60 s each.\n"
+            f"Accuracy {100 - 100 * STABLE:g} %, margin {100 * MARGIN:g} %, looks for {_HOURS} hours, otherwise the\n"
+            f"defaults: one look in {_INTERVAL:g} s; Steps is 5, 25, 50 % of 60 s each.\n"
             f"{runs} runs. Min: median minutes from the first request; a dash: not in half of the runs.\n"
             "Harmed: requests to be expected to fail before the verdict that would not have otherwise.\n"
             "Held: its budget is spent, or the two hours are."
@@ -61,7 +62,7 @@ def cells(rate: float, effect: float, seed: int, runs: int) -> list[Record]:
         harmed = results.exposed * effect
         rows.append(
             {
-                "group": f"{rate:g} requests/s, canary {name}",
+                "group": f"{report.rate(rate)}, canary {name}",
                 "rate": rate,
                 "effect": effect,
                 "ramp": "Steps" if budget is None else f"Adaptive, budget {budget}, up to {max_weight} %",

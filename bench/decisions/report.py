@@ -59,6 +59,11 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
+def rate(per_second: float) -> str:
+    """Of requests."""
+    return f"{per_second:g} request{'' if per_second == 1 else 's'}/s"
+
+
 def minutes(value: float | None) -> str:
     """Minutes; a dash for what never came."""
     return "–" if value is None or not math.isfinite(value) else _three_digits(value)
