@@ -275,7 +275,7 @@ def every_status_fits_the_definition(world: World) -> None:
 
 
 @given(histories)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_laws_hold_whatever_happens(history: list[tuple[Event, float]]) -> None:
     world = World()
     world.apply("v1", **QUICK)
