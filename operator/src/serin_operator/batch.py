@@ -146,7 +146,7 @@ def to_step(batch: Batch, step: Ints) -> Batch:
     new = step > batch.step
     if not new.any():
         return batch
-    tests = tuple(_onset(test, new) for test in batch.tests)
+    tests = tuple(evidence.onset(test, new) for test in batch.tests)
     warming = np.where(new, batch.policy.analysis.warm_up, batch.warming)
     return replace(batch, tests=tests, step=step, warming=warming)
 
@@ -223,16 +223,6 @@ def take(batch: Batch, rollouts: Ints) -> Batch:
         step=batch.step[rollouts],
         warming=batch.warming[rollouts],
     )
-
-
-def _onset(test: Evidence, new: Bools) -> Evidence:
-    """A late onset in those tests that `new` marks."""
-    if new.all():
-        return evidence.onset(test)
-    order = np.concatenate([np.flatnonzero(new), np.flatnonzero(~new)])
-    parts = np.split(order, [int(new.sum())])
-    joined = evidence.concat([evidence.onset(evidence.take(test, parts[0])), evidence.take(test, parts[1])])
-    return evidence.take(joined, np.argsort(order))
 
 
 def _update_bound(metric: Metric, bound: Bound | None, block: Ints, phi: Floats) -> Bound | None:
