@@ -14,8 +14,10 @@ from serin_server.failures import FatalError, Reason
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
-from serin_server.runtime.loading import load, read_checked
+from serin_server.runtime.acceleration import Accelerate
+from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
+from serin_server.runtime.opening import open_model
 from serin_server.runtime.worker import Worker
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import Inference
@@ -41,6 +43,9 @@ class Settings:
     drain_seconds: float
     max_body_bytes: int
     max_in_flight: int
+    format: Format = Format.JOBLIB
+    trusted_types: tuple[str, ...] = ()
+    accelerate: Accelerate = Accelerate.AUTO
 
 
 def serve(settings: Settings) -> None:
@@ -53,11 +58,20 @@ def serve(settings: Settings) -> None:
     log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
     key = _read_key(settings.key_path)
     started = time.perf_counter()
-    model = Model(load(read_checked(settings.model_path, settings.sha256)))
+    model, _ = open_model(
+        settings.model_path, settings.sha256, settings.format, settings.trusted_types, settings.accelerate
+    )
     load_seconds = time.perf_counter() - started
     log.info(
         "model loaded",
-        extra={"fields": {**identity, "estimator": model.description, "seconds": round(load_seconds, 3)}},
+        extra={
+            "fields": {
+                **identity,
+                "estimator": model.description,
+                "acceleration": model.acceleration,
+                "seconds": round(load_seconds, 3),
+            }
+        },
     )
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
