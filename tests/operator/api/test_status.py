@@ -52,6 +52,7 @@ revisions = st.builds(
     sha256=words,
     image=words,
     secret=st.none() | names,
+    trusted_types=st.lists(words, max_size=2).map(tuple),
     config=st.dictionaries(words, st.integers() | words | st.lists(words, max_size=2), max_size=3),
     ready_replicas=st.integers(0, 100),
     kept_until=st.none() | times,
