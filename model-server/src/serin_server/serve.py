@@ -1,6 +1,7 @@
 """Puts the parts of a serving process together."""
 
 import logging
+import secrets
 import socket
 import time
 import warnings
@@ -30,14 +31,18 @@ _SHORTEST_KEY = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `serve`; `host` None listens on all addresses."""
+    """The options of `serve`; `host` None listens on all addresses.
+
+    Without `sha256` the file is served as it is, without `key_path` prediction ids hold as long as the process: both
+    for a person with a file of their own.
+    """
 
     model_name: str
     model_version: str
     revision: str
     model_path: Path
-    sha256: str
-    key_path: Path
+    sha256: str | None
+    key_path: Path | None
     host: str | None
     port: int
     drain_seconds: float
@@ -58,7 +63,7 @@ def serve(settings: Settings) -> None:
     log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
     key = _read_key(settings.key_path)
     started = time.perf_counter()
-    model, _ = open_model(
+    model, sha256 = open_model(
         settings.model_path, settings.sha256, settings.format, settings.trusted_types, settings.accelerate
     )
     load_seconds = time.perf_counter() - started
@@ -67,6 +72,7 @@ def serve(settings: Settings) -> None:
         extra={
             "fields": {
                 **identity,
+                "sha256": sha256,
                 "estimator": model.description,
                 "acceleration": model.acceleration,
                 "seconds": round(load_seconds, 3),
@@ -100,7 +106,9 @@ def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float, 
     return App(inference, FeedbackCounter(tokens, metrics), lifecycle)
 
 
-def _read_key(path: Path) -> bytes:
+def _read_key(path: Path | None) -> bytes:
+    if path is None:
+        return secrets.token_bytes(_SHORTEST_KEY * 2)
     try:
         key = path.read_bytes()
     except OSError as error:

@@ -167,6 +167,7 @@ def full(kind: Any, **values: Any) -> Any:
         float | None: NOW,
         Mapping[str, Any]: {"image": "own:1", "podTemplate": {"labels": {"a": "b"}}},
         Mapping[str, int]: {"errors": 3},
+        tuple[str, ...]: ("mine.Clip",),
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})

@@ -136,7 +136,10 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
 
 
 def _loading(revision: Revision) -> list[str]:
-    """How the model is loaded, where it is not as ever: a revision keeps its image, which may not know these options."""
+    """How the model is loaded, only where it is not as ever.
+
+    A revision keeps its image, and an older one may not know these options.
+    """
     arguments = []
     if revision.format != "joblib":
         arguments += ["--format", revision.format]

@@ -8,8 +8,8 @@ from sklearn.pipeline import Pipeline
 from serin_server.protocol.datatypes import Array
 from serin_server.runtime.sessions import open_session
 
-# Between a row's two likeliest classes. Nearer ties are broken by the last bits, which only the original has right; it is
-# far above the difference in probability that is accepted (trial.TOLERANCE).
+# Between a row's two likeliest classes. Nearer ties are broken by the last bits, which only the original has right.
+# It is above the difference in probability that is accepted (trial.TOLERANCE).
 CLOSE = 1e-8
 
 

@@ -75,5 +75,3 @@ def _by_skl2onnx(estimator: Any, last: Any) -> ModelProto:
     del made.graph.output[:]
     made.graph.output.extend(kept)
     return made
-
-

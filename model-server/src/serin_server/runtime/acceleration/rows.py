@@ -18,8 +18,8 @@ _SCALES = (0.1, 1.0, 10.0, 100.0)
 def reference_rows(estimator: Any) -> Array:
     """Rows [n, features] in doubles, around what the estimator itself says of its features.
 
-    For trees also rows that sit on thresholds, and next to them in single and in double precision: there a comparison in
-    another precision goes the other way.
+    For trees also rows that sit on thresholds, and next to them in single and in double precision: there a comparison
+    in another precision goes the other way.
     """
     random = np.random.default_rng(_SEED)
     if type(estimator) in TREE_ENSEMBLES:

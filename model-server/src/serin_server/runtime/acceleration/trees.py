@@ -1,7 +1,7 @@
 """Trees and their ensembles as ONNX's TreeEnsemble, in double precision throughout.
 
-skl2onnx writes the older operators, whose answers are in single precision. TreeEnsemble (ai.onnx.ml 5) compares and adds
-doubles, in scikit-learn's order, so that most models answer to the last bit as before.
+skl2onnx writes the older operators, whose answers are in single precision. TreeEnsemble (ai.onnx.ml 5) compares and
+adds doubles, in scikit-learn's order, so that most models answer to the last bit as before.
 """
 
 from collections.abc import Iterable
