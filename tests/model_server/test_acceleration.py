@@ -27,7 +27,7 @@ from serin_server.runtime.acceleration import Accelerate, accelerate, child, tri
 from serin_server.runtime.acceleration.accelerated import Accelerated
 from serin_server.runtime.acceleration.convert import convert
 from serin_server.runtime.acceleration.rows import reference_rows
-from serin_server.runtime.acceleration.trial import TOLERANCE, compare
+from serin_server.runtime.acceleration.trial import TOLERANCE, compare, takes_singles
 from serin_server.runtime.acceleration.unsupported import UnsupportedError
 from serin_server.runtime.model import Model
 
@@ -73,7 +73,9 @@ STAY = {
 
 def accelerated(estimator: Any) -> Accelerated:
     graph, kept_steps, exact = convert(estimator)
-    return Accelerated(estimator, graph.SerializeToString(), kept_steps, exact)
+    made = Accelerated(estimator, graph.SerializeToString(), kept_steps, exact, singles=True)
+    singles = takes_singles(estimator, made, ROWS)
+    return Accelerated(estimator, graph.SerializeToString(), kept_steps, exact, singles)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

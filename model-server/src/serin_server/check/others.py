@@ -35,7 +35,7 @@ def _skops_estimator(data: bytes, schema: dict[str, Any]) -> Estimator:
     if not isinstance(attributes, dict) or not isinstance(features, dict):
         return Estimator(kind, described=False)
     names, classes = (_array(data, attributes.get(key)) for key in ("feature_names_in_", "classes_"))
-    if "feature_names_in_" in attributes and names is None or "classes_" in attributes and classes is None:
+    if ("feature_names_in_" in attributes and names is None) or ("classes_" in attributes and classes is None):
         return Estimator(kind, described=False)
     return Estimator(
         kind,

@@ -43,4 +43,5 @@ def accelerate(estimator: Any, wish: Accelerate) -> Acceleration:
         f"accelerated: equal on {facts['rows']} rows, one row takes {facts['seconds'] * 1e6:.0f} µs "
         f"instead of {facts['original_seconds'] * 1e6:.0f} µs"
     )
-    return Acceleration(Accelerated(estimator, graph, facts["kept_steps"], facts["exact"]), reason, True)
+    made = Accelerated(estimator, graph, facts["kept_steps"], facts["exact"], facts["singles"])
+    return Acceleration(made, reason, True)

@@ -17,12 +17,14 @@ class Accelerated:
     """`predict` and `predict_proba` of an estimator, by the graph that it was converted to.
 
     The original computes what the graph cannot be trusted with: rows whose two likeliest classes are nearly tied, and
-    input that is not numbers. An `exact` graph ties where the original does, and needs no such care.
+    input that is not numbers or that it keeps in single precision: pipelines of scikit-learn compute such rows in single
+    precision throughout (`singles` says that it makes no difference). An `exact` graph ties where the original does, and needs no such care.
     """
 
-    def __init__(self, original: Any, graph: bytes, kept_steps: int, exact: bool) -> None:
+    def __init__(self, original: Any, graph: bytes, kept_steps: int, exact: bool, singles: bool) -> None:
         self._original = original
         self._exact = exact
+        self._singles = singles
         self._session = open_session(graph)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [self._session.get_outputs()[0].name]
@@ -36,7 +38,7 @@ class Accelerated:
 
     def predict(self, matrix: Array) -> Array:
         """Labels or values, as the original's."""
-        if matrix.dtype.kind not in "fiub":
+        if not self._takes(matrix):
             return np.asarray(self._original.predict(matrix))
         found = self._run(matrix)
         if not hasattr(self, "classes_"):
@@ -49,7 +51,7 @@ class Accelerated:
 
     def predict_with_probabilities(self, matrix: Array) -> tuple[Array, Array]:
         """Labels [rows] and probabilities [rows, classes] of a classifier, from one computation."""
-        if matrix.dtype.kind not in "fiub":
+        if not self._takes(matrix):
             return self._original.predict(matrix), self._original.predict_proba(matrix)
         found = self._run(matrix)
         labels = self.classes_.take(found.argmax(axis=1))
@@ -61,6 +63,11 @@ class Accelerated:
 
     def _predict_proba(self, matrix: Array) -> Array:
         return self.predict_with_probabilities(matrix)[1]
+
+    def _takes(self, matrix: Array) -> bool:
+        return (
+            matrix.dtype.kind in "iub" or matrix.dtype == np.float64 or (self._singles and matrix.dtype == np.float32)
+        )
 
     def _run(self, matrix: Array) -> Array:
         rows = matrix if self._before is None else self._before.transform(matrix)

@@ -24,11 +24,13 @@ _MEASURING_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph that passed, how many first steps stay before it, whether its sums are exact, and seconds for one row."""
+    """A graph that passed, how many first steps stay before it, whether its sums are exact, whether it takes single precision, and seconds
+    for one row."""
 
     graph: bytes
     kept_steps: int
     exact: bool
+    singles: bool
     rows: int
     seconds: float
     original_seconds: float
@@ -40,14 +42,25 @@ def try_to_convert(estimator: Any) -> Converted:
     # Steps that stay are the same code before and after, so what follows them is compared alone.
     original = estimator.steps[-1][1] if kept_steps else estimator
     graph = made.SerializeToString()
-    accelerated = Accelerated(original, graph, 0, exact)
+    accelerated = Accelerated(original, graph, 0, exact, singles=True)
     rows = reference_rows(original)
     compare(original, accelerated, rows)
+    singles = takes_singles(original, accelerated, rows)
     before, after = _measure(original.predict, accelerated.predict, rows[:1])
     many_before, many_after = _measure(original.predict, accelerated.predict, rows[:100])
     if after > _WORTH * before or many_after > many_before:
         raise UnsupportedError("it is not faster as ONNX")
-    return Converted(graph, kept_steps, exact, rows.shape[0], after, before)
+    return Converted(graph, kept_steps, exact, singles, rows.shape[0], after, before)
+
+
+def takes_singles(original: Any, accelerated: Accelerated, rows: Array) -> bool:
+    """Whether rows in single precision are answered alike too."""
+    limit = np.finfo(np.float32).max
+    try:
+        compare(original, accelerated, np.clip(rows, -limit, limit).astype(np.float32))
+    except UnsupportedError:
+        return False
+    return True
 
 
 def compare(original: Any, accelerated: Any, rows: Array) -> None:
