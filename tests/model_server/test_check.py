@@ -90,7 +90,7 @@ def test_code_in_a_file_is_named_and_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "numpy.testing._private.utils.runstring", "functools.partial", "builtins.eval", "sklearn.show"],
+    ["os.system", "numpy.testing._private.utils.runstring", "functools.partial", "builtins.eval", "sklearn.x"],
 )
 def test_functions_are_not_known_to_be_safe(tmp_path: Path, name: str) -> None:
     module, _, function = name.rpartition(".")

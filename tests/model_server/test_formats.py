@@ -1,5 +1,6 @@
 """The formats skops and ONNX: what loads, what is refused, and what it answers."""
 
+import hashlib
 import io
 import pickle
 import zipfile
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from tests.model_server import estimators
-from tests.model_server.serving import infer_body, outputs, serving
+from tests.model_server.serving import infer_body, outputs, run, save, served, serving
 
 from serin_server.failures import FatalError, Reason
 from serin_server.runtime.acceleration import Accelerate
@@ -72,8 +73,14 @@ def test_a_skops_file_of_another_scikit_learn_is_refused() -> None:
     assert "scikit-learn 0.24.2" in failure.message
 
 
-@pytest.mark.parametrize("options", [{}, {"options": {"zipmap": False}}])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (np.float32, {}),  # a map a row, which ONNX has in single precision only
+        (np.float32, {"options": {"zipmap": False}}),
+        (np.float64, {"options": {"zipmap": False}}),
+    ],
+)
 def test_an_onnx_classifier_gives_labels_and_probabilities(dtype: Any, options: Any) -> None:
     model = Model(load_format(as_onnx(MODEL, dtype, **options), Format.ONNX, ()))
     found = model.predict(ROWS, True)
@@ -125,7 +132,12 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(
     path.write_bytes(as_onnx(MODEL))
     reads: list[Path] = []
     read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+
+    def counted(self: Path) -> bytes:
+        reads.append(self)
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
     open_model(path, None, Format.ONNX, (), Accelerate.NEVER)
     assert reads == [path]
 
@@ -137,3 +149,27 @@ def test_the_server_answers_with_either(tmp_path: Path, suffix: str, data: bytes
     with serving(path) as server, server.client() as client:
         answer = client.post("/v2/models/m/infer", json=infer_body([3.0, 3.0, 3.0], [-3.0, -3.0, -3.0]))
     assert outputs(answer)["predict"] == ["up", "down"]
+
+
+def test_a_file_of_ones_own_is_served_with_no_more_than_its_name(tmp_path: Path) -> None:
+    path = save(MODEL, tmp_path / "my model.joblib")
+    with served("serve", str(path), "--host", "127.0.0.1", "--port", "0") as server, server.client() as client:
+        answer = client.post("/v2/models/my-model/infer", json=infer_body([3.0, 3.0, 3.0]))
+        (loaded,) = [line for line in server.log_lines() if line["message"] == "model loaded"]
+    assert outputs(answer)["predict"] == ["up"]
+    assert loaded["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "accelerated" in loaded["acceleration"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name one model file"),
+        (["a", "--model-path", "a"], "name one model file"),
+        (["--model-path", "a"], "--model-path needs"),  # a pod with a forgotten option serves nothing
+    ],
+)
+def test_a_file_is_named_once_and_a_pods_is_checked(arguments: list[str], message: str) -> None:
+    done = run("serve", *arguments)
+    assert done.code == Reason.INVALID_CONFIGURATION.exit_code
+    assert message in done.stderr

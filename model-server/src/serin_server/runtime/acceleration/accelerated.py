@@ -17,8 +17,8 @@ class Accelerated:
     """`predict` and `predict_proba` of an estimator, by the graph that it was converted to.
 
     The original computes what the graph cannot be trusted with: rows whose two likeliest classes are nearly tied, and
-    input that is not numbers or that it keeps in single precision: pipelines of scikit-learn compute such rows in single
-    precision throughout (`singles` says that it makes no difference). An `exact` graph ties where the original does, and needs no such care.
+    input that is not numbers, or that it keeps in single precision (`singles` says that it makes no difference).
+    An `exact` graph ties where the original does, so that its ties need no care.
     """
 
     def __init__(self, original: Any, graph: bytes, kept_steps: int, exact: bool, singles: bool) -> None:
@@ -65,9 +65,9 @@ class Accelerated:
         return self.predict_with_probabilities(matrix)[1]
 
     def _takes(self, matrix: Array) -> bool:
-        return (
-            matrix.dtype.kind in "iub" or matrix.dtype == np.float64 or (self._singles and matrix.dtype == np.float32)
-        )
+        if matrix.dtype == np.float32:
+            return self._singles
+        return matrix.dtype.kind in "iub" or matrix.dtype == np.float64
 
     def _run(self, matrix: Array) -> Array:
         rows = matrix if self._before is None else self._before.transform(matrix)

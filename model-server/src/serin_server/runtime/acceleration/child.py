@@ -19,7 +19,7 @@ class GaveUpError(Exception):
 
 
 def convert_in_child(estimator: Any) -> tuple[bytes, dict[str, Any]]:
-    """Return the graph and what is known of it: kept_steps, exact, singles, rows, seconds, original_seconds. Raises GaveUpError.
+    """Return the graph and the facts of `trial.Converted`. Raises GaveUpError.
 
     The child is forked, so that it has the estimator without loading it again. Call it before any thread starts.
     """

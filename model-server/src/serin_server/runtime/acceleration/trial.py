@@ -24,8 +24,11 @@ _MEASURING_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph that passed, how many first steps stay before it, whether its sums are exact, whether it takes single precision, and seconds
-    for one row."""
+    """A graph that passed, with what its use and its report need.
+
+    `kept_steps` first steps of a pipeline stay before it. `exact`: its sums are. `singles`: it takes single precision.
+    `rows` were compared. The seconds are for one row.
+    """
 
     graph: bytes
     kept_steps: int
