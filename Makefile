@@ -66,15 +66,16 @@ $(VENV)/.installed: requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Names no index, so that a lock serves behind any mirror.
+# Names no index, so that a lock serves behind any mirror. What is tested is what ships: the images' locks follow dev's.
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+SHIPPED = $(COMPILE) --constraints requirements/dev.txt
 lock: ## resolve the dependencies again and pin them with hashes
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv
-	$(COMPILE) --extra operator -o requirements/operator.txt pyproject.toml
-	$(COMPILE) --extra server -o requirements/server.txt pyproject.toml
-	$(COMPILE) --group demo -o requirements/demo.txt pyproject.toml
-	$(COMPILE) --group router -o requirements/router.txt pyproject.toml
-	$(COMPILE) --extra operator --extra server --extra cli --extra plot --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --extra operator --extra server --extra boosting --extra cli --extra plot --group demo --group router --group dev -o requirements/dev.txt pyproject.toml
+	$(SHIPPED) --extra operator -o requirements/operator.txt pyproject.toml
+	$(SHIPPED) --extra server -o requirements/server.txt pyproject.toml
+	$(SHIPPED) --group demo -o requirements/demo.txt pyproject.toml
+	$(SHIPPED) --group router -o requirements/router.txt pyproject.toml
 
 generate: venv ## copy the resource's definition into the chart; write its reference page and the commands' outputs
 	cp crds/modeldeployments.serin.dev.yaml charts/serin/files/crd.yaml

@@ -118,13 +118,22 @@ class Server:
 
 @contextlib.contextmanager
 def serving(model: Path, *extra: str) -> Iterator[Server]:
-    """Serve a model file until the context ends."""
+    """Serve a model file, as the operator does, until the context ends."""
     with tempfile.TemporaryDirectory() as directory:
-        key, log = Path(directory) / "key", Path(directory) / "log"
+        key = Path(directory) / "key"
         key.write_bytes(KEY)
+        with served(*serve_arguments(model, key, *extra)) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def served(*arguments: str) -> Iterator[Server]:
+    """Run the server with these arguments until the context ends."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "serin_server", *serve_arguments(model, key, *extra)],
+                [sys.executable, "-m", "serin_server", *arguments],
                 env=environment(Path(directory) / "termination-log"),
                 stderr=stderr,
             )

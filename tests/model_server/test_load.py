@@ -101,7 +101,7 @@ def test_a_model_that_crashes_on_load_ends_the_process(path: Path, tmp_path: Pat
 def test_a_key_that_is_missing_or_too_short(iris: Path, tmp_path: Path, key: bytes | None) -> None:
     settings = serving_settings(model_path=iris, key_path=tmp_path / "key")
     if key is not None:
-        settings.key_path.write_bytes(key)
+        (tmp_path / "key").write_bytes(key)
     with pytest.raises(FatalError, match="the key") as failure:
         serve_here(settings)
     assert failure.value.reason is Reason.INVALID_CONFIGURATION
@@ -109,7 +109,7 @@ def test_a_key_that_is_missing_or_too_short(iris: Path, tmp_path: Path, key: byt
 
 def test_a_file_that_is_not_there(path: Path, tmp_path: Path) -> None:
     settings = serving_settings(model_path=path, key_path=tmp_path / "key")
-    settings.key_path.write_bytes(bytes(32))
+    (tmp_path / "key").write_bytes(bytes(32))
     with pytest.raises(FatalError, match=str(path)) as failure:
         serve_here(settings)
     assert failure.value.reason is Reason.NOT_FOUND

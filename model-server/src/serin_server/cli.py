@@ -1,4 +1,4 @@
-"""The command line: `fetch` and `digest` get a model's bytes, `serve` answers requests with them."""
+"""The command line: `fetch` and `digest` get a model's bytes, `check` looks at them, `serve` answers with them."""
 
 import argparse
 import json
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 # thread each: a pod's CPU share is counted in requests side by side, and threads that wait for each other
 # only add latency.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+
+# The revision of a model that no operator named.
+_NO_REVISION = "0" * 10
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -59,17 +63,40 @@ def _digest(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from serin_server.check.command import check
+    from serin_server.runtime.formats import Format
+
+    format_ = Format(options.format) if options.format else Format.of(options.model)
+    found = check(options.model, format_, tuple(options.trusted_type))
+    print(json.dumps(found, indent=2, ensure_ascii=False), flush=True)
+    return 0 if found["safe"] else Reason.UNTRUSTED_TYPES.exit_code
+
+
 def _serve(options: argparse.Namespace) -> int:
+    path = options.model_path or options.model
+    if path is None or (options.model_path and options.model):
+        raise FatalError(Reason.INVALID_CONFIGURATION, "name one model file: serve FILE, or --model-path FILE")
+    if options.model_path and None in (options.model_name, options.revision, options.sha256, options.key_path):
+        # A pod with a forgotten option must not serve unchecked bytes, or sign with a key of its own.
+        raise FatalError(
+            Reason.INVALID_CONFIGURATION, "--model-path needs --model-name, --revision, --sha256 and --key-path"
+        )
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, "1")
+    from serin_server.runtime.acceleration import Accelerate
+    from serin_server.runtime.formats import Format
     from serin_server.serve import Settings, serve
 
     serve(
         Settings(
-            model_name=options.model_name,
+            format=Format(options.format) if options.format else Format.of(path),
+            trusted_types=tuple(options.trusted_type),
+            accelerate=Accelerate(options.accelerate),
+            model_name=options.model_name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-.") or "model",
             model_version=options.model_version,
-            revision=options.revision,
-            model_path=options.model_path,
+            revision=options.revision or _NO_REVISION,
+            model_path=path,
             sha256=options.sha256,
             key_path=options.key_path,
             host=options.host,
@@ -101,14 +128,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(digest)
     digest.set_defaults(command=_digest)
 
+    check = commands.add_parser(
+        "check",
+        help="say what a model file is, without loading it",
+        description="Prints one JSON object: format, digest, versions, what the file asks for beyond what is known to "
+        "be safe, and the protocol's metadata. The exit code is 25 when it asks for such things.",
+    )
+    check.add_argument("model", type=Path, metavar="FILE", help="the model file")
+    _add_reading(check)
+    check.set_defaults(command=_check)
+
     serve = commands.add_parser("serve", help="load a model and answer requests")
-    serve.add_argument("--model-name", required=True, metavar="M", help="name in the URLs and metrics")
-    serve.add_argument("--model-version", required=True, metavar="V", help="version that responses carry")
-    serve.add_argument("--revision", required=True, type=_revision, metavar="R", help="Serin's revision, 10 hex digits")
-    serve.add_argument("--model-path", required=True, type=Path, metavar="PATH", help="file that `fetch` wrote")
-    serve.add_argument("--sha256", required=True, type=_sha256, metavar="HEX", help="digest the file must have")
+    serve.add_argument("model", nargs="?", type=Path, metavar="FILE", help="a file of your own; the rest has defaults")
+    serve.add_argument("--model-name", metavar="M", help="name in the URLs and metrics (default: the file's)")
     serve.add_argument(
-        "--key-path", required=True, type=Path, metavar="PATH", help="key that authenticates prediction ids"
+        "--model-version", default="1", metavar="V", help="version that responses carry (default: %(default)s)"
+    )
+    serve.add_argument("--revision", type=_revision, metavar="R", help="Serin's revision, 10 hex digits")
+    serve.add_argument("--model-path", type=Path, metavar="PATH", help="file that `fetch` wrote")
+    serve.add_argument("--sha256", type=_sha256, metavar="HEX", help="digest the file must have")
+    serve.add_argument(
+        "--key-path",
+        type=Path,
+        metavar="PATH",
+        help="key that authenticates prediction ids (default: a random one, and ids end with the process)",
+    )
+    _add_reading(serve)
+    serve.add_argument(
+        "--accelerate",
+        choices=["Auto", "Never"],
+        default="Auto",
+        help="whether scikit-learn models become ONNX where that is equal and faster (default: %(default)s)",
     )
     serve.add_argument("--host", default=None, help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", default=8080, type=int, help="port to listen on, 0 for any (default: %(default)s)")
@@ -141,6 +191,21 @@ _SOURCE_HELP = (
     "Reads http(s)://… or pvc://<claim>/<path>. Credentials for http(s) come from SERIN_FETCH_TOKEN, or "
     "SERIN_FETCH_USERNAME and SERIN_FETCH_PASSWORD."
 )
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--format",
+        choices=["joblib", "skops", "onnx"],
+        help="how the file is read (default: by its name, .skops or .onnx, else joblib)",
+    )
+    command.add_argument(
+        "--trusted-type",
+        action="append",
+        default=[],
+        metavar="MODULE.NAME",
+        help="a type that a skops file may load beside those known to be safe; can be repeated",
+    )
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:

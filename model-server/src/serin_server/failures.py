@@ -27,6 +27,7 @@ class Reason(Enum):
     LOAD_FAILED = ("LoadFailed", 22)
     VERSION_MISMATCH = ("VersionMismatch", 23)
     DIGEST_MISMATCH_AT_LOAD = ("DigestMismatch", 24)
+    UNTRUSTED_TYPES = ("UntrustedTypes", 25)
 
     @property
     def label(self) -> str:

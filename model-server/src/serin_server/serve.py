@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import secrets
 import socket
 import time
 import warnings
@@ -15,9 +16,11 @@ from serin_server.failures import FatalError, Reason
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
+from serin_server.runtime.acceleration import Accelerate
 from serin_server.runtime.batcher import Batcher, prepare_thread
-from serin_server.runtime.loading import load, read_checked
+from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
+from serin_server.runtime.opening import open_model
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import Inference
 from serin_server.web.limits import Limits
@@ -30,19 +33,26 @@ _SHORTEST_KEY = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `serve`; `host` None listens on all addresses."""
+    """The options of `serve`; `host` None listens on all addresses.
+
+    Without `sha256` the file is served as it is, without `key_path` prediction ids hold as long as the process: both
+    for a person with a file of their own.
+    """
 
     model_name: str
     model_version: str
     revision: str
     model_path: Path
-    sha256: str
-    key_path: Path
+    sha256: str | None
+    key_path: Path | None
     host: str | None
     port: int
     drain_seconds: float
     max_body_bytes: int
     max_in_flight: int
+    format: Format = Format.JOBLIB
+    trusted_types: tuple[str, ...] = ()
+    accelerate: Accelerate = Accelerate.AUTO
 
 
 def serve(settings: Settings) -> None:
@@ -55,11 +65,21 @@ def serve(settings: Settings) -> None:
     log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
     key = _read_key(settings.key_path)
     started = time.perf_counter()
-    model = Model(load(read_checked(settings.model_path, settings.sha256)))
+    model, sha256 = open_model(
+        settings.model_path, settings.sha256, settings.format, settings.trusted_types, settings.accelerate
+    )
     load_seconds = time.perf_counter() - started
     log.info(
         "model loaded",
-        extra={"fields": {**identity, "estimator": model.description, "seconds": round(load_seconds, 3)}},
+        extra={
+            "fields": {
+                **identity,
+                "sha256": sha256,
+                "estimator": model.description,
+                "acceleration": model.acceleration,
+                "seconds": round(load_seconds, 3),
+            }
+        },
     )
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
@@ -91,7 +111,9 @@ def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float) 
     return App(inference, FeedbackCounter(tokens, metrics), Lifecycle())
 
 
-def _read_key(path: Path) -> bytes:
+def _read_key(path: Path | None) -> bytes:
+    if path is None:
+        return secrets.token_bytes(_SHORTEST_KEY * 2)
     try:
         key = path.read_bytes()
     except OSError as error:

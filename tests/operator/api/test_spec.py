@@ -73,6 +73,12 @@ def test_a_uri_alone_gets_every_default() -> None:
     )
 
 
+def test_how_a_model_is_loaded_is_kept() -> None:
+    spec = make_spec(model={"format": "skops", "trustedTypes": ["mine.Clip"]}, server={"accelerate": "Never"})
+    assert (spec.model.format, spec.model.trusted_types) == ("skops", ("mine.Clip",))
+    assert spec.server.config["accelerate"] == "Never"
+
+
 def test_what_is_set_is_kept() -> None:
     spec = make_spec(
         model={"version": "v7", "secretRef": {"name": "store"}},

@@ -52,6 +52,7 @@ revisions = st.builds(
     sha256=words,
     image=words,
     secret=st.none() | names,
+    trusted_types=st.lists(words, max_size=2).map(tuple),
     config=st.dictionaries(words, st.integers() | words | st.lists(words, max_size=2), max_size=3),
     ready_replicas=st.integers(0, 100),
     kept_until=st.none() | times,
@@ -166,6 +167,7 @@ def full(kind: Any, **values: Any) -> Any:
         float | None: NOW,
         Mapping[str, Any]: {"image": "own:1", "podTemplate": {"labels": {"a": "b"}}},
         Mapping[str, int]: {"errors": 3},
+        tuple[str, ...]: ("mine.Clip",),
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})

@@ -252,6 +252,26 @@ def test_what_is_fetched_is_what_is_served() -> None:
     assert serve[serve.index("--model-name") + 1] == "iris"
 
 
+def serve_arguments(**of_revision: Any) -> list[str]:
+    status = replace(ROLLING, canary=revision(CANARY, **of_revision))
+    arguments: list[str] = pod_specs(built(status))[f"iris-{CANARY}"]["containers"][0]["args"]
+    return arguments
+
+
+def test_the_server_is_told_how_to_load_the_model() -> None:
+    arguments = serve_arguments(format="skops", trusted_types=("mine.Clip", "mine.Log"), config={"accelerate": "Never"})
+    assert arguments[-8:] == [
+        *("--format", "skops"),
+        *("--trusted-type", "mine.Clip", "--trusted-type", "mine.Log"),
+        *("--accelerate", "Never"),
+    ]
+
+
+def test_a_joblib_model_is_served_with_no_option_that_an_older_image_lacks() -> None:
+    options = {argument for argument in serve_arguments() if argument.startswith("--")}
+    assert not options & {"--format", "--trusted-type", "--accelerate"}
+
+
 def test_a_revision_keeps_the_image_it_began_with() -> None:
     status = replace(ROLLING, stable=revision(STABLE, image="serin-model-server:0"))
     assert {container["image"] for container in containers(built(status))} == {

@@ -1,4 +1,4 @@
-"""Loads a model from the very bytes whose digest was checked."""
+"""Reads model files, and loads joblib files from the very bytes whose digest was checked."""
 
 import hashlib
 import lzma
@@ -17,12 +17,17 @@ from sklearn.exceptions import InconsistentVersionWarning
 from serin_server.failures import FatalError, Reason
 
 
-def read_checked(path: Path, sha256: str) -> bytes:
-    """Return the file's bytes. Raises FatalError unless they have the SHA-256 (lower-case hex)."""
+def read(path: Path) -> bytes:
+    """Return the file's bytes. Raises FatalError."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise FatalError(Reason.NOT_FOUND, f"the model file {path} cannot be read: {error.strerror}") from error
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Return the file's bytes. Raises FatalError unless they have the SHA-256 (lower-case hex)."""
+    data = read(path)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise FatalError(
@@ -43,30 +48,37 @@ def load(data: bytes) -> Any:
             warnings.simplefilter("error", InconsistentVersionWarning)
             model = joblib.load(BytesIO(data))
     except InconsistentVersionWarning as warning:
-        raise _other_version(f"{warning.estimator_name} of scikit-learn {warning.original_sklearn_version}") from None
+        raise other_version(f"{warning.estimator_name} of scikit-learn {warning.original_sklearn_version}") from None
     except ModuleNotFoundError as error:
-        raise _missing_module(error) from error
+        raise missing_module(error) from error
     except (Exception, SystemExit) as error:
         if _is_not_a_pickle(error):
             raise FatalError(
-                Reason.NOT_A_MODEL, f"the file is not one that joblib can load ({_summary(error)})"
+                Reason.NOT_A_MODEL, f"the file is not one that joblib can load ({summary(error)})"
             ) from error
-        raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {_summary(error)}") from error
+        raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {summary(error)}") from error
+    return check_predicts(model)
+
+
+def check_predicts(model: Any) -> Any:
+    """Return the object. Raises FatalError when it has no predict method."""
     if isinstance(model, type) or not callable(getattr(model, "predict", None)):
         raise FatalError(Reason.NOT_A_MODEL, f"the file holds a {type(model).__name__} without a predict method")
     return model
 
 
-def _missing_module(error: ModuleNotFoundError) -> FatalError:
+def missing_module(error: ModuleNotFoundError) -> FatalError:
+    """The failure of a model whose modules are not all there: another scikit-learn, or a package that is missing."""
     name = error.name or str(error)
     if name.partition(".")[0] == "sklearn":
-        return _other_version(f"a scikit-learn that has {name}")
+        return other_version(f"a scikit-learn that has {name}")
     return FatalError(
         Reason.MISSING_MODULE, f"the model needs the Python module {name!r}, which this image does not have"
     )
 
 
-def _other_version(trained_with: str) -> FatalError:
+def other_version(trained_with: str) -> FatalError:
+    """The failure of a model that another scikit-learn wrote; predictions could differ without a word."""
     return FatalError(
         Reason.VERSION_MISMATCH,
         f"the model was trained with {trained_with}, this image has scikit-learn {sklearn.__version__}; "
@@ -90,5 +102,6 @@ def _is_not_a_pickle(error: BaseException) -> bool:
     return innermost == pickle.__file__ or Path(joblib.__file__).parent in Path(innermost).parents
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """An exception in one line."""
     return f"{type(error).__name__}: {error}"

@@ -28,10 +28,23 @@ class Predictions:
 
 
 class Model:
-    """Wraps an object with `predict`, in scikit-learn's conventions."""
+    """Wraps an object with `predict`, in scikit-learn's conventions.
 
-    def __init__(self, estimator: Any) -> None:
+    An object that also has `predict_with_probabilities` gives both from one computation. `platform` is the protocol's
+    name of what computes; `acceleration` says in a sentence whether the model was converted, and why not otherwise.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        platform: str = "sklearn_joblib",
+        acceleration: str = "not tried",
+        description: str | None = None,
+    ) -> None:
         self._estimator = estimator
+        self._description = description or type(estimator).__name__
+        self.platform = platform
+        self.acceleration = acceleration
         features = getattr(estimator, "n_features_in_", None)
         names = getattr(estimator, "feature_names_in_", None)
         self.signature = Signature(
@@ -62,14 +75,13 @@ class Model:
 
     @property
     def description(self) -> str:
-        """The class of the wrapped object, for logs."""
-        return type(self._estimator).__name__
+        """The class of the object that the file holds, for logs."""
+        return self._description
 
     def predict(self, matrix: Array, with_probabilities: bool) -> Predictions:
         """Compute predictions for a matrix [rows, features]. Raises PredictionError and nothing else."""
         try:
-            values = np.asarray(self._estimator.predict(matrix))
-            probabilities = np.asarray(self._estimator.predict_proba(matrix)) if with_probabilities else None
+            values, probabilities = self._compute(matrix, with_probabilities)
         except BaseException as error:
             # Also SystemExit: whatever a model raises is one failed request, never the end of the server.
             raise PredictionError(f"{type(error).__name__}: {error}") from error
@@ -108,6 +120,15 @@ class Model:
                 )
             )
         return parts
+
+    def _compute(self, matrix: Array, with_probabilities: bool) -> tuple[Array, Array | None]:
+        if not with_probabilities:
+            return np.asarray(self._estimator.predict(matrix)), None
+        both = getattr(self._estimator, "predict_with_probabilities", None)
+        if both is not None:
+            values, probabilities = both(matrix)
+            return np.asarray(values), np.asarray(probabilities)
+        return np.asarray(self._estimator.predict(matrix)), np.asarray(self._estimator.predict_proba(matrix))
 
     def _outcomes_of(self, values: Array) -> list[Outcome] | None:
         if values.ndim != 1:

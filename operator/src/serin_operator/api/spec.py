@@ -75,6 +75,7 @@ class Model:
     sha256: str | None
     version: str | None
     secret: str | None
+    trusted_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Spec:
     analysis: Analysis
 
 
-_SERVER_CONFIG = ("image", "env", "resources", "podTemplate")
+_SERVER_CONFIG = ("image", "env", "resources", "podTemplate", "accelerate")
 
 
 def parse_spec(raw: Mapping[str, Any]) -> Spec:
@@ -213,6 +214,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             sha256=model.get("sha256"),
             version=model.get("version"),
             secret=model.get("secretRef", {}).get("name"),
+            trusted_types=tuple(model.get("trustedTypes", ())),
         ),
         server=Server(
             replicas=server["replicas"],

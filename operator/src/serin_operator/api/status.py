@@ -37,6 +37,7 @@ class Revision:
     sha256: str
     image: str
     secret: str | None = None
+    trusted_types: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     ready_replicas: int = 0
     kept_until: float | None = field(default=None, metadata=_TIME)

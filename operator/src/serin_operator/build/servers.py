@@ -112,6 +112,7 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
         *("--port", str(PORT)),
         *("--key-path", f"{_KEY_DIRECTORY}/key"),
         *("--drain-seconds", str(DRAIN_SECONDS)),
+        *_loading(revision),
     ]
     return {
         "name": "server",
@@ -132,6 +133,21 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
             {"name": "prediction-key", "mountPath": _KEY_DIRECTORY, "readOnly": True},
         ],
     }
+
+
+def _loading(revision: Revision) -> list[str]:
+    """How the model is loaded, only where it is not as ever.
+
+    A revision keeps its image, and an older one may not know these options.
+    """
+    arguments = []
+    if revision.format != "joblib":
+        arguments += ["--format", revision.format]
+    for name in revision.trusted_types:
+        arguments += ["--trusted-type", name]
+    if "accelerate" in revision.config:
+        arguments += ["--accelerate", revision.config["accelerate"]]
+    return arguments
 
 
 def _probe(path: str, **thresholds: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 from serin_operator.api.spec import Model, Spec
 from serin_operator.api.status import Resolved, Revision
@@ -25,12 +26,14 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
     Where the bytes come from and the operator's default image are not part of the name: moving a model or
     upgrading Serin starts no rollout, and a revision keeps the image that it began with.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "format": spec.model.format,
         "sha256": sha256,
         "version": spec.model.version,
         "server": spec.server.config,
     }
+    if spec.model.trusted_types:  # only then, so that revisions from before the field keep their names
+        identity["trustedTypes"] = sorted(spec.model.trusted_types)
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return Revision(
         revision=hashlib.sha256(canonical.encode()).hexdigest()[:_NAME_LENGTH],
@@ -40,6 +43,7 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
         sha256=sha256,
         image=spec.server.config.get("image") or defaults.server_image,
         secret=spec.model.secret,
+        trusted_types=spec.model.trusted_types,
         config=spec.server.config,
     )
 

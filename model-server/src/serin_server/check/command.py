@@ -1,0 +1,78 @@
+"""The answer of `serin-server check`."""
+
+import hashlib
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serin_server.check.joblib_file import check_joblib
+from serin_server.check.others import check_onnx, check_skops
+from serin_server.check.report import Estimator, Report
+from serin_server.protocol.datatypes import datatype_name
+from serin_server.protocol.metadata import tensors
+from serin_server.protocol.requests import Signature
+from serin_server.runtime.formats import Format
+from serin_server.runtime.loading import read
+
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+def check(path: Path, format_: Format, trusted: tuple[str, ...]) -> dict[str, Any]:
+    """The report as JSON values. Raises FatalError.
+
+    `safe` is whether loading makes nothing but what is known to be harmless, or trusted.
+    """
+    data = read(path)
+    if format_ is Format.SKOPS:
+        report = check_skops(data, trusted)
+    elif format_ is Format.ONNX:
+        report = check_onnx(data)
+    else:
+        report = check_joblib(data)
+    found: dict[str, Any] = {
+        "file": str(path),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "format": report.format,
+        "safe": not report.suspects,
+        "asks_for": report.suspects,
+        "needs": report.needs,
+        "problems": _problems(report),
+    }
+    if report.estimator is not None:
+        found["model"] = report.estimator.kind
+        if report.estimator.described:
+            found["metadata"] = _metadata(report.estimator)
+    if report.notes:
+        found["notes"] = report.notes
+    return found
+
+
+def _problems(report: Report) -> list[str]:
+    """What keeps this machine from loading the file as it is."""
+    problems: list[str] = []
+    if report.format == Format.ONNX:
+        return problems
+    for name, wanted in report.needs.items():
+        package = _DISTRIBUTIONS.get(name, name)
+        try:
+            have = version(package)
+        except PackageNotFoundError:
+            if importlib.util.find_spec(name) is None:  # top-level names only: nothing is imported
+                problems.append(f"the module {name} is not here")
+            continue
+        if name == "sklearn" and any(one != have for one in wanted):
+            problems.append(f"it was trained with scikit-learn {', '.join(wanted)}, this is {have}")
+    return problems
+
+
+def _metadata(estimator: Estimator) -> dict[str, Any]:
+    classes = estimator.classes
+    return tensors(
+        Signature(estimator.features, estimator.names),
+        "FP64" if classes is None else datatype_name(np.array(classes)),
+        None if classes is None else len(classes),
+        estimator.probabilities,
+    )

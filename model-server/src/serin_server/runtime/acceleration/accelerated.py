@@ -1,0 +1,87 @@
+"""An estimator whose arithmetic ONNX Runtime does."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from serin_server.protocol.datatypes import Array
+from serin_server.runtime.sessions import open_session
+
+# Between a row's two likeliest classes. Nearer ties are broken by the last bits, which only the original has right.
+# It is above the difference in probability that is accepted (trial.TOLERANCE).
+CLOSE = 1e-8
+
+
+class Accelerated:
+    """`predict` and `predict_proba` of an estimator, by the graph that it was converted to.
+
+    The original computes what the graph cannot be trusted with: rows whose two likeliest classes are nearly tied, and
+    input that is not numbers, or that it keeps in single precision (`singles` says that it makes no difference).
+    An `exact` graph ties where the original does, so that its ties need no care.
+    """
+
+    def __init__(self, original: Any, graph: bytes, kept_steps: int, exact: bool, singles: bool) -> None:
+        self._original = original
+        self._exact = exact
+        self._singles = singles
+        self._session = open_session(graph)
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
+        self._before = Pipeline(original.steps[:kept_steps]) if kept_steps else None
+        self.n_features_in_ = original.n_features_in_
+        if hasattr(original, "feature_names_in_"):
+            self.feature_names_in_ = original.feature_names_in_
+        if hasattr(original, "classes_"):
+            self.classes_ = original.classes_
+            self.predict_proba = self._predict_proba
+
+    def predict(self, matrix: Array) -> Array:
+        """Labels or values, as the original's."""
+        if not self._takes(matrix):
+            return np.asarray(self._original.predict(matrix))
+        found = self._run(matrix)
+        if not hasattr(self, "classes_"):
+            return found.reshape(-1)
+        labels = self.classes_.take(found.argmax(axis=1))
+        close = None if self._exact else _close(found)
+        if close is not None:
+            labels[close] = self._original.predict(matrix[close])
+        return np.asarray(labels)
+
+    def predict_with_probabilities(self, matrix: Array) -> tuple[Array, Array]:
+        """Labels [rows] and probabilities [rows, classes] of a classifier, from one computation."""
+        if not self._takes(matrix):
+            return self._original.predict(matrix), self._original.predict_proba(matrix)
+        found = self._run(matrix)
+        labels = self.classes_.take(found.argmax(axis=1))
+        close = None if self._exact else _close(found)
+        if close is not None:
+            labels[close] = self._original.predict(matrix[close])
+            found[close] = self._original.predict_proba(matrix[close])
+        return labels, found
+
+    def _predict_proba(self, matrix: Array) -> Array:
+        return self.predict_with_probabilities(matrix)[1]
+
+    def _takes(self, matrix: Array) -> bool:
+        if matrix.dtype == np.float32:
+            return self._singles
+        return matrix.dtype.kind in "iub" or matrix.dtype == np.float64
+
+    def _run(self, matrix: Array) -> Array:
+        rows = matrix if self._before is None else self._before.transform(matrix)
+        rows = np.ascontiguousarray(rows, dtype=np.float64)
+        return np.asarray(self._session.run(self._outputs, {self._input: rows})[0])
+
+
+def _close(probabilities: Array) -> Array | None:
+    """The rows [rows, boolean] whose two likeliest classes are nearly tied, None when there is none."""
+    if probabilities.shape[1] == 2:
+        close = np.abs(probabilities[:, 0] - probabilities[:, 1]) < CLOSE
+    elif probabilities.shape[1] < 2:
+        return None
+    else:
+        best = np.partition(probabilities, -2, axis=1)
+        close = best[:, -1] - best[:, -2] < CLOSE
+    return close if close.any() else None

@@ -1,0 +1,154 @@
+"""ONNX models in scikit-learn's conventions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from serin_server.failures import FatalError, Reason
+from serin_server.protocol.datatypes import Array
+from serin_server.runtime.loading import summary
+from serin_server.runtime.onnx_graph import Labels, class_labels, parse
+from serin_server.runtime.sessions import open_session
+
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint64)": np.uint64,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+_LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
+_MAPS = "seq(map("
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: ONNX's type, and its sizes, None where a size is free."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tensors of a graph are what: `label` and `scores` for a classifier, `value` for all others."""
+
+    inputs: tuple[Port, ...]
+    label: Port | None
+    scores: Port | None
+    value: Port | None
+    classes: Labels | None
+
+
+def load_onnx(data: bytes) -> "OnnxModel":
+    """Return the model. Raises FatalError."""
+    labels = class_labels(parse(data))
+    try:
+        session = open_session(data)
+    except runtime_errors.NotImplemented as error:
+        raise FatalError(
+            Reason.VERSION_MISMATCH, f"this image's ONNX Runtime lacks what the model needs: {error}"
+        ) from error
+    except Exception as error:
+        raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {summary(error)}") from error
+    return OnnxModel(session, layout(_ports(session.get_inputs()), _ports(session.get_outputs()), labels))
+
+
+def layout(inputs: tuple[Port, ...], outputs: tuple[Port, ...], labels: Labels | None) -> Layout:
+    """Tell a classifier from other models, by the types of its outputs. Raises FatalError.
+
+    A classifier has an output of labels, and may have one of scores beside it. Otherwise the first output is the value.
+    """
+    for port in inputs:
+        if port.type not in _DTYPES or len(port.shape) not in (1, 2):
+            raise FatalError(
+                Reason.NOT_A_MODEL,
+                f"the model's input {port.name} is a {port.type} of {len(port.shape)} dimensions: "
+                "inputs of one or two dimensions are served",
+            )
+    if not inputs or not outputs:
+        raise FatalError(Reason.NOT_A_MODEL, "the model has no inputs or no outputs")
+    label = next((port for port in outputs if port.type in _LABELS and len(port.shape) == 1), None)
+    if label is None:
+        if outputs[0].type not in _DTYPES:
+            raise FatalError(Reason.NOT_A_MODEL, f"the model's output {outputs[0].name} is a {outputs[0].type}")
+        return Layout(inputs, None, None, outputs[0], None)
+    scores = next((port for port in outputs if port is not label and _is_scores(port)), None)
+    if labels is None and scores is not None and label.type == "tensor(int64)":
+        width = scores.shape[1] if len(scores.shape) == 2 else None
+        labels = None if width is None else list(range(width))
+    return Layout(inputs, label, scores, None, labels)
+
+
+def _is_scores(port: Port) -> bool:
+    return port.type.startswith(_MAPS) or (port.type in ("tensor(float)", "tensor(double)") and len(port.shape) == 2)
+
+
+def _ports(arguments: Any) -> tuple[Port, ...]:
+    return tuple(
+        Port(argument.name, argument.type, tuple(size if isinstance(size, int) else None for size in argument.shape))
+        for argument in arguments
+    )
+
+
+class OnnxModel:
+    """An ONNX graph with `predict`, and `predict_proba` when it is a classifier that gives probabilities."""
+
+    def __init__(self, session: Any, layout: Layout) -> None:
+        self._session = session
+        self._layout = layout
+        if len(layout.inputs) > 1:
+            self.feature_names_in_ = np.array([port.name for port in layout.inputs], dtype=object)
+            self.n_features_in_: int | None = len(layout.inputs)
+        else:
+            shape = layout.inputs[0].shape
+            self.n_features_in_ = shape[1] if len(shape) == 2 else 1
+        if layout.classes is not None:
+            self.classes_ = np.array(layout.classes)
+        if layout.scores is not None:
+            self.predict_proba = self._predict_proba
+
+    def predict(self, matrix: Array) -> Array:
+        """Labels [rows], or values [rows] or [rows, k]."""
+        port = self._layout.label or self._layout.value
+        assert port is not None
+        return np.asarray(self._session.run([port.name], self._feeds(matrix))[0])
+
+    def predict_with_probabilities(self, matrix: Array) -> tuple[Array, Array]:
+        """Labels [rows] and probabilities [rows, classes], from one run of the graph."""
+        label, scores = self._layout.label, self._layout.scores
+        assert label is not None and scores is not None
+        labels, found = self._session.run([label.name, scores.name], self._feeds(matrix))
+        return np.asarray(labels), self._probabilities(found)
+
+    def _predict_proba(self, matrix: Array) -> Array:
+        return self.predict_with_probabilities(matrix)[1]
+
+    def _probabilities(self, found: Any) -> Array:
+        if isinstance(found, list):  # one map a row, from a ZipMap
+            classes = self._layout.classes
+            return np.array([[row[label] for label in classes or sorted(row)] for row in found])
+        return np.asarray(found)
+
+    def _feeds(self, matrix: Array) -> dict[str, Array]:
+        inputs = self._layout.inputs
+        if len(inputs) == 1:
+            column = matrix.reshape(-1) if len(inputs[0].shape) == 1 else matrix
+            return {inputs[0].name: np.ascontiguousarray(column, dtype=_DTYPES[inputs[0].type])}
+        return {
+            port.name: np.ascontiguousarray(
+                matrix[:, [index]] if len(port.shape) == 2 else matrix[:, index], dtype=_DTYPES[port.type]
+            )
+            for index, port in enumerate(inputs)
+        }

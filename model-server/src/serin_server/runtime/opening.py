@@ -1,0 +1,31 @@
+"""From a model file to a model that predicts."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serin_server.runtime.acceleration import Accelerate, accelerate
+from serin_server.runtime.formats import Format, load_format
+from serin_server.runtime.loading import read, read_checked
+from serin_server.runtime.model import Model
+
+_PLATFORMS = {Format.JOBLIB: "sklearn_joblib", Format.SKOPS: "sklearn_skops", Format.ONNX: "onnxruntime_onnx"}
+
+
+def open_model(
+    path: Path, sha256: str | None, format_: Format, trusted_types: Sequence[str], wish: Accelerate
+) -> tuple[Model, str]:
+    """Return the model and the SHA-256 of the bytes it came from. Raises FatalError.
+
+    The file is read once: the bytes that are loaded are those whose digest was taken. Without an expected digest the
+    file is trusted as it is, which is for a person who serves a file of their own. Call it before any thread starts.
+    """
+    data = read(path) if sha256 is None else read_checked(path, sha256)
+    found = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
+    loaded: Any = load_format(data, format_, trusted_types)
+    del data  # as large as the model
+    if format_ is Format.ONNX:
+        return Model(loaded, _PLATFORMS[format_], "not accelerated: it is ONNX already", "ONNX"), found
+    outcome = accelerate(loaded, wish)
+    return Model(outcome.estimator, _PLATFORMS[format_], outcome.reason, type(loaded).__name__), found

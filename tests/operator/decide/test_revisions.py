@@ -1,0 +1,35 @@
+"""A revision's name: what makes another one, and what does not."""
+
+from typing import Any
+
+from tests.operator.definition import make_spec
+
+from serin_operator.api.status import Revision
+from serin_operator.decide.observed import Defaults
+from serin_operator.decide.revisions import revision_of
+
+
+def revision(**changes: Any) -> Revision:
+    return revision_of(make_spec(**changes), "a" * 64, Defaults(server_image="serin:1"))
+
+
+def test_trusted_types_and_acceleration_make_another_revision() -> None:
+    names = {
+        revision(model={"format": "skops"}).revision,
+        revision(model={"format": "skops", "trustedTypes": ["a.B"]}).revision,
+        revision(model={"format": "skops", "trustedTypes": ["a.B", "a.C"]}).revision,
+        revision(model={"format": "skops"}, server={"accelerate": "Never"}).revision,
+    }
+    assert len(names) == 4
+
+
+def test_the_order_of_trusted_types_makes_none() -> None:
+    one = revision(model={"format": "skops", "trustedTypes": ["a.B", "a.C"]})
+    other = revision(model={"format": "skops", "trustedTypes": ["a.C", "a.B"]})
+    assert one.revision == other.revision
+    assert one.trusted_types == ("a.B", "a.C")
+
+
+def test_a_model_without_the_new_fields_keeps_the_name_it_had_before_them() -> None:
+    """Another name would roll out every model again when Serin is upgraded."""
+    assert revision().revision == "bcc8fdae64"
