@@ -22,6 +22,7 @@ from serin_server.monitor.classes import (
     quantity_outcome,
 )
 from serin_server.monitor.feedback import FeedbackCounter, Receipt
+from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import MAX_CLASSES, Metrics
 from serin_server.monitor.tokens import Refusal, TokenRefusedError, Tokens
 from serin_server.protocol.feedback import Label
@@ -32,7 +33,7 @@ NOW = 1_800_000_000.0
 
 
 def tokens(model: str = "m", revision: str = STABLE, key: bytes = KEY) -> Tokens:
-    return Tokens(key, model, revision)
+    return Tokens(Keyring.of(key), model, revision)
 
 
 @pytest.mark.parametrize(

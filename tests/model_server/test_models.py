@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.model_server import estimators
 from tests.model_server.serving import KEY, infer_body, outputs, serving_settings
 
+from serin_server.monitor.keys import Keyring
 from serin_server.runtime.model import Model
 from serin_server.serve import make_app
 from serin_server.web import app
@@ -25,7 +26,9 @@ from serin_server.web.server import Server, listen
 @asynccontextmanager
 async def application(estimator: Any) -> AsyncIterator[httpx.AsyncClient]:
     settings = serving_settings()
-    server = Server(make_app(settings, Model(estimator), KEY, 0.0), Limits(settings.max_body_bytes), drain_seconds=1)
+    server = Server(
+        make_app(settings, Model(estimator), Keyring.of(KEY), 0.0), Limits(settings.max_body_bytes), drain_seconds=1
+    )
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with asyncio.TaskGroup() as tasks, httpx.AsyncClient(base_url=url) as client:

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import secrets
 import socket
 import time
 import warnings
@@ -14,6 +13,7 @@ import sklearn
 from serin_server import __version__
 from serin_server.failures import FatalError, Reason
 from serin_server.monitor.feedback import FeedbackCounter
+from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
 from serin_server.runtime.acceleration import Accelerate
@@ -27,8 +27,6 @@ from serin_server.web.limits import Limits
 from serin_server.web.server import Server, listen
 
 log = logging.getLogger(__name__)
-
-_SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def serve(settings: Settings) -> None:
         "revision": settings.revision,
     }
     log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
-    key = _read_key(settings.key_path)
+    keyring = Keyring.at(settings.key_path)
     started = time.perf_counter()
     model, sha256 = open_model(
         settings.model_path, settings.sha256, settings.format, settings.trusted_types, settings.accelerate
@@ -83,7 +81,7 @@ def serve(settings: Settings) -> None:
     )
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    app = make_app(settings, model, key, load_seconds)
+    app = make_app(settings, model, keyring, load_seconds)
     prepare_thread()
     # What is there now stays for good: looking through it again would only make some requests wait.
     gc.collect()
@@ -93,11 +91,11 @@ def serve(settings: Settings) -> None:
     log.info("stopped", extra={"fields": identity})
 
 
-def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float) -> App:
+def make_app(settings: Settings, model: Model, keyring: Keyring, load_seconds: float) -> App:
     """Put the application together around a loaded model."""
     metrics = Metrics(settings.model_name, settings.revision, model.classes)
     metrics.loaded(load_seconds)
-    tokens = Tokens(key, settings.model_name, settings.revision)
+    tokens = Tokens(keyring, settings.model_name, settings.revision)
     inference = Inference(
         model=model,
         batcher=Batcher(model, settings.max_in_flight),
@@ -109,21 +107,6 @@ def make_app(settings: Settings, model: Model, key: bytes, load_seconds: float) 
         max_body_bytes=settings.max_body_bytes,
     )
     return App(inference, FeedbackCounter(tokens, metrics), Lifecycle())
-
-
-def _read_key(path: Path | None) -> bytes:
-    if path is None:
-        return secrets.token_bytes(_SHORTEST_KEY * 2)
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise FatalError(Reason.INVALID_CONFIGURATION, f"the key {path} cannot be read: {error.strerror}") from error
-    if len(key) < _SHORTEST_KEY:
-        raise FatalError(
-            Reason.INVALID_CONFIGURATION,
-            f"the key {path} has {len(key)} bytes, at least {_SHORTEST_KEY} are needed",
-        )
-    return key
 
 
 def _listen(host: str | None, port: int) -> socket.socket:

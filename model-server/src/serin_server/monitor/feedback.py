@@ -34,6 +34,7 @@ class FeedbackCounter:
 
     def count(self, labels: Sequence[Label], now: float) -> Receipt:
         """Count labels at `now` (seconds since 1970)."""
+        self._tokens.refresh(now)
         accepted = duplicates = 0
         refused: list[tuple[int, str]] = []
         for index, label in enumerate(labels):

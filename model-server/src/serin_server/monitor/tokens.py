@@ -1,4 +1,4 @@
-"""Prediction ids: compact tokens, authenticated with a key that all pods of a ModelDeployment share.
+"""Prediction ids: compact tokens, authenticated with keys that all pods of a ModelDeployment share (see `keys`).
 
 A token is unpadded base64url of
     format (1) | model (4) | revision (5) | time (4) | nonce (8) | flags (1) | text (0..48) | tag (12)
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from serin_server.monitor.classes import TEXT_LIMIT, Kind, Outcome
+from serin_server.monitor.keys import Key, Keyring
 
 _FORMAT = 1
 _HEADER = struct.Struct(">B4s5sI")
@@ -32,7 +33,7 @@ class Refusal(Enum):
 
     DAMAGED = ("damaged", "the prediction id is damaged")
     OTHER_MODEL = ("other_model", "the prediction id was made for another model")
-    FORGED = ("forged", "the prediction id was not made by this model's servers, or their key has changed")
+    FORGED = ("forged", "the prediction id was not made by this model's servers, or its key has been removed")
     NOT_A_NUMBER = (
         "not_a_number",
         "the model predicted neither a class nor a number, so no label can be compared with it",
@@ -70,18 +71,30 @@ class Prediction:
 class Tokens:
     """Makes and checks the prediction ids of one model."""
 
-    def __init__(self, key: bytes, model_name: str, revision: str) -> None:
-        """`key` is shared by the model's servers, `revision` is this server's own (10 hex digits)."""
-        self._model = hashlib.sha256(model_name.encode()).digest()[:4]
+    def __init__(self, keyring: Keyring, model_name: str, revision: str) -> None:
+        """`keyring` is shared by the model's servers, `revision` is this server's own (10 hex digits)."""
+        self._keyring = keyring
+        self._name = model_name.encode()
+        self._model = hashlib.sha256(self._name).digest()[:4]
         self._revision = bytes.fromhex(revision)
-        # The model's name goes into the key: a token of another model fails even where the key is shared.
-        own_key = hmac.digest(key, b"serin prediction id 1\0" + model_name.encode(), "sha256")
-        self._mac = hmac.new(own_key, digestmod="sha256")
+        self._macs = self._make_macs()
         # Counted up over all rows of this process; where it starts keeps processes apart.
         self._nonce = int.from_bytes(os.urandom(_NONCE.size))
         self._second = -1
         self._header = b""
-        self._mac_of_header = self._mac
+        self._mac_of_header = self._macs[keyring.keys[0]]
+
+    def refresh(self, now: float) -> None:
+        """Take in keys that have come or gone, from time to time; `now` in seconds since 1970."""
+        if self._keyring.look(now):
+            self._macs = self._make_macs()
+            self._second = -1
+
+    def _make_macs(self) -> dict[Key, hmac.HMAC]:
+        # The model's name goes into the key: a token of another model fails even where the key is shared.
+        purpose = b"serin prediction id 1\0" + self._name
+        own = {key: hmac.digest(key.secret, purpose, "sha256") for key in self._keyring.keys}
+        return {key: hmac.new(secret, digestmod="sha256") for key, secret in own.items()}
 
     def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
@@ -105,9 +118,10 @@ class Tokens:
     def _begin_second(self, second: int) -> None:
         """Tokens of one second start alike, and so does the computation of their tags."""
         if second != self._second:
+            self.refresh(second)
             self._second = second
             self._header = _HEADER.pack(_FORMAT, self._model, self._revision, second)
-            self._mac_of_header = self._mac.copy()
+            self._mac_of_header = self._macs[self._keyring.signing(second)].copy()
             self._mac_of_header.update(self._header)
 
     def read(self, token: str) -> Prediction:
@@ -118,9 +132,7 @@ class Tokens:
             raise TokenRefusedError(Refusal.DAMAGED)
         if model != self._model:
             raise TokenRefusedError(Refusal.OTHER_MODEL)
-        mac = self._mac.copy()
-        mac.update(content)
-        if not hmac.compare_digest(mac.digest()[:_TAG_BYTES], tag):
+        if not any(_agrees(mac, content, tag) for mac in self._macs.values()):
             raise TokenRefusedError(Refusal.FORGED)
         nonce = content[_HEADER.size : _HEADER.size + _NONCE.size]
         flags, text = content[_HEADER.size + _NONCE.size], content[_HEADER.size + _NONCE.size + 1 :]
@@ -131,6 +143,12 @@ class Tokens:
             retry=bool(flags & 1),
             outcome=Outcome(Kind(flags >> 1), text.decode()),
         )
+
+
+def _agrees(mac: hmac.HMAC, content: bytes, tag: bytes) -> bool:
+    mac = mac.copy()
+    mac.update(content)
+    return hmac.compare_digest(mac.digest()[:_TAG_BYTES], tag)
 
 
 def _tail(outcome: Outcome, retry: bool) -> bytes:
