@@ -79,31 +79,11 @@ def _collect_versions(node: Any, versions: set[str]) -> None:
 
 def check_onnx(data: bytes) -> Report:
     """What the model is, from its graph. Raises FatalError. ONNX files run no code of their own."""
-    from onnx import ModelProto, TensorProto
+    from serin_server.runtime.onnx_file import graph_layout
+    from serin_server.runtime.onnx_graph import parse
 
-    from serin_server.runtime.onnx_file import Port, layout
-    from serin_server.runtime.onnx_graph import class_labels, parse
-
-    model: ModelProto = parse(data)
-
-    def port(value: Any) -> Port:
-        kind = value.type
-        if not kind.HasField("tensor_type"):
-            return Port(value.name, "seq(map(" if kind.HasField("sequence_type") else "other", ())
-        name = TensorProto.DataType.Name(kind.tensor_type.elem_type).lower()
-        sizes = kind.tensor_type.shape.dim
-        return Port(
-            value.name,
-            f"tensor({name})",
-            tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes),
-        )
-
-    stored = {tensor.name for tensor in model.graph.initializer}
-    found = layout(
-        tuple(port(value) for value in model.graph.input if value.name not in stored),
-        tuple(port(value) for value in model.graph.output),
-        class_labels(model),
-    )
+    model = parse(data)
+    found = graph_layout(model)
     needs = {
         "onnx": [f"IR {model.ir_version}"],
         **{opset.domain or "ai.onnx": [str(opset.version)] for opset in model.opset_import},

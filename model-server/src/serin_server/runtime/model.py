@@ -59,6 +59,12 @@ class Model:
             self._datatype = datatype_name(classes)
             self._outcomes = {value: class_outcome(value) for value in classes.tolist()}
 
+    def open(self) -> None:
+        """Get ready to predict, in the process that does. Raises FatalError."""
+        opening = getattr(self._estimator, "open_session", None)
+        if callable(opening):
+            opening()
+
     @property
     def classes(self) -> list[str] | None:
         """Texts of the classes in the model's order, None when it is not a classifier."""

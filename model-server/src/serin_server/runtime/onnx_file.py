@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+from onnx import TensorProto
 
 from serin_server.failures import FatalError, Reason
 from serin_server.protocol.datatypes import Array
-from serin_server.runtime.loading import summary
 from serin_server.runtime.onnx_graph import Labels, class_labels, parse
-from serin_server.runtime.sessions import open_session
+from serin_server.runtime.sessions import Session
 
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -52,17 +51,32 @@ class Layout:
 
 
 def load_onnx(data: bytes) -> "OnnxModel":
-    """Return the model. Raises FatalError."""
-    labels = class_labels(parse(data))
-    try:
-        session = open_session(data)
-    except runtime_errors.NotImplemented as error:
-        raise FatalError(
-            Reason.VERSION_MISMATCH, f"this image's ONNX Runtime lacks what the model needs: {error}"
-        ) from error
-    except Exception as error:
-        raise FatalError(Reason.LOAD_FAILED, f"loading the model raised {summary(error)}") from error
-    return OnnxModel(session, layout(_ports(session.get_inputs()), _ports(session.get_outputs()), labels))
+    """Return the model. Raises FatalError; so may its `open_session`, which has ONNX Runtime read the graph."""
+    model = parse(data)
+    return OnnxModel(Session(data), graph_layout(model))
+
+
+def graph_layout(model: Any) -> Layout:
+    """The layout of a parsed ONNX model. Raises FatalError."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return layout(
+        tuple(_port(value) for value in model.graph.input if value.name not in stored),
+        tuple(_port(value) for value in model.graph.output),
+        class_labels(model),
+    )
+
+
+def _port(value: Any) -> Port:
+    kind = value.type
+    if not kind.HasField("tensor_type"):
+        return Port(value.name, _MAPS if kind.HasField("sequence_type") else "other", ())
+    name = TensorProto.DataType.Name(kind.tensor_type.elem_type).lower()
+    sizes = kind.tensor_type.shape.dim
+    return Port(
+        value.name,
+        f"tensor({name})",
+        tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes),
+    )
 
 
 def layout(inputs: tuple[Port, ...], outputs: tuple[Port, ...], labels: Labels | None) -> Layout:
@@ -95,18 +109,12 @@ def _is_scores(port: Port) -> bool:
     return port.type.startswith(_MAPS) or (port.type in ("tensor(float)", "tensor(double)") and len(port.shape) == 2)
 
 
-def _ports(arguments: Any) -> tuple[Port, ...]:
-    return tuple(
-        Port(argument.name, argument.type, tuple(size if isinstance(size, int) else None for size in argument.shape))
-        for argument in arguments
-    )
-
-
 class OnnxModel:
     """An ONNX graph with `predict`, and `predict_proba` when it is a classifier that gives probabilities."""
 
-    def __init__(self, session: Any, layout: Layout) -> None:
+    def __init__(self, session: Session, layout: Layout) -> None:
         self._session = session
+        self.open_session = session.open
         self._layout = layout
         if len(layout.inputs) > 1:
             self.feature_names_in_ = np.array([port.name for port in layout.inputs], dtype=object)

@@ -21,10 +21,10 @@ class Acceleration:
     accelerated: bool
 
 
-def accelerate(estimator: Any, wish: Accelerate) -> Acceleration:
+def accelerate(estimator: Any, wish: Accelerate, forks: bool = False) -> Acceleration:
     """Return the estimator's accelerated form, or itself with the reason. Never raises for what an estimator is.
 
-    Takes at most a bounded time (see child.py). Call it before any thread starts.
+    Takes at most a bounded time (see child.py). Call it before any thread starts; with `forks` it starts none either.
     """
     if wish is Accelerate.NEVER:
         return Acceleration(estimator, "not accelerated: not asked for", False)
@@ -34,7 +34,7 @@ def accelerate(estimator: Any, wish: Accelerate) -> Acceleration:
     from serin_server.runtime.acceleration.child import GaveUpError, convert_in_child
 
     try:
-        graph, facts = convert_in_child(estimator)
+        graph, facts = convert_in_child(estimator, forks)
     except GaveUpError as error:
         return Acceleration(estimator, f"not accelerated: {error}", False)
     from serin_server.runtime.acceleration.accelerated import Accelerated

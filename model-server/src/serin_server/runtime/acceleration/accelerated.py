@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from serin_server.protocol.datatypes import Array
-from serin_server.runtime.sessions import open_session
+from serin_server.runtime.sessions import Session
 
 # Between a row's two likeliest classes. Nearer ties are broken by the last bits, which only the original has right.
 # It is above the difference in probability that is accepted (trial.TOLERANCE).
@@ -25,9 +25,8 @@ class Accelerated:
         self._original = original
         self._exact = exact
         self._singles = singles
-        self._session = open_session(graph)
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [self._session.get_outputs()[0].name]
+        self._session = Session(graph)
+        self.open_session = self._session.open
         self._before = Pipeline(original.steps[:kept_steps]) if kept_steps else None
         self.n_features_in_ = original.n_features_in_
         if hasattr(original, "feature_names_in_"):
@@ -72,7 +71,9 @@ class Accelerated:
     def _run(self, matrix: Array) -> Array:
         rows = matrix if self._before is None else self._before.transform(matrix)
         rows = np.ascontiguousarray(rows, dtype=np.float64)
-        return np.asarray(self._session.run(self._outputs, {self._input: rows})[0])
+        session = self._session
+        session.open()
+        return np.asarray(session.run([session.output], {session.input: rows})[0])
 
 
 def _close(probabilities: Array) -> Array | None:

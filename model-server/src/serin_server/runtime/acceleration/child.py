@@ -18,10 +18,10 @@ class GaveUpError(Exception):
     """The original stays; the text says why."""
 
 
-def convert_in_child(estimator: Any) -> tuple[bytes, dict[str, Any]]:
+def convert_in_child(estimator: Any, forks: bool = False) -> tuple[bytes, dict[str, Any]]:
     """Return the graph and the facts of `trial.Converted`. Raises GaveUpError.
 
-    The child is forked, so that it has the estimator without loading it again. Call it before any thread starts.
+    `forks` says that this process will fork again, so that it must not import ONNX Runtime. The child is forked, so that it has the estimator without loading it again. Call it before any thread starts.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -32,8 +32,9 @@ def convert_in_child(estimator: Any) -> tuple[bytes, dict[str, Any]]:
     child.start()
     sender.close()
     try:
-        # Needed afterwards: imported while the child works.
-        import onnxruntime  # noqa: F401
+        if not forks:
+            # Needed afterwards: imported while the child works.
+            import onnxruntime  # noqa: F401
 
         if not receiver.poll(WALL_SECONDS):
             raise GaveUpError(f"its conversion takes longer than {WALL_SECONDS:g} s")
