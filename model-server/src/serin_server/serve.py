@@ -21,8 +21,9 @@ from serin_server.runtime.batcher import Batcher, prepare_thread
 from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
 from serin_server.runtime.opening import open_model
+from serin_server.serving.served import ServedModel
 from serin_server.web.app import App, Lifecycle
-from serin_server.web.inference import Inference
+from serin_server.web.inference import HttpInference
 from serin_server.web.limits import Limits
 from serin_server.web.server import Server, listen
 
@@ -96,7 +97,7 @@ def make_app(settings: Settings, model: Model, keyring: Keyring, load_seconds: f
     metrics = Metrics(settings.model_name, settings.revision, model.classes)
     metrics.loaded(load_seconds)
     tokens = Tokens(keyring, settings.model_name, settings.revision)
-    inference = Inference(
+    served = ServedModel(
         model=model,
         batcher=Batcher(model, settings.max_in_flight),
         tokens=tokens,
@@ -104,8 +105,8 @@ def make_app(settings: Settings, model: Model, keyring: Keyring, load_seconds: f
         name=settings.model_name,
         version=settings.model_version,
         revision=settings.revision,
-        max_body_bytes=settings.max_body_bytes,
     )
+    inference = HttpInference(served, settings.max_body_bytes)
     return App(inference, FeedbackCounter(tokens, metrics), Lifecycle())
 
 

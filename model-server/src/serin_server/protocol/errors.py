@@ -1,6 +1,10 @@
 """How a request is refused."""
 
 
+class ClientGoneError(Exception):
+    """The client closed the connection before its answer."""
+
+
 class RequestError(Exception):
     """A request that is answered with a status and {"error": message}."""
 

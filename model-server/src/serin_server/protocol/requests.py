@@ -1,7 +1,8 @@
 """Decoding of inference requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import orjson
 
 from serin_server.protocol.datatypes import DATATYPES, Array, to_array
 from serin_server.protocol.errors import RequestError, invalid
+from serin_server.protocol.tensors import InferRequest, RequestedOutput, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,23 +19,6 @@ class Signature:
 
     features: int | None
     names: tuple[str, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A named input of one or two dimensions."""
-
-    name: str
-    array: Array
-
-
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """`outputs` are the names asked for, None when the request leaves the choice to the server."""
-
-    id: str | None
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[str, ...] | None
 
 
 def parse_json(body: bytes) -> Any:
@@ -57,6 +42,7 @@ def parse_request(body: bytes) -> InferRequest:
         raise invalid("inputs must be an array of at least one tensor")
     return InferRequest(
         id=request_id,
+        parameters=_parameters("parameters", message.get("parameters")),
         inputs=tuple(_tensor(position, item) for position, item in enumerate(inputs)),
         outputs=_outputs(message.get("outputs")),
     )
@@ -79,22 +65,34 @@ def _tensor(position: int, item: object) -> Tensor:
     if "data" not in item:
         raise invalid(f"{where} needs data")
     try:
-        return Tensor(name, to_array(item["data"], shape, datatype))
+        return Tensor(name, datatype, to_array(item["data"], shape, datatype))
     except RequestError as error:
         raise invalid(f"{where}: {error.message}") from None
 
 
-def _outputs(outputs: object) -> tuple[str, ...] | None:
+def _outputs(outputs: object) -> tuple[RequestedOutput, ...] | None:
     if outputs is None:
         return None
     if not isinstance(outputs, list) or not outputs:
         raise invalid("outputs must be an array of at least one object with a name")
-    names = []
-    for position, output in enumerate(outputs):
-        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise invalid(f"outputs[{position}] must be an object with a name")
-        names.append(output["name"])
-    return tuple(names)
+    return tuple(_requested(position, output) for position, output in enumerate(outputs))
+
+
+def _requested(position: int, output: object) -> RequestedOutput:
+    if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+        raise invalid(f"outputs[{position}] must be an object with a name")
+    return RequestedOutput(output["name"], _parameters(f"outputs[{position}].parameters", output.get("parameters")))
+
+
+_NONE: Mapping[str, object] = MappingProxyType({})
+
+
+def _parameters(where: str, parameters: object) -> Mapping[str, object]:
+    if parameters is None:
+        return _NONE
+    if not isinstance(parameters, dict):
+        raise invalid(f"{where} must be an object")
+    return parameters
 
 
 def to_matrix(inputs: Sequence[Tensor], signature: Signature) -> Array:

@@ -1,11 +1,11 @@
 """Encoding of answers."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from serin_server.protocol.datatypes import Array, from_array
+from serin_server.protocol.datatypes import from_array
+from serin_server.protocol.tensors import InferResponse, Tensor
 
 
 def to_json(value: object) -> bytes:
@@ -18,21 +18,16 @@ def error_body(message: str) -> bytes:
     return to_json({"error": message})
 
 
-def output(name: str, array: Array) -> dict[str, Any]:
-    """One output tensor, data flat and row-major."""
-    datatype, data = from_array(array)
-    return {"name": name, "shape": list(array.shape), "datatype": datatype, "data": data}
-
-
-def strings(name: str, values: list[str]) -> dict[str, Any]:
-    """One output tensor of strings."""
-    return {"name": name, "shape": [len(values)], "datatype": "BYTES", "data": values}
-
-
-def infer_response(model: Mapping[str, str], request_id: str | None, outputs: list[dict[str, Any]]) -> bytes:
-    """The body of an answer. `model` holds model_name and model_version; an id that was sent is echoed."""
-    message: dict[str, Any] = dict(model)
-    if request_id is not None:
-        message["id"] = request_id
-    message["outputs"] = outputs
+def infer_response(response: InferResponse) -> bytes:
+    """The body of an answer, in JSON; an id that was sent is echoed."""
+    message: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
+    if response.id is not None:
+        message["id"] = response.id
+    message["outputs"] = [_output(tensor) for tensor in response.outputs]
     return to_json(message)
+
+
+def _output(tensor: Tensor) -> dict[str, Any]:
+    """One output tensor, data flat and row-major."""
+    datatype, data = from_array(tensor.array)
+    return {"name": tensor.name, "shape": tensor.array.shape, "datatype": datatype, "data": data}

@@ -11,12 +11,13 @@ import httptools
 from serin_server import __version__
 from serin_server.monitor import metrics as prometheus
 from serin_server.monitor.feedback import FeedbackCounter
-from serin_server.protocol.errors import RequestError
+from serin_server.protocol.errors import ClientGoneError, RequestError
 from serin_server.protocol.feedback import parse_feedback
 from serin_server.protocol.responses import error_body, to_json
+from serin_server.serving.served import PREDICT, PREDICTION_ID, PROBABILITIES
 from serin_server.web.connection import Handler
-from serin_server.web.inference import PREDICT, PREDICTION_ID, PROBABILITIES, Inference
-from serin_server.web.messages import Answer, ClientGoneError, Request
+from serin_server.web.inference import HttpInference
+from serin_server.web.messages import Answer, Request
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,9 @@ class Lifecycle:
 class App:
     """Knows what answers every request to the server."""
 
-    def __init__(self, inference: Inference, feedback: FeedbackCounter, lifecycle: Lifecycle) -> None:
+    def __init__(self, inference: HttpInference, feedback: FeedbackCounter, lifecycle: Lifecycle) -> None:
         self._inference = inference
+        self._served = inference.served
         self._feedback = feedback
         self.lifecycle = lifecycle
         self._routes = self._make_routes()
@@ -44,7 +46,7 @@ class App:
             path = _path(target)
             methods = self._routes.get(path)
             if methods is None:
-                message = f"there is no {path.decode('latin-1')} here; the model is {self._inference.name}"
+                message = f"there is no {path.decode('latin-1')} here; the model is {self._served.name}"
                 return lambda _request: _error(404, message)
         handler = methods.get(method)
         if handler is None:
@@ -54,7 +56,7 @@ class App:
         return handler
 
     def _make_routes(self) -> Mapping[bytes, Mapping[bytes, Handler]]:
-        model = f"/v2/models/{self._inference.name}"
+        model = f"/v2/models/{self._served.name}"
         routes: dict[str, dict[bytes, Handler]] = {
             "/v2": {b"GET": self._server_metadata},
             "/v2/health/live": {b"GET": self._live},
@@ -62,7 +64,7 @@ class App:
             "/metrics": {b"GET": self._metrics},
             f"{model}/feedback": {b"POST": self._take_feedback},
         }
-        for base in (model, f"{model}/versions/{self._inference.version}"):
+        for base in (model, f"{model}/versions/{self._served.version}"):
             routes[base] = {b"GET": self._model_metadata}
             routes[f"{base}/ready"] = {b"GET": self._model_ready}
             routes[f"{base}/infer"] = {b"POST": self._inference.answer}
@@ -80,10 +82,10 @@ class App:
 
     def _model_ready(self, _request: Request) -> Answer:
         ready = not self.lifecycle.draining
-        return Answer(200 if ready else 503, to_json({"name": self._inference.name, "ready": ready}))
+        return Answer(200 if ready else 503, to_json({"name": self._served.name, "ready": ready}))
 
     def _model_metadata(self, _request: Request) -> Answer:
-        model = self._inference.model
+        model = self._served.model
         features = -1 if model.signature.features is None else model.signature.features
         inputs: list[dict[str, object]] = [{"name": "input", "datatype": "FP64", "shape": [-1, features]}]
         if model.signature.names is not None:
@@ -98,8 +100,8 @@ class App:
             200,
             to_json(
                 {
-                    "name": self._inference.name,
-                    "versions": [self._inference.version],
+                    "name": self._served.name,
+                    "versions": [self._served.version],
                     "platform": "sklearn_joblib",
                     "inputs": inputs,
                     "outputs": outputs,
@@ -108,7 +110,7 @@ class App:
         )
 
     def _metrics(self, _request: Request) -> Answer:
-        return Answer(200, self._inference.metrics.render(time.time()), prometheus.CONTENT_TYPE.encode())
+        return Answer(200, self._served.metrics.render(time.time()), prometheus.CONTENT_TYPE.encode())
 
     def _take_feedback(self, request: Request) -> Answer | None:
         try:

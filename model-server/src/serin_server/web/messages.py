@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 
-from serin_server.protocol.errors import RequestError
+from serin_server.protocol.errors import ClientGoneError, RequestError
 
 JSON = b"application/json"
 RETRY_LATER = ((b"retry-after", b"1"),)
@@ -18,10 +18,6 @@ _GZIP = 16 + zlib.MAX_WBITS
 _FASTEST = 1
 
 _GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-
-
-class ClientGoneError(Exception):
-    """The client closed the connection before its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +85,9 @@ class Request:
     def lose(self) -> None:
         """Note that the client went away."""
         self.gone = True
-        if self.when_gone is not None:
-            self.when_gone()
+        when_gone, self.when_gone = self.when_gone, None  # no circle is left for the garbage collector
+        if when_gone is not None:
+            when_gone()
 
     def read(self, limit: int) -> bytes:
         """The body, at most `limit` bytes; to be called once. Raises RequestError or ClientGoneError."""

@@ -1,0 +1,1 @@
+"""One inference on its way, whatever brought it: between the transports and the model."""

@@ -1,0 +1,150 @@
+"""The life of one inference request, from its decoding to its one end."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from serin_server.protocol.datatypes import Array
+from serin_server.protocol.errors import ClientGoneError, RequestError
+from serin_server.protocol.requests import to_matrix
+from serin_server.protocol.tensors import InferRequest, InferResponse
+from serin_server.runtime.batcher import OverloadedError
+from serin_server.runtime.model import PredictionError, Predictions
+from serin_server.serving.served import PROBABILITIES, ServedModel
+
+log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+
+
+class Caller(Protocol):
+    """Who waits for an inference: one request of some transport. Exactly one of its last two methods is called, once.
+
+    All are called on the event loop. A caller whose client goes away calls the inquiry's `gone`, and hears no more.
+    """
+
+    def read(self) -> InferRequest:
+        """Decode the request. Raises RequestError, or ClientGoneError when the client went before its end."""
+
+    def answered(self, response: InferResponse) -> None:
+        """Encode and send the answer. Raises RequestError when it cannot be encoded as the client asked."""
+
+    def refused(self, status: int, message: str) -> None:
+        """Send an error; `status` is HTTP's, other transports have their own for each."""
+
+
+class Inquiry:
+    """One inference request on its way. Exactly one of its ends is reached, and counted.
+
+    Times are of time.perf_counter, in seconds. `started` is when the request was there in full: until then time passes
+    on the client's account. `retry` is whether a router sends it not for the first time. `request_id` is for the log.
+    """
+
+    __slots__ = (
+        "_caller",
+        "_is_over",
+        "_served",
+        "deadline",
+        "matrix",
+        "predictions",
+        "request",
+        "request_id",
+        "retry",
+        "started",
+        "wanted",
+        "with_probabilities",
+    )
+
+    request: InferRequest
+    matrix: Array
+    predictions: Predictions
+    wanted: Sequence[str]
+    with_probabilities: bool
+
+    def __init__(
+        self,
+        served: ServedModel,
+        caller: Caller,
+        *,
+        started: float,
+        deadline: float | None,
+        retry: bool,
+        request_id: str | None,
+    ) -> None:
+        self._served = served
+        self._caller = caller
+        self._is_over = False
+        self.started = started
+        self.deadline = deadline
+        self.retry = retry
+        self.request_id = request_id
+
+    def begin(self) -> None:
+        """Answer the request in every case, now or when its predictions are there."""
+        served = self._served
+        try:
+            self.request = self._caller.read()
+            self.wanted = served.wanted(self.request.outputs)
+            self.with_probabilities = PROBABILITIES in self.wanted
+            self.matrix = to_matrix(self.request.inputs, served.model.signature)
+            served.batcher.submit(self)
+        except Exception as error:  # noqa: BLE001 - told apart in one place; a bug fails one request only
+            self._end(error)
+
+    def gone(self) -> None:
+        """The client does not wait any more."""
+        self._served.batcher.drop(self)
+        if not self._is_over:
+            self._count(CLIENT_GONE)
+
+    # --- the batcher's side --------------------------------------------------------------------------------
+
+    def done(self, predictions: Predictions) -> None:
+        if self._is_over:
+            return
+        self.predictions = predictions
+        try:
+            response = self._served.respond(self)
+            self._caller.answered(response)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end(error)
+        else:
+            self._count(200)
+            for watcher in self._served.watchers:
+                watcher.answered(self, response)
+
+    def failed(self, error: PredictionError) -> None:
+        if not self._is_over:
+            self._end(error)
+
+    def expired(self) -> None:
+        self._refuse(504, "the request's deadline passed before the model was free")
+
+    # --- ends ----------------------------------------------------------------------------------------------
+
+    def _end(self, error: Exception) -> None:
+        if isinstance(error, RequestError):
+            self._refuse(error.status, error.message)
+        elif isinstance(error, OverloadedError):
+            self._refuse(503, "the server has as many requests as it takes at once; try again")
+        elif isinstance(error, ClientGoneError):
+            self._count(CLIENT_GONE)
+        elif isinstance(error, PredictionError):
+            self._log("the model failed", error)
+            self._refuse(500, f"the model failed: {error}")
+        else:
+            self._log("internal error", error)
+            self._refuse(500, "internal error")
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._count(status)
+        self._caller.refused(status, message)
+
+    def _count(self, code: int) -> None:
+        self._is_over = True
+        attempt = "retry" if self.retry else "first"
+        self._served.metrics.request_done(code, attempt, time.perf_counter() - self.started)
+
+    def _log(self, message: str, error: Exception) -> None:
+        log.error(message, exc_info=error, extra={"fields": {"request_id": self.request_id}})
