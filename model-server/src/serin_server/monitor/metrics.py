@@ -87,6 +87,11 @@ class Metrics:
         self._settled = SettledMetrics(model)
         self._create_own_series(classes)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For counters of what not every server has."""
+        return self._registry
+
     def _create_own_series(self, classes: Sequence[str] | None) -> None:
         """Series that evidence is read from start at 0, else a reader would lose their first increase."""
         self._request_counter("200", "first")
