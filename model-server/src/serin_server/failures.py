@@ -1,10 +1,14 @@
 """Failures that end the process, in a form that the operator reads: a reason, a message and an exit code."""
 
 import json
+import logging
 import os
 import sys
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 # The kubelet keeps 4,096 bytes of a termination message; room is left for the JSON around it.
 MESSAGE_LIMIT = 2000
@@ -22,12 +26,15 @@ class Reason(Enum):
     UNSUPPORTED_URI = ("UnsupportedUri", 14)
     STORAGE_FAILED = ("StorageFailed", 15)
     TOO_LARGE = ("TooLarge", 16)
+    SIGNATURE_MISSING = ("SignatureMissing", 17)
     NOT_A_MODEL = ("NotAModel", 20)
     MISSING_MODULE = ("MissingModule", 21)
     LOAD_FAILED = ("LoadFailed", 22)
     VERSION_MISMATCH = ("VersionMismatch", 23)
     DIGEST_MISMATCH_AT_LOAD = ("DigestMismatch", 24)
     UNTRUSTED_TYPES = ("UntrustedTypes", 25)
+    SIGNATURE_INVALID = ("SignatureInvalid", 26)
+    PROFILE_MISMATCH = ("ProfileMismatch", 27)
 
     @property
     def label(self) -> str:
@@ -45,6 +52,19 @@ class FatalError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run something that is a process's whole life, and return its exit code; what it raises is reported."""
+    try:
+        return run()
+    except FatalError as failure:
+        report(failure)
+        return failure.reason.exit_code
+    except Exception as error:
+        log.exception("unexpected failure")
+        report(FatalError(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
+        return Reason.INTERNAL_ERROR.exit_code
 
 
 def report(failure: FatalError) -> None:

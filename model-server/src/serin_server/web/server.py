@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 import uvloop
@@ -28,6 +29,16 @@ class Application(Protocol):
         """What answers a request."""
 
 
+class Source(Protocol):
+    """Where connections come from that somebody else accepted."""
+
+    def start(self, on_connection: Callable[[socket.socket], None], on_end: Callable[[], None]) -> None:
+        """Give connections from now on; `on_end` is called once, when no more will come."""
+
+    def closed(self) -> None:
+        """Called for each connection that is gone."""
+
+
 class Server:
     """Serves an application until it is told to stop.
 
@@ -41,6 +52,8 @@ class Server:
         self._app = app
         self._drain_seconds = drain_seconds
         self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[object]] = set()  # connections that were given, until they are there
+        self._source: Source | None = None
         self._stop = asyncio.Event()
         self._empty = asyncio.Event()
 
@@ -57,6 +70,8 @@ class Server:
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if self._source is not None:
+            self._source.closed()
         if not self._connections:
             self._empty.set()
 
@@ -79,11 +94,38 @@ class Server:
         log.info("listening", extra={"fields": {"host": host, "port": port}})
         self._look()
         await self._stop.wait()
+        await _turns()  # takes what waits in the kernel's queue
         server.close()
+        await self._finish()
+
+    async def serve_given(self, source: Source) -> None:
+        """Serve connections that a source gives, until it ends; returns when every request is answered."""
+        self._source = source
+        source.start(self._take, self.stop)
+        self._look()
+        await self._stop.wait()
+        while self._opening:
+            await asyncio.wait(self._opening)
+        await self._finish()
+
+    async def _finish(self) -> None:
+        await _turns()  # reads requests that were sent before
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
             await self._empty.wait()
+
+    def _take(self, given: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(self._connect, given))
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: "asyncio.Task[object]") -> None:
+        self._opening.discard(task)
+        if task.exception() is not None and self._source is not None:
+            log.warning("a connection failed", extra={"fields": {"why": str(task.exception())}})
+            self._source.closed()
 
     def drain(self) -> None:
         """Say that the server is not ready, go on for a while, then stop. A second call changes nothing."""
@@ -107,6 +149,12 @@ class Server:
         loop.call_later(self.limits.look_seconds, self._look)
         for connection in list(self._connections):
             connection.check(loop.time())
+
+
+async def _turns() -> None:
+    """Let the event loop look at all sockets once."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def listen(host: str | None, port: int) -> socket.socket:

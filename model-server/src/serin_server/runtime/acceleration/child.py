@@ -21,7 +21,8 @@ class GaveUpError(Exception):
 def convert_in_child(estimator: Any, forks: bool = False) -> tuple[bytes, dict[str, Any]]:
     """Return the graph and the facts of `trial.Converted`. Raises GaveUpError.
 
-    `forks` says that this process will fork again, so that it must not import ONNX Runtime. The child is forked, so that it has the estimator without loading it again. Call it before any thread starts.
+    The child is forked, so that it has the estimator without loading it again. Call it before any thread starts.
+    `forks` says that this process will fork again: it does not import ONNX Runtime, which starts threads.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
