@@ -1,0 +1,1 @@
+"""Predictions and their labels as JSON lines, for retraining: sampled, without the features that are private."""
