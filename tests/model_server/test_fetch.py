@@ -44,6 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(302, b"moved", location=self.server.redirects[path])
         elif path == "/model":
             self._answer(200, MODEL)
+        elif path == "/model.sig":
+            self._answer(200, b"a signature")
         elif path == "/private":
             self._answer(200 if self.headers["Authorization"] else 401, MODEL)
         elif path == "/truncated":
@@ -124,6 +126,37 @@ def test_a_model_is_fetched_to_its_place(store: ModelStore, tmp_path: Path) -> N
     assert found == Digest(SHA256, len(MODEL))
     assert output.read_bytes() == MODEL
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_signature_is_fetched_beside_the_model(store: ModelStore, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    signature = store.url("/model.sig")
+    fetch(store.url("/model"), SHA256, output, signature=signature, max_bytes=None, claims=tmp_path)
+    assert (tmp_path / "model.sig").read_bytes() == b"a signature"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/404", Reason.SIGNATURE_MISSING), ("/503", Reason.UNREACHABLE), ("/model", Reason.TOO_LARGE)],
+)
+def test_without_its_signature_no_model_is_fetched(
+    store: ModelStore, tmp_path: Path, path: str, reason: Reason
+) -> None:
+    with pytest.raises(FatalError, match="the model's signature") as failure:
+        fetch(store.url("/model"), SHA256, tmp_path / "m", signature=store.url(path), max_bytes=None, claims=tmp_path)
+    assert failure.value.reason is reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_credentials_for_the_model_go_to_no_other_server_for_its_signature(
+    stores: tuple[ModelStore, ModelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERIN_FETCH_TOKEN", "t0ken")
+    here, there = stores
+    for signature in (here.url("/model.sig"), there.url("/model.sig")):
+        fetch(here.url("/model"), SHA256, tmp_path / "m", signature=signature, max_bytes=None, claims=tmp_path)
+    assert here.seen == [("/model.sig", "Bearer t0ken"), ("/model", "Bearer t0ken"), ("/model", "Bearer t0ken")]
+    assert there.seen == [("/model.sig", None)]
 
 
 def test_wrong_bytes_never_get_to_the_place(store: ModelStore, tmp_path: Path) -> None:

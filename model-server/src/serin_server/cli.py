@@ -8,9 +8,13 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serin_server import __version__, logs
 from serin_server.failures import FatalError, Reason, report, write_termination_log
+
+if TYPE_CHECKING:
+    from serin_server.runtime.signature import SignatureCheck
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,14 @@ def _exit_on_sigterm() -> None:
 def _fetch(options: argparse.Namespace) -> int:
     from serin_server.fetch import fetch
 
-    digest = fetch(options.uri, options.sha256, options.output, max_bytes=options.max_bytes, claims=options.claims_root)
+    digest = fetch(
+        options.uri,
+        options.sha256,
+        options.output,
+        signature=options.signature_uri,
+        max_bytes=options.max_bytes,
+        claims=options.claims_root,
+    )
     log.info("model fetched", extra={"fields": {"sha256": digest.sha256, "size": digest.size}})
     return 0
 
@@ -68,7 +79,7 @@ def _check(options: argparse.Namespace) -> int:
     from serin_server.runtime.formats import Format
 
     format_ = Format(options.format) if options.format else Format.of(options.model)
-    found = check(options.model, format_, tuple(options.trusted_type))
+    found = check(options.model, format_, tuple(options.trusted_type), _signature_check(options))
     print(json.dumps(found, indent=2, ensure_ascii=False), flush=True)
     return 0 if found["safe"] else Reason.UNTRUSTED_TYPES.exit_code
 
@@ -92,6 +103,7 @@ def _serve(options: argparse.Namespace) -> int:
         Settings(
             format=Format(options.format) if options.format else Format.of(path),
             trusted_types=tuple(options.trusted_type),
+            signature=_signature_check(options),
             accelerate=Accelerate(options.accelerate),
             model_name=options.model_name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-.") or "model",
             model_version=options.model_version,
@@ -122,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(fetch)
     fetch.add_argument("--sha256", required=True, type=_sha256, metavar="HEX", help="digest the bytes must have")
     fetch.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the model goes")
+    fetch.add_argument(
+        "--signature-uri", metavar="URI", help="where the model's signature is; it goes to PATH with .sig after it"
+    )
     fetch.set_defaults(command=_fetch)
 
     digest = commands.add_parser("digest", help="read a model and print its SHA-256 and size", description=_SOURCE_HELP)
@@ -136,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("model", type=Path, metavar="FILE", help="the model file")
     _add_reading(check)
+    _add_signature(check)
     check.set_defaults(command=_check)
 
     serve = commands.add_parser("serve", help="load a model and answer requests")
@@ -154,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         help="key that authenticates prediction ids (default: a random one, and ids end with the process)",
     )
     _add_reading(serve)
+    _add_signature(serve)
     serve.add_argument(
         "--accelerate",
         choices=["Auto", "Never"],
@@ -208,6 +225,33 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_signature(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--signature", type=Path, metavar="FILE", help="a signature that must vouch for the model")
+    command.add_argument(
+        "--public-key", type=_pem, metavar="PEM", help="the key that must have made it: a file, or its text"
+    )
+    command.add_argument(
+        "--certificate-chain",
+        type=_pem,
+        metavar="PEM",
+        help="certificates that its signer's must lead to: a file, or its text",
+    )
+
+
+def _signature_check(options: argparse.Namespace) -> "SignatureCheck | None":
+    from serin_server.runtime.signature import SignatureCheck
+
+    trusted = [options.public_key, options.certificate_chain]
+    if options.signature is None and trusted == [None, None]:
+        return None
+    if options.signature is None or trusted.count(None) != 1:
+        # A key without a signature, or neither key nor certificates, would check nothing.
+        raise FatalError(
+            Reason.INVALID_CONFIGURATION, "a check needs --signature and one of --public-key and --certificate-chain"
+        )
+    return SignatureCheck(options.signature, options.public_key, options.certificate_chain)
+
+
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--uri", required=True, help="where the model is")
     command.add_argument(
@@ -229,6 +273,16 @@ def _sha256(text: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError("a SHA-256 is 64 hex digits")
     return text.lower()
+
+
+def _pem(text: str) -> str:
+    """The text of a PEM file, or the text itself, so that a pod needs no file for what is no secret."""
+    if text.startswith("-----BEGIN "):
+        return text
+    try:
+        return Path(text).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read as PEM: {error}") from error
 
 
 def _revision(text: str) -> str:

@@ -21,6 +21,7 @@ from serin_server.runtime.batcher import Batcher, prepare_thread
 from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
 from serin_server.runtime.opening import open_model
+from serin_server.runtime.signature import SignatureCheck
 from serin_server.serving.served import ServedModel
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import HttpInference
@@ -52,6 +53,7 @@ class Settings:
     format: Format = Format.JOBLIB
     trusted_types: tuple[str, ...] = ()
     accelerate: Accelerate = Accelerate.AUTO
+    signature: SignatureCheck | None = None
 
 
 def serve(settings: Settings) -> None:
@@ -65,7 +67,12 @@ def serve(settings: Settings) -> None:
     keyring = Keyring.at(settings.key_path)
     started = time.perf_counter()
     model, sha256 = open_model(
-        settings.model_path, settings.sha256, settings.format, settings.trusted_types, settings.accelerate
+        settings.model_path,
+        settings.sha256,
+        settings.format,
+        settings.trusted_types,
+        settings.accelerate,
+        settings.signature,
     )
     load_seconds = time.perf_counter() - started
     log.info(

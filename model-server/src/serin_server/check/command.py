@@ -16,16 +16,22 @@ from serin_server.protocol.metadata import tensors
 from serin_server.protocol.requests import Signature
 from serin_server.runtime.formats import Format
 from serin_server.runtime.loading import read
+from serin_server.runtime.signature import SignatureCheck
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
-def check(path: Path, format_: Format, trusted: tuple[str, ...]) -> dict[str, Any]:
-    """The report as JSON values. Raises FatalError.
+def check(
+    path: Path, format_: Format, trusted: tuple[str, ...], signature: SignatureCheck | None = None
+) -> dict[str, Any]:
+    """The report as JSON values. Raises FatalError, also for a signature that does not vouch for the file.
 
     `safe` is whether loading makes nothing but what is known to be harmless, or trusted.
     """
     data = read(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if signature is not None:
+        signature.verify(sha256)
     if format_ is Format.SKOPS:
         report = check_skops(data, trusted)
     elif format_ is Format.ONNX:
@@ -34,13 +40,15 @@ def check(path: Path, format_: Format, trusted: tuple[str, ...]) -> dict[str, An
         report = check_joblib(data)
     found: dict[str, Any] = {
         "file": str(path),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
         "format": report.format,
         "safe": not report.suspects,
         "asks_for": report.suspects,
         "needs": report.needs,
         "problems": _problems(report),
     }
+    if signature is not None:
+        found["signature"] = "valid"
     if report.estimator is not None:
         found["model"] = report.estimator.kind
         if report.estimator.described:

@@ -11,7 +11,10 @@ from pathlib import Path
 from serin_server.failures import FatalError, Reason
 from serin_server.fetch.claims import open_claim
 from serin_server.fetch.source import Source
-from serin_server.fetch.web import Credentials, open_web
+from serin_server.fetch.web import Credentials, open_web, same_server
+
+# As much as the server reads of one.
+_MOST_SIGNATURE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,16 @@ def digest(uri: str, *, max_bytes: int | None, claims: Path) -> Digest:
         return _read(source, max_bytes, lambda _chunk: None)
 
 
-def fetch(uri: str, sha256: str, output: Path, *, max_bytes: int | None, claims: Path) -> Digest:
+def fetch(
+    uri: str, sha256: str, output: Path, *, signature: str | None = None, max_bytes: int | None, claims: Path
+) -> Digest:
     """Copy `uri` to `output`, which appears only when complete and with the digest expected.
 
+    The URI `signature`, if any, goes to `output` with `.sig` after its name; who loads the model checks it.
     Raises FatalError. One attempt: the kubelet restarts an init container that failed, with its own back-off.
     """
+    if signature is not None:
+        _fetch_signature(signature, uri, output.with_name(output.name + ".sig"), claims)
     partial = output.with_name(output.name + ".partial")
     with _open(uri, claims) as source:
         try:
@@ -51,10 +59,23 @@ def fetch(uri: str, sha256: str, output: Path, *, max_bytes: int | None, claims:
     return found
 
 
-def _open(uri: str, claims: Path) -> AbstractContextManager[Source]:
+def _fetch_signature(uri: str, model_uri: str, output: Path, claims: Path) -> None:
+    try:
+        # The credentials are for the model's server.
+        with _open(uri, claims, anonymous=not same_server(model_uri, uri)) as source:
+            parts: list[bytes] = []
+            _read(source, _MOST_SIGNATURE_BYTES, parts.append)
+    except FatalError as failure:
+        reason = Reason.SIGNATURE_MISSING if failure.reason is Reason.NOT_FOUND else failure.reason
+        raise FatalError(reason, f"the model's signature: {failure.message}") from failure
+    with _storage(output):
+        output.write_bytes(b"".join(parts))
+
+
+def _open(uri: str, claims: Path, *, anonymous: bool = False) -> AbstractContextManager[Source]:
     scheme, separator, rest = uri.partition("://")
     if separator and scheme.lower() in ("http", "https"):
-        return open_web(uri, Credentials.from_environment(os.environ))
+        return open_web(uri, None if anonymous else Credentials.from_environment(os.environ))
     if separator and scheme.lower() == "pvc":
         return open_claim(rest, claims)
     shown = f"{scheme}://" if separator else "a URI without a scheme"

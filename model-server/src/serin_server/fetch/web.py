@@ -51,6 +51,14 @@ def open_web(uri: str, credentials: Credentials | None) -> Iterator[Source]:
         yield Source(_shown(first), size, _chunks(response, _shown(first), size))
 
 
+def same_server(one: str, other: str) -> bool:
+    """Whether credentials for the first URI may go to the second, which both may be of any kind."""
+    try:
+        return _same_host(_parse(one), _parse(other))
+    except FatalError:  # told by whoever opens it
+        return False
+
+
 def _open_last_hop(first: SplitResult, credentials: Credentials | None) -> http.client.HTTPResponse:
     url = first
     for _ in range(MAX_REDIRECTS + 1):

@@ -9,20 +9,29 @@ from serin_server.runtime.acceleration import Accelerate, accelerate
 from serin_server.runtime.formats import Format, load_format
 from serin_server.runtime.loading import read, read_checked
 from serin_server.runtime.model import Model
+from serin_server.runtime.signature import SignatureCheck
 
 _PLATFORMS = {Format.JOBLIB: "sklearn_joblib", Format.SKOPS: "sklearn_skops", Format.ONNX: "onnxruntime_onnx"}
 
 
 def open_model(
-    path: Path, sha256: str | None, format_: Format, trusted_types: Sequence[str], wish: Accelerate
+    path: Path,
+    sha256: str | None,
+    format_: Format,
+    trusted_types: Sequence[str],
+    wish: Accelerate,
+    signature: SignatureCheck | None = None,
 ) -> tuple[Model, str]:
     """Return the model and the SHA-256 of the bytes it came from. Raises FatalError.
 
     The file is read once: the bytes that are loaded are those whose digest was taken. Without an expected digest the
-    file is trusted as it is, which is for a person who serves a file of their own. Call it before any thread starts.
+    file is trusted as it is, which is for a person who serves a file of their own. A signature is checked against that
+    same digest, before anything of the file is interpreted. Call it before any thread starts.
     """
     data = read(path) if sha256 is None else read_checked(path, sha256)
     found = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
+    if signature is not None:
+        signature.verify(found)
     loaded: Any = load_format(data, format_, trusted_types)
     del data  # as large as the model
     if format_ is Format.ONNX:
