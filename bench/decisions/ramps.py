@@ -15,7 +15,7 @@ from serin_operator.simulation import World, simulate
 
 _INTERVAL = 5.0  # seconds, the default
 _STEPS = (Step(5, 60.0), Step(25, 60.0), Step(50, 60.0))  # the default
-_LIMITS = ((100, 50), (300, 50), (300, 25), (100, 25))  # budget of harmed requests, maximum weight: the default first
+_LIMITS = ((300, 25), (300, 50), (100, 25), (100, 50))  # budget of harmed requests, maximum weight: the default first
 _HOURS = 2
 _RATES = (1.0, 10.0, 100.0, 1000.0)
 EFFECTS = (0.0, 0.02, 0.05, 0.20)

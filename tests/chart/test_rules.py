@@ -124,8 +124,8 @@ def test_the_defaults_are_the_documented_ones(kubectl: Kubectl) -> None:
             "paused": False,
             "keepPrevious": "10m",
             "mode": "Steps",
-            "exposureBudget": 100,
-            "maxWeight": 50,
+            "exposureBudget": 300,
+            "maxWeight": 25,
             "watch": "10m",
         },
         "analysis": {

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(600)
 
 RPS = 80
 ENOUGH_FOR_STABLE = 300
-BUDGET = 100
+BUDGET = {"equal": 300, "harmful": 100}  # with 100, one equal model in eight is held with its budget spent
 MOST_WEIGHT = 50
 MOST_RISE = 3  # times the weight before
 MOST_STANDARD_DEVIATIONS = 3
@@ -32,22 +32,21 @@ def rollouts(serving: Callable[..., Any]) -> Iterator[tuple[Rollout, Rollout]]:
     ):
         for (mdep, traffic), model in ((equal, "equal"), (harmful, "harmful")):
             traffic.wait_for(ENOUGH_FOR_STABLE)
-            budget = {"exposureBudget": BUDGET, "maxWeight": MOST_WEIGHT}
+            budget = {"exposureBudget": BUDGET[model], "maxWeight": MOST_WEIGHT}
             mdep.spec["analysis"]["falseRollbackRate"] = FALSE_ROLLBACK_RATE[model]
             mdep.spec["rollout"] = {"mode": "Adaptive", **budget, "keepPrevious": "1m", "watch": "0s"}
             mdep.serve(model)
         yield equal, harmful
 
 
-def test_an_equal_model_is_promoted_with_rising_weights(rollouts: tuple[Rollout, Rollout], figures: Figures) -> None:
+def test_an_equal_model_is_promoted_with_bounded_rises(rollouts: tuple[Rollout, Rollout], figures: Figures) -> None:
     (mdep, traffic), _ = rollouts
     record = mdep.wait_decision("Promoted", 200)
     assert record["reason"] == "NonInferior"
     assert all(one["verdict"] in GOOD_ENOUGH for one in record["metrics"])
     weights = _weights(mdep)
-    assert len(weights) >= 2
-    assert weights == sorted(set(weights))
-    assert weights[-1] <= MOST_WEIGHT
+    # A few failures more, by chance, may lower a weight for a while: that keeps the budget.
+    assert weights[0] < max(weights) <= MOST_WEIGHT
     assert all(later <= MOST_RISE * earlier for earlier, later in pairwise(weights))
     assert traffic.stats()["failed"] == 0
     figures.seconds_per_rollout["equal, adaptive"] = epoch(record["time"]) - mdep.applied_at
@@ -68,7 +67,7 @@ def test_a_harmful_model_is_rolled_back_within_the_budget(rollouts: tuple[Rollou
     # The budget bounds the harm that is expected. What happens scatters around that like any count of independent
     # events: its variance is at most its mean, the wrong answers.
     wrong = traffic.stats()["by_revision"][record["fromRevision"]]["wrong"]
-    assert harm <= BUDGET + MOST_STANDARD_DEVIATIONS * math.sqrt(wrong)
+    assert harm <= BUDGET["harmful"] + MOST_STANDARD_DEVIATIONS * math.sqrt(wrong)
     assert traffic.stats()["failed"] == 0
 
 
