@@ -136,10 +136,15 @@ class Desk:
 
     def __init__(self, revision: str = STABLE, remembered: int = 100) -> None:
         self.metrics = Metrics("m", revision, ["0", "1"])
-        self.counter = FeedbackCounter(tokens(revision=revision), self.metrics, remembered)
+        self.logged: list[tuple[str, object]] = []
+        self.counter = FeedbackCounter(tokens(revision=revision), self.metrics, self, remembered)
 
     def count(self, *labels: tuple[str, Any], now: float = NOW) -> Receipt:
         return self.counter.count([Label(token, value) for token, value in labels], now)
+
+    def labelled(self, prediction_id: str, label: object, now: float) -> None:
+        """As the payload log takes labels."""
+        self.logged.append((prediction_id, label))
 
     def feedback(self, **labels: str) -> float:
         """The sum of the feedback cells that have these labels."""
@@ -202,6 +207,13 @@ def test_a_refused_label_is_reported_and_can_be_sent_again_corrected() -> None:
     assert [index for index, _ in receipt.refused] == [0, 1]
     assert "damaged" in receipt.refused[0][1]
     assert "must be a number" in receipt.refused[1][1]
+
+
+def test_the_labels_that_count_are_logged_as_they_came() -> None:
+    desk = Desk()
+    one, other = issue(1), issue(0)
+    desk.count((one, "1.0"), (one, 1), ("nonsense", 1), (other, None), (other, 0))
+    assert desk.logged == [(one, "1.0"), (other, 0)]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Log]]:
 
 
 def test_a_row_has_what_retraining_needs(make: Callable[..., Log], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload_log.time, "time", lambda: NOW)
+    monkeypatch.setattr("serin_server.payload_log.log.time.time", lambda: NOW)
     log = make()
     log.predict(["a", "b"], [[30, 2.5, 7], [40, 3.5, 8]], [1, 0])
     log.log.labelled("b", 1, NOW + 60)

@@ -85,7 +85,7 @@ def test_several_processes_exceed_the_bound_by_a_step_each_at_most(tmp_path: Pat
 
 def test_a_file_ends_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_800_000_000.0
-    monkeypatch.setattr(files.time, "time", lambda: now)
+    monkeypatch.setattr("serin_server.payload_log.files.time.time", lambda: now)
     log = BoundedFiles(tmp_path, BOUND)
     log.write(b"a\n")
     now += files.OLDEST_SECONDS

@@ -1,6 +1,5 @@
 """Keys that are changed while servers run: no server refuses what another one of the same model signed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ STABLE = "0123456789"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def path(tmp_path: Path) -> Path:
     """A mounted Secret with its first key."""
     (tmp_path / "key").write_bytes(FIRST)
     return tmp_path / "key"

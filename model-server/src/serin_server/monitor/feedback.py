@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from serin_server.monitor.classes import Kind, error_of, label_text, quantity_of
 from serin_server.monitor.metrics import Metrics
@@ -22,12 +23,22 @@ class Receipt:
     refused: list[tuple[int, str]]
 
 
+class LabelLog(Protocol):
+    """Where labels go besides the counters."""
+
+    def labelled(self, prediction_id: str, label: object, now: float) -> None:
+        """Called for each label that counts; must be quick, and must not raise."""
+
+
 class FeedbackCounter:
     """Takes in labels. Remembers the last REMEMBERED predictions that got one, in this process only."""
 
-    def __init__(self, tokens: Tokens, metrics: Metrics, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, tokens: Tokens, metrics: Metrics, label_log: LabelLog | None = None, remembered: int = REMEMBERED
+    ) -> None:
         self._tokens = tokens
         self._metrics = metrics
+        self._label_log = label_log
         self._seen: set[bytes] = set()
         self._order: deque[bytes] = deque()
         self._remembered = remembered
@@ -54,6 +65,8 @@ class FeedbackCounter:
                 continue
             accepted += 1
             self._count_one(prediction, judged, now)
+            if self._label_log is not None:
+                self._label_log.labelled(label.prediction_id, label.value, now)
         return Receipt(accepted, duplicates, refused)
 
     def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
