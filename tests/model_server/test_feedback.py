@@ -1,5 +1,6 @@
 """Prediction ids and the labels that come back for them, without a server."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -207,6 +208,25 @@ def test_a_refused_label_is_reported_and_can_be_sent_again_corrected() -> None:
     assert [index for index, _ in receipt.refused] == [0, 1]
     assert "damaged" in receipt.refused[0][1]
     assert "must be a number" in receipt.refused[1][1]
+
+
+async def test_many_labels_let_others_take_turns_and_are_counted_alike() -> None:
+    ids = [issue(row % 2) for row in range(1000)]
+    labels = [Label(prediction_id if row % 7 else "nonsense", 1) for row, prediction_id in enumerate([*ids, ids[1]])]
+    desk, turns = Desk(remembered=10_000), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    receipt = await desk.counter.count_in_turns(labels, NOW)
+    task.cancel()
+    assert turns >= 10
+    assert receipt == Desk(remembered=10_000).counter.count(labels, NOW)
+    assert (receipt.accepted + 1 + len(receipt.refused), receipt.duplicates) == (1001, 1)
 
 
 def test_the_labels_that_count_are_logged_as_they_came() -> None:

@@ -49,7 +49,7 @@ class Alone:
         return self.metrics.render(time.time())
 
     async def take_labels(self, body: bytes, request_id: str | None) -> bytes:
-        receipt = self.feedback.count(parse_feedback(body), time.time())
+        receipt = await self.feedback.count_in_turns(parse_feedback(body), time.time())
         if receipt.refused:
             fields = {"refused": len(receipt.refused), "first": receipt.refused[0][1], "request_id": request_id}
             log.warning("labels refused", extra={"fields": fields})
