@@ -15,7 +15,7 @@ from tests.model_server.serving import KEY, infer_body, serving_settings
 
 from serin_server.monitor.keys import Keyring
 from serin_server.runtime.model import Model
-from serin_server.serve import make_app
+from serin_server.serve import Loaded, make_app
 from serin_server.web.limits import Limits
 from serin_server.web.server import Server, listen
 
@@ -90,7 +90,9 @@ class Site:
 @contextlib.asynccontextmanager
 async def site(limits: Limits = LIMITS, estimator: object = None, max_in_flight: int = 10) -> AsyncIterator[Site]:
     settings = replace(serving_settings(), max_in_flight=max_in_flight)
-    server = Server(make_app(settings, Model(estimator or Sum()), Keyring.of(KEY), 0.0), limits, drain_seconds=1)
+    server = Server(
+        make_app(Loaded(settings, Model(estimator or Sum()), Keyring.of(KEY), 0.0)), limits, drain_seconds=1
+    )
     listener = listen("127.0.0.1", 0)
     found = Site(server, listener.getsockname()[1])
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:

@@ -16,9 +16,9 @@ from tests.model_server import estimators
 from tests.model_server.serving import KEY, infer_body, outputs, serving_settings
 
 from serin_server.monitor.keys import Keyring
+from serin_server.processes import shared
 from serin_server.runtime.model import Model
-from serin_server.serve import make_app
-from serin_server.web import app
+from serin_server.serve import Loaded, make_app
 from serin_server.web.limits import Limits
 from serin_server.web.server import Server, listen
 
@@ -27,7 +27,9 @@ from serin_server.web.server import Server, listen
 async def application(estimator: Any) -> AsyncIterator[httpx.AsyncClient]:
     settings = serving_settings()
     server = Server(
-        make_app(settings, Model(estimator), Keyring.of(KEY), 0.0), Limits(settings.max_body_bytes), drain_seconds=1
+        make_app(Loaded(settings, Model(estimator), Keyring.of(KEY), 0.0)),
+        Limits(settings.max_body_bytes),
+        drain_seconds=1,
     )
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -138,7 +140,7 @@ async def test_rows_with_an_id_and_their_labels_are_told_again_at_an_age(monkeyp
         await infer(client, infer_body([2.0], outputs=[{"name": "predict"}]))
         await give_label(client, outputs(answer)["prediction_id"][0], 4.25)
         later = SimpleNamespace(time=lambda: time.time() + 60)
-        monkeypatch.setattr(app, "time", later)
+        monkeypatch.setattr(shared, "time", later)
         metrics = (await client.get("/metrics")).text
     series = 'attempt="first",model="m",revision="0123456789"'
     assert f'serin_predictions_settled_total{{{series},window="10"}} 2.0\n' in metrics

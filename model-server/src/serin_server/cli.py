@@ -1,4 +1,4 @@
-"""The command line: `fetch` and `digest` get a model's bytes, `check` looks at them, `serve` answers with them."""
+"""The command line: `fetch` and `digest` get a model's bytes, `check` and `profile` look, `serve` answers with them."""
 
 import argparse
 import json
@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serin_server import __version__, logs
-from serin_server.failures import FatalError, Reason, report, write_termination_log
+from serin_server.failures import FatalError, Reason, guarded, write_termination_log
 
 if TYPE_CHECKING:
     from serin_server.runtime.signature import SignatureCheck
@@ -33,15 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     logs.configure()
     _exit_on_sigterm()
-    try:
-        return int(options.command(options))
-    except FatalError as failure:
-        report(failure)
-        return failure.reason.exit_code
-    except Exception as error:
-        log.exception("unexpected failure")
-        report(FatalError(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
-        return Reason.INTERNAL_ERROR.exit_code
+    return guarded(lambda: int(options.command(options)))
 
 
 def _exit_on_sigterm() -> None:
@@ -84,6 +76,24 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if found["safe"] else Reason.UNTRUSTED_TYPES.exit_code
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from serin_server.drift.command import profile
+    from serin_server.runtime.formats import Format
+
+    told = profile(
+        options.data,
+        model=options.model,
+        format_=Format(options.format) if options.format else None,
+        trusted_types=tuple(options.trusted_type),
+        predictions=options.predictions,
+        ignore=options.ignore,
+        bins=options.bins,
+        output=options.output,
+    )
+    print(json.dumps(told, indent=2, ensure_ascii=False), flush=True)
+    return 0
+
+
 def _serve(options: argparse.Namespace) -> int:
     path = options.model_path or options.model
     if path is None or (options.model_path and options.model):
@@ -99,7 +109,7 @@ def _serve(options: argparse.Namespace) -> int:
     from serin_server.runtime.formats import Format
     from serin_server.serve import Settings, serve
 
-    serve(
+    return serve(
         Settings(
             format=Format(options.format) if options.format else Format.of(path),
             trusted_types=tuple(options.trusted_type),
@@ -116,9 +126,9 @@ def _serve(options: argparse.Namespace) -> int:
             drain_seconds=options.drain_seconds,
             max_body_bytes=options.max_body_bytes,
             max_in_flight=options.max_in_flight,
+            processes=options.processes,
         )
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,6 +164,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_signature(check)
     check.set_defaults(command=_check)
 
+    profile = commands.add_parser(
+        "profile",
+        help="say how training data is distributed, so that drift can be told",
+        description="Reads CSV, .npy, .npz or Parquet, and writes as JSON how many rows each bin of each feature has. "
+        "No row is in it: the bins' edges lie between quantiles, ranges are rounded, rare categories are not named.",
+    )
+    profile.add_argument("data", type=Path, metavar="DATA", help="the training data, one row an example")
+    profile.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model: it gives features, order and predictions"
+    )
+    profile.add_argument("--predictions", metavar="COLUMN", help="a column that holds what the model predicts")
+    profile.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="no feature, such as the label; can be repeated"
+    )
+    profile.add_argument(
+        "--bins", default=10, type=_bins, metavar="N", help="bins or named categories a feature (default: %(default)s)"
+    )
+    profile.add_argument(
+        "-o", "--output", type=Path, metavar="PATH", help="where it goes (default: beside the model, FILE.profile.json)"
+    )
+    _add_reading(profile)
+    profile.set_defaults(command=_profile)
+
     serve = commands.add_parser("serve", help="load a model and answer requests")
     serve.add_argument("model", nargs="?", type=Path, metavar="FILE", help="a file of your own; the rest has defaults")
     serve.add_argument("--model-name", metavar="M", help="name in the URLs and metrics (default: the file's)")
@@ -170,6 +203,12 @@ def _parser() -> argparse.ArgumentParser:
         help="key that authenticates prediction ids (default: a random one, and ids end with the process)",
     )
     _add_reading(serve)
+    serve.add_argument(
+        "--profile",
+        type=Path,
+        metavar="PATH",
+        help="reference profile that `profile` wrote (default: FILE.profile.json, if it is beside a FILE of your own)",
+    )
     _add_signature(serve)
     serve.add_argument(
         "--accelerate",
@@ -179,6 +218,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--host", default=None, help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", default=8080, type=int, help="port to listen on, 0 for any (default: %(default)s)")
+    serve.add_argument(
+        "--processes",
+        default=1,
+        type=_count_to(16),
+        metavar="N",
+        help="processes that serve one port, for as many CPUs, from 1 to 16 (default: %(default)s)",
+    )
     serve.add_argument(
         "--drain-seconds",
         default=15.0,
@@ -275,6 +321,12 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
+def _bins(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 50:
+        raise argparse.ArgumentTypeError("must be from 2 to 50")
+    return int(text)
+
+
 def _pem(text: str) -> str:
     """The text of a PEM file, or the text itself, so that a pod needs no file for what is no secret."""
     if text.startswith("-----BEGIN "):
@@ -289,6 +341,17 @@ def _revision(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{10}", text):
         raise argparse.ArgumentTypeError("a revision is 10 lower-case hex digits")
     return text
+
+
+def _count_to(most: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from 1 on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most}")
+        return int(text)
+
+    return number
 
 
 class _positive:  # noqa: N801 - reads as a function where it is used

@@ -6,23 +6,31 @@ import socket
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sklearn
 
 from serin_server import __version__
+from serin_server.drift.counter import MOST_FEATURES, DriftCounter, render_reference
+from serin_server.drift.profile import Profile, check_fits
+from serin_server.drift.profile import read as read_profile
 from serin_server.failures import FatalError, Reason
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
+from serin_server.processes.forking import Ends, fork_workers
+from serin_server.processes.shared import Alone, Shared, Worker
+from serin_server.processes.supervisor import Supervisor
+from serin_server.processes.worker import work
 from serin_server.runtime.acceleration import Accelerate
 from serin_server.runtime.batcher import Batcher, prepare_thread
 from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
 from serin_server.runtime.opening import open_model
 from serin_server.runtime.signature import SignatureCheck
-from serin_server.serving.served import ServedModel
+from serin_server.serving.served import ServedModel, Watcher
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import HttpInference
 from serin_server.web.limits import Limits
@@ -54,10 +62,15 @@ class Settings:
     trusted_types: tuple[str, ...] = ()
     accelerate: Accelerate = Accelerate.AUTO
     signature: SignatureCheck | None = None
+    processes: int = 1
+    profile: Path | None = None
 
 
-def serve(settings: Settings) -> None:
-    """Load the model, answer requests until SIGTERM, then drain. May raise FatalError before it listens."""
+def serve(settings: Settings) -> int:
+    """Load the model, answer requests until SIGTERM, then drain; returns the exit code.
+
+    May raise FatalError before it listens.
+    """
     identity = {
         "model": settings.model_name,
         "version": settings.model_version,
@@ -65,6 +78,7 @@ def serve(settings: Settings) -> None:
     }
     log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
     keyring = Keyring.at(settings.key_path)
+    several = settings.processes > 1
     started = time.perf_counter()
     model, sha256 = open_model(
         settings.model_path,
@@ -73,6 +87,7 @@ def serve(settings: Settings) -> None:
         settings.trusted_types,
         settings.accelerate,
         settings.signature,
+        forks=several,
     )
     load_seconds = time.perf_counter() - started
     log.info(
@@ -89,32 +104,109 @@ def serve(settings: Settings) -> None:
     )
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    app = make_app(settings, model, keyring, load_seconds)
+    profile = None if settings.profile is None else profile_for(model, settings.profile)
+    listener = _listen(settings.host, settings.port)
+    loaded = Loaded(settings, model, keyring, load_seconds, profile)
+    code = _serve_together(loaded, listener) if several else _serve_alone(loaded, listener)
+    log.info("stopped", extra={"fields": identity})
+    return code
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a process serves with; workers get it by being forked."""
+
+    settings: Settings
+    model: Model
+    keyring: Keyring
+    load_seconds: float
+    profile: Profile | None = None
+
+    def metrics(self) -> Metrics:
+        """New counters, all zero."""
+        return Metrics(self.settings.model_name, self.settings.revision, self.model.classes)
+
+    def tokens(self) -> Tokens:
+        """What makes and reads prediction ids."""
+        return Tokens(self.keyring, self.settings.model_name, self.settings.revision)
+
+    def counters(self) -> Alone:
+        """The counters of a process that has those of the whole server: also labels, and how long loading took."""
+        metrics = self.metrics()
+        metrics.loaded(self.load_seconds)
+        if self.profile is not None:
+            reference = render_reference(self.profile, self.settings.model_name, self.settings.revision)
+            metrics.also(lambda: reference)
+        return Alone(metrics, FeedbackCounter(self.tokens(), metrics))
+
+
+def _serve_alone(loaded: Loaded, listener: socket.socket) -> int:
+    _make_server(loaded, make_app(loaded)).run(listener)
+    return 0
+
+
+def _serve_together(loaded: Loaded, listener: socket.socket) -> int:
+    _freeze()  # what is there now is shared with the workers, as long as nobody writes to it
+    children = fork_workers(loaded.settings.processes, partial(_work, loaded), listener)
+    host, port = listener.getsockname()[:2]
+    log.info("listening", extra={"fields": {"host": host, "port": port, "processes": len(children)}})
+    return Supervisor(listener, children, loaded.counters(), loaded.settings.drain_seconds).run()
+
+
+def _work(loaded: Loaded, ends: Ends) -> int:
+    loaded.model.open()
+    metrics, shared = loaded.metrics(), Worker()
+    server = _make_server(loaded, _assemble(loaded, metrics, shared))
+    return work(ends, server, shared, metrics.render)
+
+
+def _make_server(loaded: Loaded, app: App) -> Server:
+    settings = loaded.settings
     prepare_thread()
-    # What is there now stays for good: looking through it again would only make some requests wait.
+    _freeze()
+    return Server(app, Limits(settings.max_body_bytes), settings.drain_seconds)
+
+
+def _freeze() -> None:
+    """What is there now stays for good: looking through it again would only make some requests wait."""
     gc.collect()
     gc.freeze()
-    server = Server(app, Limits(settings.max_body_bytes), settings.drain_seconds)
-    server.run(_listen(settings.host, settings.port))
-    log.info("stopped", extra={"fields": identity})
 
 
-def make_app(settings: Settings, model: Model, keyring: Keyring, load_seconds: float) -> App:
-    """Put the application together around a loaded model."""
-    metrics = Metrics(settings.model_name, settings.revision, model.classes)
-    metrics.loaded(load_seconds)
-    tokens = Tokens(keyring, settings.model_name, settings.revision)
+def profile_for(model: Model, path: Path) -> Profile:
+    """The model's reference profile. Raises FatalError."""
+    profile = check_fits(read_profile(path), model.signature.names, model.signature.features, model.classes)
+    if len(profile.features) > MOST_FEATURES:
+        fields = {"counted": MOST_FEATURES, "features": len(profile.features)}
+        log.warning("drift is counted for the first features only", extra={"fields": fields})
+    return profile
+
+
+def make_app(loaded: Loaded) -> App:
+    """The application of a process that serves alone."""
+    own = loaded.counters()
+    return _assemble(loaded, own.metrics, own)
+
+
+def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared) -> App:
+    """Put the application together around a loaded model; `metrics` are the process's own."""
+    settings = loaded.settings
+    watchers: list[Watcher] = []
+    if loaded.profile is not None:
+        drift = DriftCounter(loaded.profile, settings.model_name, settings.revision)
+        metrics.also(drift.render)
+        watchers.append(drift)
     served = ServedModel(
-        model=model,
-        batcher=Batcher(model, settings.max_in_flight),
-        tokens=tokens,
+        model=loaded.model,
+        batcher=Batcher(loaded.model, settings.max_in_flight),
+        tokens=loaded.tokens(),
         metrics=metrics,
         name=settings.model_name,
         version=settings.model_version,
         revision=settings.revision,
+        watchers=tuple(watchers),
     )
-    inference = HttpInference(served, settings.max_body_bytes)
-    return App(inference, FeedbackCounter(tokens, metrics), Lifecycle())
+    return App(HttpInference(served, settings.max_body_bytes), shared, Lifecycle())
 
 
 def _listen(host: str | None, port: int) -> socket.socket:

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from serin_server.processes.handover import closings, give
 from serin_server.processes.link import Link, LinkError, Question
 from serin_server.processes.shared import GATHER_SECONDS, Alone, answer_labels
 from serin_server.processes.sums import summed
+from serin_server.processes.worker import TIME
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ SILENT_SECONDS = 60
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 _ACCEPTED_AT_ONCE = 64
-_TIME = struct.Struct(">d")
 
 
 class _Worker:
@@ -219,7 +218,7 @@ class Supervisor:
         if len(self._workers) < self._count:
             raise LinkError(f"only {len(self._workers)} of {self._count} workers are left")
         workers = list(self._workers.values())
-        asked = [worker.link.ask(Question.METRICS, _TIME.pack(now), GATHER_SECONDS) for worker in workers]
+        asked = [worker.link.ask(Question.METRICS, TIME.pack(now), GATHER_SECONDS) for worker in workers]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         texts = [self._own.metrics.render(now)]
         for worker, answer in zip(workers, answers, strict=True):

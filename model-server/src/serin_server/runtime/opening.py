@@ -21,12 +21,15 @@ def open_model(
     trusted_types: Sequence[str],
     wish: Accelerate,
     signature: SignatureCheck | None = None,
+    forks: bool = False,
 ) -> tuple[Model, str]:
     """Return the model and the SHA-256 of the bytes it came from. Raises FatalError.
 
     The file is read once: the bytes that are loaded are those whose digest was taken. Without an expected digest the
     file is trusted as it is, which is for a person who serves a file of their own. A signature is checked against that
     same digest, before anything of the file is interpreted. Call it before any thread starts.
+
+    With `forks` the model is what processes can be forked with, each of which then calls its `open`.
     """
     data = read(path) if sha256 is None else read_checked(path, sha256)
     found = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
@@ -35,6 +38,10 @@ def open_model(
     loaded: Any = load_format(data, format_, trusted_types)
     del data  # as large as the model
     if format_ is Format.ONNX:
-        return Model(loaded, _PLATFORMS[format_], "not accelerated: it is ONNX already", "ONNX"), found
-    outcome = accelerate(loaded, wish)
-    return Model(outcome.estimator, _PLATFORMS[format_], outcome.reason, type(loaded).__name__), found
+        model = Model(loaded, _PLATFORMS[format_], "not accelerated: it is ONNX already", "ONNX")
+    else:
+        outcome = accelerate(loaded, wish, forks)
+        model = Model(outcome.estimator, _PLATFORMS[format_], outcome.reason, type(loaded).__name__)
+    if not forks:
+        model.open()
+    return model, found

@@ -1,8 +1,8 @@
 """The routes: health, metadata, inference, feedback and metrics, each a function from a request to its answer."""
 
+import asyncio
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -10,14 +10,13 @@ import httptools
 
 from serin_server import __version__
 from serin_server.monitor import metrics as prometheus
-from serin_server.monitor.feedback import FeedbackCounter
+from serin_server.processes.shared import Shared, UnavailableError
 from serin_server.protocol.errors import ClientGoneError, RequestError
-from serin_server.protocol.feedback import parse_feedback
 from serin_server.protocol.responses import error_body, to_json
 from serin_server.serving.served import PREDICT, PREDICTION_ID, PROBABILITIES
 from serin_server.web.connection import Handler
 from serin_server.web.inference import HttpInference
-from serin_server.web.messages import Answer, Request
+from serin_server.web.messages import RETRY_LATER, Answer, Request
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +31,11 @@ class Lifecycle:
 class App:
     """Knows what answers every request to the server."""
 
-    def __init__(self, inference: HttpInference, feedback: FeedbackCounter, lifecycle: Lifecycle) -> None:
+    def __init__(self, inference: HttpInference, shared: Shared, lifecycle: Lifecycle) -> None:
         self._inference = inference
         self._served = inference.served
-        self._feedback = feedback
+        self._shared = shared
+        self._tasks: set[asyncio.Task[Answer]] = set()
         self.lifecycle = lifecycle
         self._routes = self._make_routes()
 
@@ -109,34 +109,44 @@ class App:
             ),
         )
 
-    def _metrics(self, _request: Request) -> Answer:
-        return Answer(200, self._served.metrics.render(time.time()), prometheus.CONTENT_TYPE.encode())
+    def _metrics(self, request: Request) -> None:
+        self._answer_later(request, self._exposition())
+
+    async def _exposition(self) -> Answer:
+        return Answer(200, await self._shared.exposition(), prometheus.CONTENT_TYPE.encode())
 
     def _take_feedback(self, request: Request) -> Answer | None:
         try:
-            labels = parse_feedback(request.read(self._inference.max_body_bytes))
+            body = request.read(self._inference.max_body_bytes)
         except RequestError as error:
             return _error(error.status, error.message)
         except ClientGoneError:
             return None
-        receipt = self._feedback.count(labels, time.time())
-        if receipt.refused:
-            fields = {
-                "refused": len(receipt.refused),
-                "first": receipt.refused[0][1],
-                "request_id": request.request_id,
-            }
-            log.warning("labels refused", extra={"fields": fields})
-        return Answer(
-            200,
-            to_json(
-                {
-                    "accepted": receipt.accepted,
-                    "duplicates": receipt.duplicates,
-                    "refused": [{"index": index, "reason": reason} for index, reason in receipt.refused],
-                }
-            ),
-        )
+        self._answer_later(request, self._receipt(body, request.request_id))
+        return None
+
+    async def _receipt(self, body: bytes, request_id: str | None) -> Answer:
+        return Answer(200, await self._shared.take_labels(body, request_id))
+
+    def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
+        """Answer when other processes of the server have told what they know."""
+        task = asyncio.get_running_loop().create_task(_settled(answer, request.request_id))
+        self._tasks.add(task)  # the loop itself keeps no task
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: request.reply(done.result()))
+
+
+async def _settled(answer: Coroutine[None, None, Answer], request_id: str | None) -> Answer:
+    try:
+        return await answer
+    except RequestError as error:
+        return _error(error.status, error.message)
+    except UnavailableError as error:
+        log.warning("no answer for the server as a whole", extra={"fields": {"why": str(error)}})
+        return _error(503, str(error), *RETRY_LATER)
+    except Exception:
+        log.exception("internal error", extra={"fields": {"request_id": request_id}})
+        return _error(500, "internal error")
 
 
 def _error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:

@@ -132,8 +132,12 @@ class Server:
         if self.draining:
             return
         log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
-        self._app.lifecycle.draining = True
+        self.begin_drain()
         asyncio.get_running_loop().call_later(self._drain_seconds, self.stop)
+
+    def begin_drain(self) -> None:
+        """Say that the server is not ready, and close connections with their answers."""
+        self._app.lifecycle.draining = True
 
     def stop(self) -> None:
         """Take no more connections, and end when those that are left have been answered."""
