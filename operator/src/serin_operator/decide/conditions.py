@@ -20,13 +20,20 @@ class Activity:
         return cls()
 
 
-def with_conditions(observed: Observed, status: Status, activity: Activity, now: float) -> Status:
-    """The status with its conditions brought up to date; transition times change only with a condition's status."""
+def with_conditions(
+    observed: Observed, status: Status, activity: Activity, now: float, drifted: tuple[str, str, str] | None = None
+) -> Status:
+    """The status with its conditions brought up to date; transition times change only with a condition's status.
+
+    drifted: status, reason and message of the condition on drift, last so that it hides no other in a short listing.
+    """
     wanted = [_ready(status)]
     if activity.reason:
         wanted.append(("Stalled" if activity.stalled else "Reconciling", "True", activity.reason, activity.message))
     if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
+    if drifted is not None:
+        wanted.append(("Drifted", *drifted))
     conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
     return replace(status, conditions=conditions)
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from serin_operator.api.spec import Spec
 from serin_operator.api.status import Status
+from serin_operator.decide.drift import Feature
 from serin_operator.decide.evidence import Counts
+from serin_operator.decide.projection import Integers
 
 # samples[metric key][revision][series]: cumulative since the series' process started; a series is "pod/start time"
 Samples = Mapping[str, Mapping[str, Mapping[str, Counts]]]
@@ -85,6 +87,19 @@ class Snapshot:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DriftReading:
+    """What the stable revision's pods counted in bins since the reading before, at `at`, in seconds since 1970.
+
+    live: per feature, the rows in each of its bins. problem: why nothing could be read, if so.
+    """
+
+    at: float
+    features: tuple[Feature, ...] = ()
+    live: tuple[Integers, ...] = ()
+    problem: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """What the resolver pod found: a digest, or why there is none yet."""
@@ -114,5 +129,6 @@ class Observed:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     router: Router | None = None
     snapshot: Snapshot | None = None
+    drift: DriftReading | None = None
     served: Route | None = None  # the route that every router was last seen to serve
     resolution: Resolution | None = None

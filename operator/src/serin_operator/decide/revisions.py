@@ -34,6 +34,8 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
     }
     if spec.model.trusted_types:  # only then, so that revisions from before the field keep their names
         identity["trustedTypes"] = sorted(spec.model.trusted_types)
+    if spec.model.profile:  # the same
+        identity["profile"] = spec.model.profile.sha256
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return Revision(
         revision=hashlib.sha256(canonical.encode()).hexdigest()[:_NAME_LENGTH],
@@ -44,6 +46,7 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
         image=spec.server.config.get("image") or defaults.server_image,
         secret=spec.model.secret,
         trusted_types=spec.model.trusted_types,
+        profile=spec.model.profile,
         config=spec.server.config,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
 from serin_operator.api.spec import Spec
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
+from serin_operator.decide import drift_watch
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
@@ -24,6 +25,7 @@ from serin_operator.decide.watch import look_after, next_look
 
 ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
 MOST_RETIRING = 8  # more revisions than this never run besides those with a role; a newer one waits
+DRIFT_POLL_SECONDS = 5.0  # after bins that could not be read
 READY_POLL_SECONDS = 1.0  # while pods start; their events wake the loop as well
 
 
@@ -42,6 +44,7 @@ class Wants:
 
     router: bool
     snapshot: bool
+    drift: bool
 
 
 def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants:
@@ -51,6 +54,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     """
     rollout, watch = status.rollout, status.watch
     due = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
+    drift_at = drift_watch.next_look(status, spec.analysis.drift)
     look = False
     if watch is not None:
         look = now >= next_look(watch, spec.analysis)
@@ -61,6 +65,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     return Wants(
         router=status.phase is Phase.PENDING or rollout is not None or due or served != route_of(status),
         snapshot=look,
+        drift=status.phase is not Phase.PENDING and drift_at is not None and now >= drift_at,
     )
 
 
@@ -82,7 +87,8 @@ def decide(observed: Observed, now: float) -> Decision:
 
     status = _retire(observed.router, status, now)
     status = _with_ready_counts(observed, status)
-    status = with_conditions(observed, status, activity, now)
+    status, drifted = drift_watch.follow(observed, status, now)
+    status = with_conditions(observed, status, activity, now, drifted)
     return Decision(status, resolve=target is None, check_at=_check_at(observed, status, activity, now))
 
 
@@ -140,7 +146,7 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
     if target is None:
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     if target.revision == stable.revision:
-        status = replace(status, stable=replace(stable, uri=target.uri, secret=target.secret))
+        status = replace(status, stable=_from(target, stable))
         status = replace(status, rejected=None, phase=Phase.SERVING)
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     rejected = status.rejected
@@ -153,9 +159,14 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
         return status, Activity("VerifyingRoute", text)
     if status.canary is None:
         status = begin(observed, status, target, now)
-    elif (status.canary.uri, status.canary.secret) != (target.uri, target.secret):
-        status = replace(status, canary=replace(status.canary, uri=target.uri, secret=target.secret))
+    else:
+        status = replace(status, canary=_from(target, status.canary))
     return progress(observed, status, now)
+
+
+def _from(target: Revision, revision: Revision) -> Revision:
+    """The revision with its files from where the target has them; they are the same bytes."""
+    return replace(revision, uri=target.uri, secret=target.secret, profile=target.profile)
 
 
 def _still_warm(observed: Observed, status: Status, target: Revision) -> bool:
@@ -219,6 +230,9 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
     if status.watch is not None:
         times.append(max(next_look(status.watch, observed.spec.analysis), now + ROUTE_POLL_SECONDS))
+    drift_at = drift_watch.next_look(status, observed.spec.analysis.drift)
+    if drift_at is not None and status.phase is not Phase.PENDING:
+        times.append(max(drift_at, now + DRIFT_POLL_SECONDS))
     # Until the first revision serves, the routers also have to reach it, and no event tells when they do.
     waiting = not live or status.phase is Phase.PENDING
     if waiting and status.stable is not None and status.ready_replicas > 0:
