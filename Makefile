@@ -39,7 +39,7 @@ e2e: images ## the rollouts, on the cluster
 bench-decisions: venv ## simulate error rates and delays, next to other tools' rules
 	PYTHONPATH=operator/src $(BIN)/python -m bench.decisions $(BENCH_ARGS)
 
-bench-server: venv ## compare the model server with its floor and with MLServer
+bench-server: venv ## compare the model server with MLServer, KServe and its floors
 	PYTHONPATH=model-server/src $(BIN)/python -m bench.server $(BENCH_ARGS)
 
 images: cluster-up ## build the images and load them into the cluster

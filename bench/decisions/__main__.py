@@ -15,10 +15,10 @@ from rich.console import Console
 from bench.decisions import cost, delays, grid, hardships, labels, ramps, report
 from bench.decisions.report import Section
 from bench.decisions.running import run
+from bench.page import publish
 
 _RESULTS = Path("bench/results")
 _PAGE = Path("docs/benchmarks.md")
-_BEGIN, _END = "<!-- decisions: written by the benchmark -->\n", "<!-- decisions: end -->\n"
 _WORKERS = 2
 _WIDTH = 180  # of what goes into a file or a pipe
 _SECTIONS: dict[str, tuple[ModuleType, int, int]] = {  # runs: in full, and quickly
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     (_RESULTS / "decisions.json").write_text(report.as_json(results, goals, conditions), encoding="utf-8")
     (_RESULTS / "decisions.md").write_text(text, encoding="utf-8")
     if options.publish:
-        _publish(text, conditions)
+        publish(_PAGE, "decisions", f"{_measured(conditions)}\n\n{text}")
     console.print(f"Took {took / 60:.1f} minutes. Written to {_RESULTS}/decisions.json and decisions.md.")
     return 0 if all(goal.kept for goal in goals) else 1
 
@@ -80,17 +80,12 @@ def _section(name: str, *, quick: bool) -> Section:
     return section
 
 
-def _publish(text: str, conditions: Mapping[str, object]) -> None:
-    """Replaces what stands between the two marks of the page."""
-    page = _PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(_BEGIN)
-    after = rest.split(_END)[1]
-    measured = (
+def _measured(conditions: Mapping[str, object]) -> str:
+    return (
         "Measured in {minutes} minutes on {machine}, with Python {python}, numpy {numpy} and the seed {seed}.".format(
             **conditions
         )
     )
-    _PAGE.write_text(f"{before}{_BEGIN}\n{measured}\n\n{text}\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

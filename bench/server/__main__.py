@@ -1,158 +1,175 @@
-"""Compare the model server with its floor and with MLServer, in turns on the same machine.
+"""Compares the model server with MLServer, KServe and its own floors: `python -m bench.server`.
 
-    make bench-server BENCH_ARGS="--rounds 3 --seconds 3"
-
-Prints a table: requests a second when as many are sent as are answered, the CPU time of the server for each, and the
-latency at a fixed rate. Every figure is the median over rounds, in each of which all servers have their turn; on a
-machine with other work only the ratios in one table mean something. The floor is an empty echo in the same web stack
-and, where the model is called for each request alone, the model's own predict.
+All servers run side by side on one core, with one thread for arithmetic, and have their turns in each round; the load
+comes from another core. A figure is the median over rounds. MLServer and KServe stand in each line at the setting that
+is best for it: with and without a process that predicts, with and without adaptive batching; one and two workers.
 """
 
 import argparse
 import contextlib
-import json
+import functools
 import os
-import statistics
-import subprocess
+import platform
 import sys
 import tempfile
-from collections import defaultdict
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
-from bench.server import targets
-from bench.server.targets import Target
+from rich.console import Console
 
-_WARM_UP_SECONDS = 1.0
+from bench.decisions import report
+from bench.page import publish
+from bench.server import processes, tables, targets
+from bench.server.cases import CASES, Case, Wire
+from bench.server.environments import PEERS
+from bench.server.floors import floors
+from bench.server.footprint import footprint
+from bench.server.goals import ECHO, KSERVE, MLSERVER, NOT_ACCELERATED, SERIN, Results, goals
+from bench.server.measure import Plan, Record, Rival, measure
+from bench.server.targets import Start, Target
 
+_RESULTS = Path("bench/results")
+_PAGE = Path("docs/benchmarks.md")
+_FULL = Plan(rounds=3, full_seconds=1.5, rate_seconds=2.5, connections=32)
+_QUICK = Plan(rounds=1, full_seconds=0.7, rate_seconds=1.0, connections=32)
+_WIDTH = 180  # of what goes into a file or a pipe
+_FOOTPRINTS = ("iris-1-json", "forest-1-json")
 
-@dataclass(frozen=True)
-class Case:
-    """A model, the rows of a request, and a rate that the slowest server holds."""
-
-    model: str
-    rows: int
-    rate: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}, {self.rows} row{'s' if self.rows > 1 else ''}"
-
-
-CASES = (Case("iris", 1, 300), Case("iris", 100, 300), Case("forest", 1, 40))
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Of one server in one case and round: answers a second, CPU microseconds for each, latencies in milliseconds."""
-
-    per_second: float
-    cpu: float
-    p50: float
-    p99: float
-    failures: float
+Servers = Mapping[str, Sequence[Target]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench.server", description="Compare model servers.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of each load (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=24, help="of each load (default: %(default)s)")
-    parser.add_argument("--other", type=Path, metavar="DIR", help="another tree of Serin to compare with")
-    parser.add_argument("--without-mlserver", action="store_true", help="do not install it")
-    parser.add_argument("--cases", default="", metavar="TEXT", help="only those whose name has this text")
-    options = parser.parse_args()
-    mlserver = None if options.without_mlserver else targets.install_mlserver()
-    with tempfile.TemporaryDirectory() as directory:
-        for case in CASES:
-            if options.cases in case.name:
-                _compare(case, options, Path(directory), mlserver)
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 if every goal is kept, else 1."""
+    options = _options(arguments)
+    console, began = Console(), time.monotonic()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    cases = [case for case in CASES if _is_wanted(case, options)]
+    if not cases:
+        raise SystemExit(f"no case has {options.only} in its name; they are {', '.join(case.key for case in CASES)}")
+    pythons = {} if options.alone else {peer.name: peer.install() for peer in PEERS}
+    records, footprints = _measure(console, cases, pythons, options, _QUICK if options.quick else _FULL)
+    reached = list(goals(Results(records, footprints)))
+    shown = tables.sections(records, footprints)
+    for section, rows in shown:
+        report.show(console, section, rows)
+    report.show_goals(console, reached)
+    conditions = _conditions(options, (time.monotonic() - began) / 60)
+    text = "\n".join([report.goals_markdown(reached), *(report.markdown(section, rows) for section, rows in shown)])
+    _RESULTS.mkdir(parents=True, exist_ok=True)
+    results = {"cases": records, "footprints": footprints}
+    (_RESULTS / "server.json").write_text(report.as_json(results, reached, conditions), encoding="utf-8")
+    (_RESULTS / "server.md").write_text(text, encoding="utf-8")
+    if options.publish:
+        publish(_PAGE, "server", f"{tables.measured(conditions)}\n\n{text}")
+    console.print(f"{tables.measured(conditions)} Written to {_RESULTS}/server.json and server.md.")
+    return 0 if all(goal.kept for goal in reached) else 1
 
 
-def _compare(case: Case, options: argparse.Namespace, directory: Path, mlserver: Path | None) -> None:
-    ours, theirs = directory / "ours", directory / "theirs"
-    _make_models(Path(sys.executable), ours)
-    body = ours / f"{case.model}-{case.rows}.json"
-    model = ours / f"{case.model}.joblib"
-    found: dict[str, list[Figures]] = defaultdict(list)
-    predict = []
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(targets.serin(model))]
-        if options.other is not None:
-            source = options.other / "model-server" / "src"
-            servers.append(stack.enter_context(targets.serin(model, source, "Serin, other")))
-        servers.append(stack.enter_context(targets.echo()))
-        if mlserver is not None:
-            _make_models(mlserver, theirs)
-            for batching in (False, True):
-                peer = targets.mlserver(mlserver, theirs / model.name, batching)
-                servers.append(stack.enter_context(peer))
-        for server in servers:
-            _load(server, body, options.connections, _WARM_UP_SECONDS, None)
-        for number in range(options.rounds):
-            print(f"{case.name}: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            predict.append(_predict(model, body))
-            for server in servers:
-                found[server.name].append(_measure(server, body, case, options))
-    _print(case, options, found, statistics.median(predict))
-
-
-def _make_models(python: Path, directory: Path) -> None:
-    if not directory.exists():
-        directory.mkdir()
-        script = Path(__file__).with_name("models.py")
-        subprocess.run([python, script, directory], check=True, env=targets.environment())
-
-
-def _predict(model: Path, body: Path) -> float:
-    """Microseconds of the model's own predict."""
-    command = [sys.executable, "-m", "bench.server.predict", str(model), str(body)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=targets.environment()).stdout)
-
-
-def _measure(server: Target, body: Path, case: Case, options: argparse.Namespace) -> Figures:
-    before = server.cpu_seconds()
-    full = _load(server, body, options.connections, options.seconds, None)
-    cpu = server.cpu_seconds() - before
-    steady = _load(server, body, options.connections, options.seconds, case.rate)
-    return Figures(
-        per_second=full["per_second"],
-        cpu=1e6 * cpu / full["answers"],
-        p50=steady["p50"],
-        p99=steady["p99"],
-        failures=full["failures"] + steady["failures"],
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.server", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round of JSON, in about three minutes")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="cases with this text in their key; may be repeated"
     )
+    parser.add_argument("--alone", action="store_true", help="without MLServer and KServe")
+    parser.add_argument("--other", type=Path, metavar="DIR", help="another tree of Serin to compare with")
+    parser.add_argument("--publish", action="store_true", help=f"put the tables into {_PAGE} as well")
+    return parser.parse_args(arguments)
 
 
-def _load(server: Target, body: Path, connections: int, seconds: float, rate: float | None) -> dict[str, float]:
-    command = [
-        *(sys.executable, "-m", "bench.server.load", str(server.port), server.path, str(body)),
-        *("--connections", str(connections), "--seconds", str(seconds)),
-        *(() if rate is None else ("--rate", str(rate))),
-    ]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 60)
-    found: dict[str, float] = json.loads(done.stdout)
+def _is_wanted(case: Case, options: argparse.Namespace) -> bool:
+    if options.only:
+        return any(text in case.key for text in options.only)
+    return case.wire is Wire.JSON or not options.quick
+
+
+def _measure(
+    console: Console, cases: Sequence[Case], pythons: Mapping[str, Path], options: argparse.Namespace, plan: Plan
+) -> tuple[list[Record], list[Record]]:
+    """The records of the cases, and those of starts and memory."""
+    processes.pin(os.getpid(), processes.LOAD_CORES)
+    records: list[Record] = []
+    footprints: list[Record] = []
+    done = 0
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for model in {case.model.key: case.model for case in cases}.values():
+            own = [case for case in cases if case.model is model]
+            path = model.write(directory)
+            starts = _starts(path, pythons, options.other)
+            for case in own:
+                if case.key in _FOOTPRINTS:
+                    console.print(f"{model.key}: starts and memory")
+                    plain = {rival: options[0] for rival, options in starts.items() if rival != ECHO}
+                    footprints += footprint(case, plain, plan.rounds, plan.connections, directory)
+            console.print(f"{model.key}: starting the servers")
+            with _running(starts) as servers, floors(path) as floor:
+                for case in own:
+                    done += 1
+                    console.print(f"{case.title}: case {done} of {len(cases)}")
+                    records += measure(case, _rivals(case, servers), floor, plan, directory)
+    return records, footprints
+
+
+def _starts(model: Path, pythons: Mapping[str, Path], other: Path | None) -> dict[str, Sequence[Start]]:
+    """How each rival is started, once for each of its settings, the smallest first."""
+    found: dict[str, Sequence[Start]] = {
+        SERIN: [functools.partial(targets.serin, model)],
+        NOT_ACCELERATED: [functools.partial(targets.serin, model, accelerate="Never")],
+        ECHO: [targets.echo],
+    }
+    if other is not None:
+        found["Serin, other"] = [functools.partial(targets.serin, model, source=other / "model-server" / "src")]
+    if MLSERVER in pythons:
+        found[MLSERVER] = [
+            functools.partial(targets.mlserver, pythons[MLSERVER], model, workers=workers, batching=batching)
+            for workers in (0, 1)
+            for batching in (False, True)
+        ]
+    if KSERVE in pythons:
+        found[KSERVE] = [functools.partial(targets.kserve, pythons[KSERVE], model, workers=count) for count in (1, 2)]
     return found
 
 
-def _print(case: Case, options: argparse.Namespace, found: dict[str, list[Figures]], predict: float) -> None:
-    rate = f"{case.rate:g}/s"
-    print(
-        f"\n{case.name}: medians of {options.rounds} rounds, {options.connections} connections, "
-        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; one predict takes {predict:.0f} µs\n\n"
-        f"| server | requests/s | CPU µs a request | p50 ms at {rate} | p99 ms at {rate} | failures |\n"
-        "|---|---|---|---|---|---|"
-    )
-    for name, rounds in found.items():
-        per_second, cpu, p50, p99 = (
-            statistics.median(getattr(figures, field) for figures in rounds)
-            for field in ("per_second", "cpu", "p50", "p99")
-        )
-        failures = sum(figures.failures for figures in rounds)
-        print(f"| {name} | {per_second:,.0f} | {cpu:.0f} | {p50:.2f} | {p99:.2f} | {failures:.0f} |", flush=True)
-        if name == "empty echo":
-            print(f"| echo + predict | {1e6 / (1e6 / per_second + predict):,.0f} | {cpu + predict:.0f} | | | |")
+@contextlib.contextmanager
+def _running(starts: Mapping[str, Sequence[Start]]) -> Iterator[Servers]:
+    """All of them, started side by side."""
+    with contextlib.ExitStack() as stack:
+        with ThreadPoolExecutor(sum(map(len, starts.values()))) as pool:
+            begun = {
+                name: [pool.submit(stack.enter_context, start()) for start in each] for name, each in starts.items()
+            }
+        yield {name: [future.result() for future in each] for name, each in begun.items()}
+
+
+def _rivals(case: Case, servers: Servers) -> list[Rival]:
+    """Who takes part in a case: the floor where one row is asked for, the slow form of Serin where that is a goal."""
+    found = []
+    for name, each in servers.items():
+        if name == ECHO and (case.rows > 1 or case.wire is not Wire.JSON):
+            continue
+        if name == NOT_ACCELERATED and (case.model.key != "forest" or case.wire is not Wire.JSON):
+            continue
+        found.append(Rival(name, each, at_rate=name != ECHO))
+    return found
+
+
+def _conditions(options: argparse.Namespace, minutes: float) -> dict[str, object]:
+    packages = ("scikit-learn", "numpy", "onnxruntime", "uvloop")
+    return {
+        "minutes": round(minutes, 1),
+        "quick": options.quick,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "load": round(os.getloadavg()[2], 1),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "peers": {peer.name: peer.version for peer in PEERS},
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,6 @@
 """The floor: the server's own web stack with a route that reads the body and answers a constant.
 
-    python -m bench.server.echo
-
-Logs its port as the server does.
+python -m bench.server.echo PORT
 """
 
 import sys
@@ -35,7 +33,7 @@ def _answer(request: Request) -> Answer:
 
 def main() -> int:
     logs.configure()
-    Server(Echo(), Limits(_LIMIT), drain_seconds=0.1).run(listen("127.0.0.1", 0))
+    Server(Echo(), Limits(_LIMIT), drain_seconds=0.1).run(listen("127.0.0.1", int(sys.argv[1])))
     return 0
 
 

@@ -1,40 +1,58 @@
-"""The models and requests of the benchmark, made by the Python that will serve them.
+"""The models and the rows that are sent to them.
 
-    python models.py DIRECTORY
-
-Runs alone, in MLServer's environment too: a model must be loaded by the scikit-learn that made it.
+All servers load the same files: the peers' environments have the scikit-learn that makes them here.
 """
 
-import json
-import sys
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
+import numpy.typing as npt
 from sklearn.datasets import load_breast_cancer, load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 SEED = 1
+Rows = npt.NDArray[np.float64]
 
 
-def body(rows: Any) -> str:
-    """A request of the Open Inference Protocol with these rows."""
-    shape = [len(rows), len(rows[0])]
-    return json.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "FP64", "data": rows.tolist()}]})
+@dataclass(frozen=True)
+class Model:
+    """A model of the benchmark and what its data is."""
+
+    key: str
+    title: str
+    estimator: Any
+    load: Any
+
+    @functools.cached_property
+    def data(self) -> tuple[Rows, Any]:
+        features, classes = self.load(return_X_y=True)
+        return np.asarray(features, dtype=np.float64), classes
+
+    def rows(self, count: int) -> Rows:
+        """The first rows of the data, [count, features]."""
+        return self.data[0][:count]
+
+    def write(self, directory: Path) -> Path:
+        """Fit it, and return the path of its joblib file."""
+        path = directory / f"{self.key}.joblib"
+        joblib.dump(self.estimator.fit(*self.data), path)
+        return path
 
 
-def main(directory: Path) -> None:
-    """Write `iris` and `forest` with requests of 1 and 100 rows beside them."""
-    for name, load, model in (
-        ("iris", load_iris, LogisticRegression(max_iter=1000)),
-        ("forest", load_breast_cancer, RandomForestClassifier(100, random_state=SEED)),
-    ):
-        features, classes = load(return_X_y=True)
-        joblib.dump(model.fit(features, classes), directory / f"{name}.joblib")
-        for rows in (1, 100):
-            (directory / f"{name}-{rows}.json").write_text(body(features[:rows]))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+MODELS = (
+    Model("iris", "logistic regression, 4 features", LogisticRegression(max_iter=1000), load_iris),
+    Model(
+        "forest", "forest of 100 trees, 30 features", RandomForestClassifier(100, random_state=SEED), load_breast_cancer
+    ),
+    Model(
+        "boosting",
+        "histogram boosting, 30 features",
+        HistGradientBoostingClassifier(random_state=SEED),
+        load_breast_cancer,
+    ),
+)

@@ -1,10 +1,9 @@
-"""The servers that are compared, each a process of its own on a free port of loopback."""
+"""The servers that are compared: each on free ports of loopback, on the servers' core, on one thread for arithmetic."""
 
 import contextlib
 import hashlib
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -12,34 +11,38 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.server import processes
+from bench.server.wire import MODEL
 from serin_server.cli import THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "model-server" / "src"
-MLSERVER = "1.7.1"
-# MLServer 1.7.1 does not start its workers under newer ones.
-_MLSERVER_PACKAGES = (f"mlserver=={MLSERVER}", f"mlserver-sklearn=={MLSERVER}", "uvloop<0.23")
-_PATIENCE_SECONDS = 60
-_TICKS = os.sysconf("SC_CLK_TCK")
+_PATIENCE_SECONDS = 90
+_LOOK_SECONDS = 0.005
+_END_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server that runs."""
+    """A server that runs and is ready; `setting` is what it was told. `grpc_port` is None where it has none."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    setting: str
+    pid: int
     port: int
-    path: str = "/v2/models/m/infer"
+    grpc_port: int | None
+    ready_seconds: float
 
-    def cpu_seconds(self) -> float:
-        """The CPU time that the process has used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.setting})" if self.setting else self.name
+
+
+Start = Callable[[], contextlib.AbstractContextManager[Target]]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -48,108 +51,131 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serin(model: Path, source: Path = SOURCE, name: str = "Serin") -> Iterator[Target]:
+def serin(model: Path, *, accelerate: str = "Auto", source: Path = SOURCE, name: str = "Serin") -> Iterator[Target]:
     """The model server from a tree of sources."""
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    port = _free_port()
     with tempfile.NamedTemporaryFile() as key:
         key.write(os.urandom(32))
         key.flush()
         arguments = [
-            *("serve", "--model-name", "m", "--model-version", "v1", "--revision", "0" * 10, "--sha256", digest),
-            *("--model-path", str(model), "--key-path", key.name, "--host", "127.0.0.1", "--port", "0"),
-            *("--drain-seconds", "0.1"),
+            *("serve", "--model-name", MODEL, "--model-version", "v1", "--revision", "0" * 10, "--sha256", digest),
+            *("--model-path", str(model), "--key-path", key.name, "--host", "127.0.0.1", "--port", str(port)),
+            *("--drain-seconds", "0.1", "--accelerate", accelerate),
         ]
-        with _logging(name, [sys.executable, "-m", "serin_server", *arguments], source) as target:
+        setting = "" if accelerate == "Auto" else "not accelerated"
+        command = [sys.executable, "-m", "serin_server", *arguments]
+        with _running(command, _python_path(source), port, None, name, setting) as target:
             yield target
 
 
 @contextlib.contextmanager
 def echo() -> Iterator[Target]:
-    """The web stack alone."""
-    with _logging("empty echo", [sys.executable, "-m", "bench.server.echo"], SOURCE) as target:
+    """Serin's web stack alone."""
+    port = _free_port()
+    command = [sys.executable, "-m", "bench.server.echo", str(port)]
+    with _running(command, _python_path(SOURCE), port, None, "empty echo", "") as target:
         yield target
 
 
 @contextlib.contextmanager
-def _logging(name: str, command: list[str], source: Path) -> Iterator[Target]:
-    """A process that logs the port on which it listens."""
-    with tempfile.NamedTemporaryFile() as log, _process(command, source, log.name) as process:
-        port = None
-        while port is None:
-            _still_starting(process, Path(log.name))
-            found = re.search(r'"message": "listening".*"port": (\d+)', Path(log.name).read_text())
-            port = int(found[1]) if found else None
-        yield Target(name, process, port)
-
-
-@contextlib.contextmanager
-def mlserver(python: Path, model: Path, batching: bool) -> Iterator[Target]:
-    """MLServer without worker processes, which cost more than they give for small models."""
-    ports = [_free_port() for _ in range(3)]
+def mlserver(python: Path, model: Path, *, workers: int, batching: bool) -> Iterator[Target]:
+    """MLServer with 0 or 1 processes that predict, and with or without adaptive batching."""
+    http, grpc, metrics = (_free_port() for _ in range(3))
     settings = {
         "debug": False,
-        "parallel_workers": 0,
+        "parallel_workers": workers,
         "host": "127.0.0.1",
-        **dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True)),
+        "http_port": http,
+        "grpc_port": grpc,
+        "metrics_port": metrics,
     }
     of_model: dict[str, object] = {
-        "name": "m",
+        "name": MODEL,
         "implementation": "mlserver_sklearn.SKLearnModel",
         "parameters": {"uri": str(model), "version": "v1"},
     }
     if batching:
         of_model |= {"max_batch_size": 32, "max_batch_time": 0.001}
-    with tempfile.TemporaryDirectory() as directory, tempfile.NamedTemporaryFile() as log:
+    setting = f"{workers} worker{'' if workers == 1 else 's'}, {'batching' if batching else 'no batching'}"
+    with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "settings.json").write_text(json.dumps(settings))
         (Path(directory) / "model-settings.json").write_text(json.dumps(of_model))
         command = [str(python.parent / "mlserver"), "start", directory]
-        with _process(command, SOURCE, log.name) as process:
-            while not _is_ready(ports[0]):
-                _still_starting(process, Path(log.name))
-            yield Target("MLServer, batching" if batching else "MLServer", process, ports[0])
-
-
-def install_mlserver() -> Path:
-    """The Python of an environment with MLServer, made once. Raises CalledProcessError."""
-    place = Path.home() / ".cache" / "serin" / f"mlserver-{MLSERVER}"
-    python, marker = place / "bin" / "python", place / ".installed"
-    if not marker.exists():
-        print(f"Installing MLServer {MLSERVER} into {place}, once; this takes some minutes.", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--progress-bar=off", *_MLSERVER_PACKAGES], check=True)
-        marker.touch()
-    return python
+        with _running(command, {}, http, grpc, "MLServer", setting, directory) as target:
+            yield target
 
 
 @contextlib.contextmanager
-def _process(command: list[str], source: Path, log: str) -> Iterator[subprocess.Popen[bytes]]:
-    path = os.pathsep.join([str(source), str(ROOT)])
-    with open(log, "wb") as output:
-        process = subprocess.Popen(command, env=environment(PYTHONPATH=path), stdout=output, stderr=output)
-    try:
-        yield process
-    finally:
-        process.terminate()
+def kserve(python: Path, model: Path, *, workers: int) -> Iterator[Target]:
+    """KServe's sklearnserver without a log line for each request, in so many processes. gRPC has one in any case."""
+    http, grpc = _free_port(), _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / model.name).symlink_to(model)
+        quiet = Path(directory) / "logs.yaml"
+        quiet.write_text(json.dumps({"version": 1, "disable_existing_loggers": False}))
+        command = [
+            *(str(python), str(Path(__file__).with_name("kserve_server.py")), "--model_dir", directory),
+            *("--model_name", MODEL, "--http_port", str(http), "--grpc_port", str(grpc), "--workers", str(workers)),
+            *("--enable_latency_logging", "false", "--log_config_file", str(quiet)),
+        ]
+        setting = f"{workers} worker{'' if workers == 1 else 's'}"
+        with _running(command, {}, http, grpc if workers == 1 else None, "KServe", setting, directory) as target:
+            yield target
+
+
+def _python_path(source: Path) -> Mapping[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
+
+
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str],
+    extra: Mapping[str, str],
+    port: int,
+    grpc_port: int | None,
+    name: str,
+    setting: str,
+    directory: str | None = None,
+) -> Iterator[Target]:
+    """A process from its start to its end, once it says that it is ready. Raises RuntimeError when it does not."""
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=environment(**extra), stdout=log, stderr=log, cwd=directory, start_new_session=True
+        )
+        processes.pin(process.pid, processes.ALL_CORES)
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while not _is_ready(port):
+                if process.poll() is not None or time.perf_counter() - began > _PATIENCE_SECONDS:
+                    log.seek(0)
+                    text = log.read().decode(errors="replace")[-2000:]
+                    raise RuntimeError(f"{name} ({setting}) does not get ready:\n{text}")
+                time.sleep(_LOOK_SECONDS)
+            ready_seconds = time.perf_counter() - began
+            processes.pin(process.pid, processes.SERVER_CORES)
+            yield Target(name, setting, process.pid, port, grpc_port, ready_seconds)
+        finally:
+            _end(process)
 
 
-def _still_starting(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait a moment. Raises RuntimeError when the process ended or has had long enough."""
-    started = log.stat().st_ctime if process.poll() is None else 0.0
-    if time.time() - started > _PATIENCE_SECONDS:
-        raise RuntimeError(f"{process.args!r} does not get ready:\n{log.read_text()[-2000:]}")
-    time.sleep(0.05)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it started, which is alone in its session's group."""
+    process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)  # workers that their parent left behind
 
 
 def _is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/m/ready", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/{MODEL}/ready", timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, ConnectionError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
 

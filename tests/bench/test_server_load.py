@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from bench.server.load import run
+from bench.server.clients import HttpClient
+from bench.server.load import Load, run
 
 _REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -38,15 +39,19 @@ async def serving(failing: int = 0) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+def client(load: Load) -> HttpClient:
+    return HttpClient(load, _REQUEST)
+
+
 @pytest.mark.parametrize("rate", [None, 200.0])
 async def test_every_request_that_the_server_gets_is_counted_once(rate: float | None) -> None:
     async with serving(failing=3) as port:
-        found = await run(port, _REQUEST, connections=4, seconds=0.2, rate=rate)
+        found = await run(port, client, connections=4, seconds=0.2, rate=rate)
         assert found["failures"] == 3
         assert found["answers"] + found["failures"] == Server.received
 
 
 async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
     async with serving() as port:
-        found = await run(port, _REQUEST, connections=2, seconds=0.2, rate=100.0)
+        found = await run(port, client, connections=2, seconds=0.2, rate=100.0)
     assert 1 <= found["answers"] <= 21
