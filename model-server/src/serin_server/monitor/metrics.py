@@ -1,6 +1,6 @@
 """Prometheus metrics of one server, with label children looked up once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -85,12 +85,12 @@ class Metrics:
         self._own_classes = frozenset((classes or ())[:MAX_CLASSES])
         self._classes: dict[str, set[str]] = {}
         self._settled = SettledMetrics(model)
+        self._others: list[Callable[[], str]] = []
         self._create_own_series(classes)
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """For counters of what not every server has."""
-        return self._registry
+    def also(self, render: Callable[[], str]) -> None:
+        """Add families that something else writes, in Prometheus' text format, each time."""
+        self._others.append(render)
 
     def _create_own_series(self, classes: Sequence[str] | None) -> None:
         """Series that evidence is read from start at 0, else a reader would lose their first increase."""
@@ -139,7 +139,8 @@ class Metrics:
 
     def render(self, now: float) -> bytes:
         """The metrics in Prometheus' text format, as they stand at `now` (seconds since 1970)."""
-        return prometheus_client.generate_latest(self._registry) + self._settled.render(now)
+        others = "".join(render() for render in self._others).encode()
+        return prometheus_client.generate_latest(self._registry) + self._settled.render(now) + others
 
     def _request_counter(self, code: str, attempt: str) -> Counter:
         child = self._by_code.get((code, attempt))
