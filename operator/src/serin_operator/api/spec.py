@@ -67,6 +67,14 @@ class Goal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the model's reference profile is, and the SHA-256 of its bytes."""
+
+    uri: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Which bytes to serve. `sha256` is None until somebody pins it: the user, or Serin's resolver."""
 
@@ -76,6 +84,7 @@ class Model:
     version: str | None
     secret: str | None
     trusted_types: tuple[str, ...] = ()
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,19 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How live traffic is compared with the model's reference; it decides nothing about rollouts.
+
+    false_alarm_rate: per period, on average. tolerance: the share of rows that may be elsewhere than in the reference.
+    period: seconds whose rows are judged together.
+    """
+
+    false_alarm_rate: float
+    tolerance: float
+    period: float
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """What decides a rollout; times in seconds.
 
@@ -177,6 +199,7 @@ class Analysis:
     label_window: labels are counted when their prediction is so old, and later ones not at all; 0: as they arrive.
     warm_up: scrapes after a change of the weight that no arm counts.
     calibration: the least time for which the stable pods are compared with each other before the first step.
+    drift: None where only rollouts are asked about.
     """
 
     interval: float
@@ -187,6 +210,7 @@ class Analysis:
     warm_up: int
     calibration: float
     metrics: tuple[Metric, ...]
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +239,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             version=model.get("version"),
             secret=model.get("secretRef", {}).get("name"),
             trusted_types=tuple(model.get("trustedTypes", ())),
+            profile=Profile(**model["profile"]) if "profile" in model else None,
         ),
         server=Server(
             replicas=server["replicas"],
@@ -257,7 +282,12 @@ def parse_analysis(raw: Mapping[str, Any]) -> Analysis:
         warm_up=raw["warmUp"],
         calibration=seconds(raw["calibration"]),
         metrics=tuple(_parse_metric(metric) for metric in raw["metrics"]),
+        drift=_parse_drift(raw["drift"]),
     )
+
+
+def _parse_drift(raw: Mapping[str, Any]) -> Drift:
+    return Drift(float(raw["falseAlarmRate"]), float(raw["tolerance"]), seconds(raw["period"]))
 
 
 def _parse_metric(raw: Mapping[str, Any]) -> Metric:

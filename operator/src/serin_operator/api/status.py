@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from serin_operator.api.spec import Profile
+
 HISTORY_LIMIT = 20
 _TIME = {"time": True}
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class Revision:
     image: str
     secret: str | None = None
     trusted_types: tuple[str, ...] = ()
+    profile: Profile | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     ready_replicas: int = 0
     kept_until: float | None = field(default=None, metadata=_TIME)
@@ -175,6 +178,22 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """The watch for drift of the stable revision: `rows` of the period since `since`, of which the last was read `at`.
+
+    periods: how many were judged. odds: that the traffic is further from the reference than tolerated.
+    """
+
+    revision: str
+    since: float = field(metadata=_TIME)
+    at: float = field(metadata=_TIME)
+    rows: int = 0
+    periods: int = 0
+    odds: float = 0.0
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One decision with the evidence it stood on."""
 
@@ -220,6 +239,7 @@ class Status:
     last_failure: Failure | None = None
     rollout: Rollout | None = None
     watch: Watch | None = None
+    drift: Drift | None = None
     metrics: tuple[MetricReport, ...] = ()
     history: tuple[Record, ...] = ()
     conditions: tuple[Condition, ...] = ()

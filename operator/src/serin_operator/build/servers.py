@@ -1,6 +1,6 @@
 """A revision's model servers: one Deployment and one headless Service."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serin_operator.api.status import Revision
@@ -9,6 +9,7 @@ from serin_operator.build.pods import container_security, pod_basics
 
 DRAIN_SECONDS = 15
 _MODEL = "/model/model"
+_PROFILE = "/model/profile.json"
 _KEY_DIRECTORY = "/etc/serin/prediction-key"
 _SCHEDULING = (
     "nodeSelector",
@@ -61,13 +62,13 @@ def deployment(owner: Owner, revision: Revision, replicas: int, grace: int, imag
                 | _spread(template, labels)
                 | {
                     "terminationGracePeriodSeconds": grace,
-                    "initContainers": [_fetch(revision, images)],
+                    "initContainers": _fetches(revision, images),
                     "containers": [_serve(owner, revision, images)],
                     "volumes": [
                         {"name": "model", "emptyDir": {}},
                         {"name": "tmp", "emptyDir": {}},
                         {"name": "prediction-key", "secret": {"secretName": owner.prediction_key}},
-                        *claim_volumes(revision.uri),
+                        *claim_volumes(*_uris(revision)),
                     ],
                 },
             },
@@ -83,10 +84,22 @@ def _spread(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
     return {"topologySpreadConstraints": [own | constraint for constraint in template["topologySpreadConstraints"]]}
 
 
-def _fetch(revision: Revision, images: Images) -> dict[str, Any]:
-    arguments = ["fetch", "--uri", revision.uri, "--sha256", revision.sha256, "--output", _MODEL]
+def _uris(revision: Revision) -> list[str]:
+    return [revision.uri, *([revision.profile.uri] if revision.profile else [])]
+
+
+def _fetches(revision: Revision, images: Images) -> list[dict[str, Any]]:
+    containers = [_fetch("fetch", revision, revision.uri, revision.sha256, _MODEL, images)]
+    if revision.profile:
+        profile = revision.profile
+        containers.append(_fetch("fetch-profile", revision, profile.uri, profile.sha256, _PROFILE, images))
+    return containers
+
+
+def _fetch(name: str, revision: Revision, uri: str, sha256: str, output: str, images: Images) -> dict[str, Any]:
+    arguments = ["fetch", "--uri", uri, "--sha256", sha256, "--output", output]
     return {
-        "name": "fetch",
+        "name": name,
         "image": revision.image,
         "imagePullPolicy": images.pull_policy,
         "args": arguments,
@@ -96,7 +109,7 @@ def _fetch(revision: Revision, images: Images) -> dict[str, Any]:
         "volumeMounts": [
             {"name": "model", "mountPath": "/model"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
-            *claim_mounts(revision.uri),
+            *claim_mounts(uri, *_uris(revision)),
         ],
     }
 
@@ -145,6 +158,8 @@ def _loading(revision: Revision) -> list[str]:
         arguments += ["--format", revision.format]
     for name in revision.trusted_types:
         arguments += ["--trusted-type", name]
+    if revision.profile:
+        arguments += ["--profile", _PROFILE]
     if "accelerate" in revision.config:
         arguments += ["--accelerate", revision.config["accelerate"]]
     return arguments
@@ -167,18 +182,26 @@ def fetch_credentials(secret: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def claim_volumes(uri: str) -> list[dict[str, Any]]:
-    """The volume that a pvc:// URI reads from; none for other URIs."""
+def claim_volumes(*uris: str) -> list[dict[str, Any]]:
+    """The volumes that pvc:// URIs read from, each once; none for other URIs."""
+    return [
+        {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for claim, name in _claims(uris).items()
+    ]
+
+
+def claim_mounts(uri: str, *uris: str) -> list[dict[str, Any]]:
+    """Where the volume of a pvc:// URI is mounted; `uris` are those that its pod has volumes of."""
     claim = _claim(uri)
     if claim is None:
         return []
-    return [{"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+    return [{"name": _claims(uris or (uri,))[claim], "mountPath": f"/pvc/{claim}", "readOnly": True}]
 
 
-def claim_mounts(uri: str) -> list[dict[str, Any]]:
-    """Where that volume is mounted."""
-    claim = _claim(uri)
-    return [] if claim is None else [{"name": "claim", "mountPath": f"/pvc/{claim}", "readOnly": True}]
+def _claims(uris: Iterable[str]) -> dict[str, str]:
+    """The claims of these URIs, and the name of each one's volume."""
+    claims = dict.fromkeys(claim for uri in uris if (claim := _claim(uri)) is not None)
+    return {claim: f"claim-{place}" if place else "claim" for place, claim in enumerate(claims)}
 
 
 def _claim(uri: str) -> str | None:
