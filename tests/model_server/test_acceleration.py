@@ -1,5 +1,6 @@
 """What is computed by ONNX instead of scikit-learn answers as before; what cannot, stays and says why."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.model_server import estimators
 
-from serin_server.runtime.acceleration import Accelerate, accelerate, child, trial
+from serin_server.runtime.acceleration import Accelerate, accelerate, child, memory, trial
 from serin_server.runtime.acceleration.accelerated import Accelerated
 from serin_server.runtime.acceleration.convert import convert
 from serin_server.runtime.acceleration.rows import reference_rows
@@ -177,6 +178,27 @@ def test_a_conversion_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(child, "CPU_SECONDS", 100)
     monkeypatch.setattr(child, "WALL_SECONDS", 0.1)
     assert "longer than 0.1 s" in accelerate(CLASSIFIERS["tree"], Accelerate.AUTO).reason
+
+
+def greedy(_estimator: Any) -> None:
+    bytes(2**34)
+
+
+def test_a_conversion_that_takes_too_much_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the container's limit: over that, the kernel ends the server."""
+    monkeypatch.setattr(child, "free_bytes", lambda: 2**30)
+    monkeypatch.setattr(trial, "try_to_convert", greedy)
+    assert "more than the 768 MiB of memory" in accelerate(CLASSIFIERS["tree"], Accelerate.AUTO).reason
+
+
+@pytest.mark.parametrize(("limit", "free"), [("max", None), (str(2**62), None), ("1000", 1000 - 700 + 400)])
+def test_the_room_is_what_the_container_may_still_use(tmp_path: Path, limit: str, free: int | None) -> None:
+    group = memory._Group(*(tmp_path / name for name in ("max", "current", "stat")), "inactive_file")
+    group.limit.write_text(limit + "\n")
+    group.used.write_text("700\n")
+    group.statistics.write_text("anon 300\ninactive_file 400\n")
+    found = memory.free_bytes((group,))
+    assert found == free if free else found > 2**20
 
 
 def test_text_is_left_to_the_original() -> None:

@@ -1,4 +1,4 @@
-"""Tries a conversion in a child process, which bounds its time and takes its memory with it."""
+"""Tries a conversion in a child process, which bounds its time and memory and takes its memory with it."""
 
 import json
 import multiprocessing
@@ -8,10 +8,14 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
+from serin_server.runtime.acceleration.memory import free_bytes, limit_growth
+
 # CPU seconds of the child. CPU time and not only the clock, so that a pod with a small share of a CPU decides as its
 # neighbours do: pods of which some are accelerated would compare badly.
 CPU_SECONDS = 30
 WALL_SECONDS = 60.0
+# Of the memory that is left: a container that goes over its limit is killed as a whole.
+MEMORY_SHARE = 0.75
 
 
 class GaveUpError(Exception):
@@ -46,7 +50,8 @@ def convert_in_child(estimator: Any, forks: bool = False) -> tuple[bytes, dict[s
     except EOFError:
         child.join()
         raise GaveUpError(
-            f"its conversion ended with exit code {child.exitcode}, as when it takes more than {CPU_SECONDS} s of CPU"
+            f"its conversion ended with exit code {child.exitcode}, as when it takes more than {CPU_SECONDS} s of CPU "
+            "or more memory than is left"
         ) from None
     finally:
         child.kill()
@@ -59,17 +64,21 @@ def _run(estimator: Any, sender: Connection) -> None:
     limit = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    room = int(free_bytes() * MEMORY_SHARE)
+    limit_growth(room)
     warnings.simplefilter("ignore")
     try:
         from serin_server.runtime.acceleration.trial import try_to_convert
         from serin_server.runtime.acceleration.unsupported import UnsupportedError
-    except ImportError as error:
-        sender.send_bytes(json.dumps({"reason": f"this image cannot convert: {error}"}).encode())
+    except (ImportError, MemoryError) as error:
+        sender.send_bytes(json.dumps({"reason": f"it cannot be converted here: {error!r}"}).encode())
         return
     try:
         made = try_to_convert(estimator)
     except UnsupportedError as error:
         header: dict[str, Any] = {"reason": str(error)}
+    except MemoryError:
+        header = {"reason": f"its conversion takes more than the {room // 2**20} MiB of memory that it may have"}
     except Exception as error:  # noqa: BLE001 - whatever a converter raises, the original serves; it is told and logged
         header = {"reason": f"its conversion raised {type(error).__name__}: {str(error)[:200]}"}
     else:
