@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from tests.model_server.serving import REVISION, wait_until
 
 from serin_server.failures import FatalError
-from serin_server.monitor.metrics import Metrics
 from serin_server.payload_log import log as payload_log
 from serin_server.payload_log.log import PayloadLog
 from serin_server.payload_log.settings import PayloadLogSettings, in_sample
@@ -33,9 +33,8 @@ class Log:
 
     def __init__(self, directory: Path, signature: Signature = NAMED, **settings: Any) -> None:
         self._directory = directory
-        self.metrics = Metrics("m", REVISION, None)
         options = PayloadLogSettings(directory, **settings)
-        self.log = PayloadLog(options, signature, self.metrics, model="m", version="v1", revision=REVISION)
+        self.log = PayloadLog(options, signature, model="m", version="v1", revision=REVISION)
 
     def predict(self, ids: Sequence[str] | None, matrix: Any, values: Any, retry: bool = False) -> None:
         outputs = [Tensor("predict", "FP64", np.asarray(values))]
@@ -50,10 +49,13 @@ class Log:
         return [json.loads(line) for file in self._directory.glob("*.jsonl") for line in file.read_text().splitlines()]
 
     def count(self, name: str) -> float:
-        value = self.metrics.registry.get_sample_value(
-            f"serin_payload_log_{name}_total", {"model": "m", "revision": REVISION}
+        families = text_string_to_metric_families(self.log.render())
+        (value,) = (
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == f"serin_payload_log_{name}_total"
         )
-        assert value is not None
         return value
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from serin_server import __version__, logs
 from serin_server.failures import FatalError, Reason, guarded, write_termination_log
+from serin_server.payload_log import options as payload_log
 
 if TYPE_CHECKING:
     from serin_server.runtime.signature import SignatureCheck
@@ -109,8 +110,10 @@ def _serve(options: argparse.Namespace) -> int:
     from serin_server.runtime.formats import Format
     from serin_server.serve import Settings, serve
 
+    beside = path.with_name(path.name + ".profile.json")
     return serve(
         Settings(
+            profile=options.profile or (beside if options.model and beside.exists() else None),
             format=Format(options.format) if options.format else Format.of(path),
             trusted_types=tuple(options.trusted_type),
             signature=_signature_check(options),
@@ -127,6 +130,7 @@ def _serve(options: argparse.Namespace) -> int:
             max_body_bytes=options.max_body_bytes,
             max_in_flight=options.max_in_flight,
             processes=options.processes,
+            payload_log=payload_log.settings_of(options),
         )
     )
 
@@ -246,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="predictions that may run or wait; more are answered 503 (default: %(default)s)",
     )
+    payload_log.add_options(serve)
     serve.set_defaults(command=_serve)
     return parser
 

@@ -20,6 +20,8 @@ from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
+from serin_server.payload_log.log import PayloadLog
+from serin_server.payload_log.settings import PayloadLogSettings
 from serin_server.processes.forking import Ends, fork_workers
 from serin_server.processes.shared import Alone, Shared, Worker
 from serin_server.processes.supervisor import Supervisor
@@ -37,6 +39,9 @@ from serin_server.web.limits import Limits
 from serin_server.web.server import Server, listen
 
 log = logging.getLogger(__name__)
+
+# How long the end may wait for a volume that hangs.
+_FLUSH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Settings:
     signature: SignatureCheck | None = None
     processes: int = 1
     profile: Path | None = None
+    payload_log: PayloadLogSettings | None = None
 
 
 def serve(settings: Settings) -> int:
@@ -105,8 +111,9 @@ def serve(settings: Settings) -> int:
     # Rows come as arrays in the order of the names, checked when decoded. scikit-learn would warn every time.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     profile = None if settings.profile is None else profile_for(model, settings.profile)
+    payload_log = None if settings.payload_log is None else payload_log_for(model, settings, settings.payload_log)
     listener = _listen(settings.host, settings.port)
-    loaded = Loaded(settings, model, keyring, load_seconds, profile)
+    loaded = Loaded(settings, model, keyring, load_seconds, profile, payload_log)
     code = _serve_together(loaded, listener) if several else _serve_alone(loaded, listener)
     log.info("stopped", extra={"fields": identity})
     return code
@@ -121,14 +128,23 @@ class Loaded:
     keyring: Keyring
     load_seconds: float
     profile: Profile | None = None
+    payload_log: PayloadLog | None = None
 
     def metrics(self) -> Metrics:
         """New counters, all zero."""
-        return Metrics(self.settings.model_name, self.settings.revision, self.model.classes)
+        metrics = Metrics(self.settings.model_name, self.settings.revision, self.model.classes)
+        if self.payload_log is not None:
+            metrics.also(self.payload_log.render)
+        return metrics
 
     def tokens(self) -> Tokens:
         """What makes and reads prediction ids."""
         return Tokens(self.keyring, self.settings.model_name, self.settings.revision)
+
+    def close(self) -> None:
+        """Write what this process still has to write."""
+        if self.payload_log is not None:
+            self.payload_log.close(_FLUSH_SECONDS)
 
     def counters(self) -> Alone:
         """The counters of a process that has those of the whole server: also labels, and how long loading took."""
@@ -137,11 +153,12 @@ class Loaded:
         if self.profile is not None:
             reference = render_reference(self.profile, self.settings.model_name, self.settings.revision)
             metrics.also(lambda: reference)
-        return Alone(metrics, FeedbackCounter(self.tokens(), metrics))
+        return Alone(metrics, FeedbackCounter(self.tokens(), metrics, self.payload_log))
 
 
 def _serve_alone(loaded: Loaded, listener: socket.socket) -> int:
     _make_server(loaded, make_app(loaded)).run(listener)
+    loaded.close()
     return 0
 
 
@@ -150,14 +167,18 @@ def _serve_together(loaded: Loaded, listener: socket.socket) -> int:
     children = fork_workers(loaded.settings.processes, partial(_work, loaded), listener)
     host, port = listener.getsockname()[:2]
     log.info("listening", extra={"fields": {"host": host, "port": port, "processes": len(children)}})
-    return Supervisor(listener, children, loaded.counters(), loaded.settings.drain_seconds).run()
+    code = Supervisor(listener, children, loaded.counters(), loaded.settings.drain_seconds).run()
+    loaded.close()
+    return code
 
 
 def _work(loaded: Loaded, ends: Ends) -> int:
     loaded.model.open()
     metrics, shared = loaded.metrics(), Worker()
     server = _make_server(loaded, _assemble(loaded, metrics, shared))
-    return work(ends, server, shared, metrics.render)
+    code = work(ends, server, shared, metrics.render)
+    loaded.close()
+    return code
 
 
 def _make_server(loaded: Loaded, app: App) -> Server:
@@ -182,6 +203,17 @@ def profile_for(model: Model, path: Path) -> Profile:
     return profile
 
 
+def payload_log_for(model: Model, settings: Settings, own: PayloadLogSettings) -> PayloadLog:
+    """A log of the model's predictions. Raises FatalError when it names a feature that the model does not have."""
+    return PayloadLog(
+        own,
+        model.signature,
+        model=settings.model_name,
+        version=settings.model_version,
+        revision=settings.revision,
+    )
+
+
 def make_app(loaded: Loaded) -> App:
     """The application of a process that serves alone."""
     own = loaded.counters()
@@ -196,6 +228,8 @@ def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared) -> App:
         drift = DriftCounter(loaded.profile, settings.model_name, settings.revision)
         metrics.also(drift.render)
         watchers.append(drift)
+    if loaded.payload_log is not None:
+        watchers.append(loaded.payload_log)
     served = ServedModel(
         model=loaded.model,
         batcher=Batcher(loaded.model, settings.max_in_flight),

@@ -10,9 +10,8 @@ from itertools import islice
 
 import numpy as np
 import orjson
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from serin_server.monitor.metrics import Metrics
 from serin_server.payload_log.files import BoundedFiles
 from serin_server.payload_log.settings import PayloadLogSettings, check_features, in_sample, kept
 from serin_server.protocol.datatypes import Array
@@ -52,13 +51,15 @@ class _Label:
 
 
 class PayloadLog:
-    """Takes records on one thread, the event loop's. The writer's thread begins with the first of them."""
+    """Takes records on one thread, the event loop's. The writer's thread begins with the first of them.
+
+    Processes that are forked before then each have a log of their own, with its own files and counters.
+    """
 
     def __init__(
         self,
         settings: PayloadLogSettings,
         signature: Signature,
-        metrics: Metrics,
         *,
         model: str,
         version: str,
@@ -70,17 +71,18 @@ class PayloadLog:
         self._names = signature.names
         self._columns: dict[int, tuple[Sequence[str], list[int]]] = {}  # by the number of features
         self._same = {"model": model, "version": version, "revision": revision, "sample": settings.sample}
+        self._registry = CollectorRegistry()
         self._written = Counter(
             "serin_payload_log_records",
             "Records written to the payload log: predicted rows and labels.",
             ["model", "revision"],
-            registry=metrics.registry,
+            registry=self._registry,
         ).labels(model, revision)
         self._dropped = Counter(
             "serin_payload_log_dropped",
             "Records that the payload log lost: the writer was behind, or the volume was full or failed.",
             ["model", "revision"],
-            registry=metrics.registry,
+            registry=self._registry,
         ).labels(model, revision)
         self._files = BoundedFiles(settings.directory, settings.max_bytes)
         self._pending: deque[_Rows | _Label] = deque()
@@ -111,6 +113,10 @@ class PayloadLog:
         """Log a label that was counted at `now`, if its prediction is in the sample."""
         if in_sample(prediction_id, self._settings.sample):
             self._offer(_Label(now, prediction_id, label), 1, len(label) if isinstance(label, str) else 0)
+
+    def render(self) -> str:
+        """The log's own metrics, in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
 
     def close(self, seconds: float) -> None:
         """Write what is left and end the file, in at most so many seconds. Nothing may be logged after it."""
