@@ -18,7 +18,8 @@ def adaptive(model: Model = GOOD, traffic: float = 100.0, **rollout: Any) -> Wor
     """v1 serves so much traffic, and v2 was just asked for, to be rolled out by the evidence."""
     metrics = rollout.pop("metrics", ERRORS)
     analysis = {"metrics": metrics, **rollout.pop("analysis", {})}
-    world = serving(rollout={"mode": "Adaptive", "watch": "0s", **rollout}, analysis=analysis)
+    ramp = {"mode": "Adaptive", "exposureBudget": 100, "maxWeight": 50, "watch": "0s"}
+    world = serving(rollout=ramp | rollout, analysis=analysis)
     world.traffic = traffic
     world.apply("v2", model)
     return world
