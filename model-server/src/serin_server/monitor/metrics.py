@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
+from serin_server.monitor.activity import Activity
+from serin_server.monitor.histogram import Histogram, Observed
 from serin_server.monitor.settled import SettledMetrics
 
+# The bounds that `slowerThan` of the resource may name.
 DURATION_BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3,
-    5, 10, 30,
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30,
 )  # fmt: skip
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 DELAY_BUCKETS = (
@@ -43,9 +46,8 @@ class Metrics:
         self._durations = Histogram(
             "serin_request_duration_seconds",
             "Seconds from an inference request read in full to its answer.",
+            DURATION_BUCKETS,
             ["model", "revision", "attempt"],
-            buckets=DURATION_BUCKETS,
-            registry=self._registry,
         )
         self._predictions = Counter(
             "serin_predictions",
@@ -68,9 +70,8 @@ class Metrics:
         self._delays = Histogram(
             "serin_feedback_delay_seconds",
             "Seconds from a prediction to its label.",
+            DELAY_BUCKETS,
             ["model", "revision"],
-            buckets=DELAY_BUCKETS,
-            registry=self._registry,
         )
         self._load = Gauge(
             "serin_model_load_seconds",
@@ -80,11 +81,12 @@ class Metrics:
         )
         # Children by the labels that vary on the hot path: (code, attempt), attempt, (class, attempt).
         self._by_code: dict[tuple[str, str], Counter] = {}
-        self._by_attempt: dict[str, Histogram] = {}
+        self._by_attempt: dict[str, Observed] = {}
         self._by_class: dict[tuple[str, str], Counter] = {}
         self._own_classes = frozenset((classes or ())[:MAX_CLASSES])
         self._classes: dict[str, set[str]] = {}
         self._settled = SettledMetrics(model)
+        self.activity = Activity(model, revision)
         self._others: list[Callable[[], str]] = []
         self._create_own_series(classes)
 
@@ -139,7 +141,8 @@ class Metrics:
 
     def render(self, now: float) -> bytes:
         """The metrics in Prometheus' text format, as they stand at `now` (seconds since 1970)."""
-        others = "".join(render() for render in self._others).encode()
+        own = (self._durations.render, self._delays.render, self.activity.render)
+        others = "".join(render() for render in (*own, *self._others)).encode()
         return prometheus_client.generate_latest(self._registry) + self._settled.render(now) + others
 
     def _request_counter(self, code: str, attempt: str) -> Counter:
@@ -149,7 +152,7 @@ class Metrics:
             self._by_code[code, attempt] = child
         return child
 
-    def _duration(self, attempt: str) -> Histogram:
+    def _duration(self, attempt: str) -> Observed:
         child = self._by_attempt.get(attempt)
         if child is None:
             child = self._durations.labels(self._model, self._revision, attempt)
