@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 from rich.console import Console
 
-from bench.decisions import cost, delays, grid, hardships, labels, ramps, report
+from bench.decisions import cost, delays, grid, hardships, labels, pairs, ramps, report
 from bench.decisions.report import Section
 from bench.decisions.running import run
 from bench.page import publish
@@ -27,6 +27,7 @@ _SECTIONS: dict[str, tuple[ModuleType, int, int]] = {  # runs: in full, and quic
     "grid": (grid, 4000, 300),
     "hardships": (hardships, 4000, 300),
     "labels": (labels, 2000, 200),
+    "pairs": (pairs, 1000, 100),
     "ramps": (ramps, 1000, 50),
 }
 

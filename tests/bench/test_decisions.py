@@ -6,10 +6,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from bench.decisions import contest, cost, delays, grid, hardships, labels, ramps, report, worlds
+from bench.decisions import contest, cost, delays, grid, hardships, labels, pairs, ramps, report, worlds
 from rich.console import Console
 
-SECTIONS = [cost, delays, grid, hardships, labels, ramps]
+SECTIONS = [cost, delays, grid, hardships, labels, pairs, ramps]
 
 
 @pytest.mark.parametrize("module", SECTIONS, ids=lambda module: module.__name__)
