@@ -26,11 +26,12 @@ from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import RESOLVER, Manifest, Owner
 from serin_operator.build.router import files_version
-from serin_operator.decide.observed import Defaults, Observed, Route, Snapshot
+from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
 from serin_operator.decide.roles import arms, route_of
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
+from serin_operator.observe.drift import DriftLedger, look_for_drift
 from serin_operator.observe.pods import Pod, resolution, workload
 from serin_operator.observe.routers import ask_routers
 from serin_operator.observe.snapshot import look
@@ -59,6 +60,7 @@ class Memory:
 
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
+    binned: how far the bins of `status` are counted.
     """
 
     uid: str
@@ -69,6 +71,7 @@ class Memory:
     written_at: float = 0.0
     served: Route | None = None
     nudged_at: float = 0.0
+    binned: DriftLedger | None = None
 
 
 class Loop:
@@ -181,13 +184,14 @@ class Loop:
             return CACHE_LAG_SECONDS  # the watch cache has not seen yet what this loop wrote; its event wakes the loop
         spec = parse_spec(resource["spec"])
         pods = self._cache.pods_of(place)
-        observed = await self._observe(place, metadata, spec, memory, pods)
+        observed, binned = await self._observe(place, metadata, spec, memory, pods)
         if observed.router is not None:
             route = route_of(memory.status)
             memory.served = route if route is not None and observed.router.serves(route) else None
         before, now = memory.status, time.time()
         decision = decide(observed, now)
         await self._write(resource, memory, decision.status, now)
+        memory.binned = binned
         owner = Owner(*place, metadata["uid"])
         wanted = manifests(owner, spec, decision.status, decision.resolve, self._settings.images)
         try:
@@ -217,24 +221,35 @@ class Loop:
 
     async def _observe(
         self, place: Place, metadata: Mapping[str, Any], spec: Spec, memory: Memory, pods: list[Pod]
-    ) -> Observed:
+    ) -> tuple[Observed, DriftLedger | None]:
         status = memory.status
         wanted = wants(status, spec, memory.served, time.time())
         revisions = {pod.revision for pod in pods if pod.revision}
         unresolved = pinned(spec.model, status.resolved) is None
-        return Observed(
+        drift, binned = None, memory.binned
+        if wanted.drift and status.stable is not None:
+            drift, binned = await self._bins(place, spec, status.stable.revision, memory, pods)
+        observed = Observed(
             name=place[1],
             generation=metadata["generation"],
             retry=metadata.get("annotations", {}).get(ANNOTATION_RETRY),
             spec=spec,
             status=status,
-            defaults=Defaults(self._settings.images.server),
+            defaults=Defaults(self._settings.images.server, self._settings.require_signature),
             workloads={revision: workload(pods, revision) for revision in revisions},
             router=await ask_routers(self._session, pods) if wanted.router else None,
             snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
+            drift=drift,
             served=memory.served,
         )
+        return observed, binned
+
+    async def _bins(
+        self, place: Place, spec: Spec, revision: str, memory: Memory, pods: list[Pod]
+    ) -> tuple[DriftReading, DriftLedger | None]:
+        address = spec.analysis.prometheus or self._settings.prometheus
+        return await look_for_drift(self._session, address, place, pods, revision, memory.binned, time.time())
 
     async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
         address = spec.analysis.prometheus or self._settings.prometheus
@@ -295,5 +310,6 @@ def _without_evidence(status: Status) -> Status:
         remarks=tuple(replace(remark, message="") for remark in status.rollout.remarks),
     )
     watch = status.watch and replace(status.watch, evidence="", evidence_at=None)
+    drift = status.drift and replace(status.drift, at=0.0, rows=0, evidence="")
     conditions = tuple(replace(condition, message="") for condition in status.conditions)
-    return replace(status, rollout=rollout, watch=watch, metrics=(), conditions=conditions)
+    return replace(status, rollout=rollout, watch=watch, drift=drift, metrics=(), conditions=conditions)

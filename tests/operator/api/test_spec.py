@@ -7,11 +7,13 @@ import yaml
 from tests.operator.definition import EXAMPLES, Json, defaulted, make_spec, raw_spec
 
 from serin_operator.api.spec import (
+    Drift,
     Goal,
     Metric,
     MetricType,
     Mode,
     OnInconclusive,
+    Profile,
     Queries,
     Role,
     Step,
@@ -67,10 +69,17 @@ def test_a_uri_alone_gets_every_default() -> None:
     assert (spec.analysis.interval, spec.analysis.prometheus) == (5.0, None)
     assert (spec.analysis.label_window, spec.analysis.warm_up, spec.analysis.calibration) == (0.0, 0, 0.0)
     assert (spec.analysis.false_rollback_rate, spec.analysis.false_promotion_rate) == (0.05, 0.05)
+    assert spec.analysis.drift == Drift(false_alarm_rate=0.01, tolerance=0.05, period=86400.0)
+    assert spec.model.profile is None
     assert spec.analysis.metrics == (
         Metric("errors", MetricType.ERRORS, 0.01),
         Metric("latency", MetricType.LATENCY, 0.05, slower_than=0.25),
     )
+
+
+def test_a_reference_profile_is_kept() -> None:
+    profile = {"uri": "pvc://models/iris.profile.json", "sha256": "1" * 64}
+    assert make_spec(model={"profile": profile}).model.profile == Profile(**profile)
 
 
 def test_how_a_model_is_loaded_is_kept() -> None:

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.definition import Json, schema, status_problems
 
+from serin_operator.api.spec import Profile
 from serin_operator.api.status import (
     HISTORY_LIMIT,
     BoundReport,
     Condition,
+    Drift,
     Failure,
     Forecast,
     MetricReport,
@@ -53,6 +55,7 @@ revisions = st.builds(
     image=words,
     secret=st.none() | names,
     trusted_types=st.lists(words, max_size=2).map(tuple),
+    profile=st.none() | st.builds(Profile, words, words),
     config=st.dictionaries(words, st.integers() | words | st.lists(words, max_size=2), max_size=3),
     ready_replicas=st.integers(0, 100),
     kept_until=st.none() | times,
@@ -102,6 +105,7 @@ rollouts = st.builds(
     evidence=words,
 )
 watches = st.builds(Watch, revision=names, against=names, until=times, evidence_at=st.none() | times, evidence=words)
+drifts = st.builds(Drift, revision=names, since=times, at=times, rows=counts, periods=counts, odds=odds, evidence=words)
 records = st.builds(
     Record,
     time=times,
@@ -140,6 +144,7 @@ statuses = st.builds(
     last_failure=st.none() | st.builds(Failure, words, words, words, times, st.none() | st.integers(-1, 255)),
     rollout=st.none() | rollouts,
     watch=st.none() | watches,
+    drift=st.none() | drifts,
     metrics=metrics,
     history=st.lists(records, max_size=2).map(tuple),
     conditions=st.lists(conditions, max_size=2, unique_by=lambda condition: condition.type).map(tuple),
@@ -168,6 +173,7 @@ def full(kind: Any, **values: Any) -> Any:
         Mapping[str, Any]: {"image": "own:1", "podTemplate": {"labels": {"a": "b"}}},
         Mapping[str, int]: {"errors": 3},
         tuple[str, ...]: ("mine.Clip",),
+        Profile | None: Profile("x", "x"),
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})
@@ -199,6 +205,7 @@ def everything() -> Status:
         last_failure=full(Failure),
         rollout=full(Rollout, forecast=full(Forecast), remarks=(full(Remark),)),
         watch=full(Watch),
+        drift=full(Drift),
         metrics=(report,),
         history=(record,),
         conditions=(condition,),

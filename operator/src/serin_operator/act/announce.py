@@ -11,6 +11,7 @@ from prometheus_client import Counter
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api.status import Failure, Record, Remark, Status, dump_status, rfc3339
+from serin_operator.decide import drift_watch
 
 _LOGGER = logging.getLogger("serin.decision")
 _DECISIONS = Counter("serin_operator_decisions_total", "Decisions taken", ["decision"])
@@ -44,6 +45,10 @@ async def announce(client: Client, resource: Mapping[str, Any], before: Status, 
         await _event(
             client, resource, "Normal" if remark.reason in _NOTES else "Warning", remark.reason, remark.message
         )
+    drifted = after.condition(drift_watch.CONDITION)
+    if drifted and drifted.status != _drifted(before) and "True" in (drifted.status, _drifted(before)):
+        kind = "Warning" if drifted.status == "True" else "Normal"
+        await _event(client, resource, kind, drifted.reason, drifted.message)
     hold = _hold(after)
     if hold and hold[0] != (_hold(before) or ("",))[0]:
         await _event(client, resource, "Warning" if hold[0] in _WARNINGS else "Normal", *hold)
@@ -68,6 +73,11 @@ def _remarks(status: Status) -> dict[tuple[str, str], Remark]:
 def _hold(status: Status) -> tuple[str, str] | None:
     condition = status.condition("Reconciling") or (status.condition("Stalled") if status.watch else None)
     return (condition.reason, condition.message) if condition and condition.reason in _HOLDS else None
+
+
+def _drifted(status: Status) -> str:
+    condition = status.condition(drift_watch.CONDITION)
+    return condition.status if condition else ""
 
 
 def _failure_text(failure: Failure) -> str:

@@ -65,7 +65,7 @@ def events(bins: tuple[str, ...]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_
     """The events of a feature, in words, and (E, K) which bins they are made of."""
     intervals = {place: match for place, name in enumerate(bins) if (match := _INTERVAL.fullmatch(name))}
     ordered = sorted(intervals, key=lambda place: float(intervals[place][1]))
-    found = {(place,): _words(bins[place]) for place in range(len(bins))}
+    found: dict[tuple[int, ...], str] = {(place,): _words(bins[place]) for place in range(len(bins))}
     for end, (place, after) in enumerate(pairwise(ordered), start=1):
         edge = intervals[place][2]
         found[tuple(sorted(ordered[:end]))] = f"below {edge}"

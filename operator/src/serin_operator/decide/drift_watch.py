@@ -30,7 +30,7 @@ Told = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
-    """tolerance: what the sums were tested against. sums: (F,). pending: rows of this period per bin, a feature each."""
+    """tolerance: what the sums were tested against. sums: (F,). pending: per feature, rows of this period per bin."""
 
     tolerance: float
     sums: Array

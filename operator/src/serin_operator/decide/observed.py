@@ -111,9 +111,10 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the operator's own configuration contributes to a revision."""
+    """What the operator's own configuration contributes to a revision; whether one may run without a signature."""
 
     server_image: str
+    require_signature: bool = False
 
 
 @dataclass(frozen=True, slots=True)

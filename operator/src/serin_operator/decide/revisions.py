@@ -36,6 +36,9 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
         identity["trustedTypes"] = sorted(spec.model.trusted_types)
     if spec.model.profile:  # the same
         identity["profile"] = spec.model.profile.sha256
+    signature = spec.model.signature
+    if signature:  # the same; who is trusted, as a new choice must be enforced, and not where the signature is
+        identity["signature"] = [signature.public_key, signature.certificate_chain]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return Revision(
         revision=hashlib.sha256(canonical.encode()).hexdigest()[:_NAME_LENGTH],
@@ -47,6 +50,7 @@ def revision_of(spec: Spec, sha256: str, defaults: Defaults) -> Revision:
         secret=spec.model.secret,
         trusted_types=spec.model.trusted_types,
         profile=spec.model.profile,
+        signature=signature,
         config=spec.server.config,
     )
 

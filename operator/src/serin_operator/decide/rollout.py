@@ -44,7 +44,7 @@ class Wants:
 
     router: bool
     snapshot: bool
-    drift: bool
+    drift: bool = False
 
 
 def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants:
@@ -74,13 +74,17 @@ def decide(observed: Observed, now: float) -> Decision:
     status = replace(observed.status, observed_generation=observed.generation)
     status, trouble = _resolve(observed, status, now)
     sha256 = pinned(observed.spec.model, status.resolved)
-    target = revision_of(observed.spec, sha256, observed.defaults) if sha256 else None
+    unsigned = observed.defaults.require_signature and observed.spec.model.signature is None
+    target = revision_of(observed.spec, sha256, observed.defaults) if sha256 and not unsigned else None
 
     if status.stable is None or status.phase is Phase.PENDING:
         status, activity = _first(observed, status, target, now)
     else:
         status, activity = _later(observed, status, target, now)
-    if trouble:
+    if unsigned:
+        text = "This installation serves signed models only: say in model.signature who must have signed the model."
+        activity = Activity("SignatureRequired", text, stalled=True)
+    elif trouble:
         activity = Activity("ModelUnresolved", trouble.message, stalled=trouble.permanent)
     elif target is None:
         activity = Activity("ResolvingModel", f"Reading the digest of {observed.spec.model.uri}.")
@@ -89,7 +93,7 @@ def decide(observed: Observed, now: float) -> Decision:
     status = _with_ready_counts(observed, status)
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
-    return Decision(status, resolve=target is None, check_at=_check_at(observed, status, activity, now))
+    return Decision(status, resolve=target is None and not unsigned, check_at=_check_at(observed, status, activity, now))
 
 
 # --- which bytes -----------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
 
 def _from(target: Revision, revision: Revision) -> Revision:
     """The revision with its files from where the target has them; they are the same bytes."""
-    return replace(revision, uri=target.uri, secret=target.secret, profile=target.profile)
+    return replace(revision, uri=target.uri, secret=target.secret, profile=target.profile, signature=target.signature)
 
 
 def _still_warm(observed: Observed, status: Status, target: Revision) -> bool:

@@ -83,7 +83,11 @@ def arrange(
         elif point.name == _ROWS:
             rows[feature] = int(point.value)
     features = tuple(
-        Feature(name, tuple(sorted(ratios[name])), tuple(round(ratios[name][each] * rows[name]) for each in sorted(ratios[name])))
+        Feature(
+            name,
+            tuple(sorted(ratios[name])),
+            tuple(round(ratios[name][each] * rows[name]) for each in sorted(ratios[name])),
+        )
         for name in sorted(ratios.keys() & rows.keys())[:MOST_FEATURES]
     )
     live: dict[Bin, int] = defaultdict(int)

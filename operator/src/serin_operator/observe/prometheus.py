@@ -11,7 +11,10 @@ from serin_operator.observe.pods import Pod
 from serin_operator.observe.samples import STARTED, Point, Reading, Wanted
 
 # What tells a model server's own series apart; Prometheus adds labels such as job, which do not.
-_IDENTITY = ("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt", "window")
+_IDENTITY = (
+    *("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt", "window"),
+    *("feature", "bin"),
+)
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
