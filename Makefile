@@ -77,9 +77,10 @@ lock: ## resolve the dependencies again and pin them with hashes
 	$(SHIPPED) --group demo -o requirements/demo.txt pyproject.toml
 	$(SHIPPED) --group router -o requirements/router.txt pyproject.toml
 
-generate: venv ## copy the resource's definition into the chart; write its reference page and the commands' outputs
+generate: venv ## copy the resource's definition into the chart; write its reference page, gRPC messages and commands' outputs
 	cp crds/modeldeployments.serin.dev.yaml charts/serin/files/crd.yaml
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python model-server/proto/generate.py
 	$(BIN)/python docs/generate_command_line.py
 
 clean: ## remove what the targets above made here

@@ -1,0 +1,1 @@
+"""Messages of the protocols, written by `make generate` from model-server/proto."""
