@@ -90,6 +90,19 @@ def test_rows_get_tokens_of_their_own() -> None:
     assert len({tokens().read(token).nonce for token in issued}) == 100
 
 
+@given(st.lists(st.sampled_from(["a", "bb", 1, 2.5, True]), min_size=1, max_size=200), st.integers(1, 60))
+def test_any_rows_in_any_requests_get_tokens_that_hold_for_them_alone(classes: list[Any], rows: int) -> None:
+    own, other = tokens(), tokens(key=KEY[::-1])
+    outcomes = [quantity_outcome(value) if value == 2.5 else class_outcome(value) for value in classes]
+    parts = [outcomes[start : start + rows] for start in range(0, len(outcomes), rows)]
+    issued = [token for second, part in enumerate(parts) for token in own.issue(part, NOW + second // 2, False)]
+    assert [own.read(token).outcome for token in issued] == outcomes
+    tags = {base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[-12:] for token in issued}
+    assert len(tags) == len(issued)
+    with pytest.raises(TokenRefusedError):
+        other.read(issued[-1])
+
+
 def test_a_token_is_short() -> None:
     (token,) = tokens().issue([class_outcome(2)], NOW, retry=False)
     assert len(token) <= 50

@@ -3,7 +3,11 @@
 A token is unpadded base64url of
     format (1) | model (4) | revision (5) | time (4) | nonce (8) | flags (1) | text (0..48) | tag (12)
 with sizes in bytes and numbers big-endian: the start of SHA-256 of the model's name, seconds since 1970, bit
-0 of the flags for a retry and bits 1–2 for the kind of outcome, and the start of HMAC-SHA256 over all of it.
+0 of the flags for a retry and bits 1–2 for the kind of outcome. The tag of nonce n is, from place 12 (n mod m) on, of
+    SHAKE256(own key | format … time | n div m | flags | text),
+where the own key is HMAC-SHA256 of the model's name: a sponge keyed by what it absorbs first, as in KMAC (NIST SP
+800-185). For classes m is 64, so that one output serves many rows: a hash for each would take longer than all else
+that is done for a row. For quantities, which are rarely equal, m is 1.
 """
 
 import binascii
@@ -14,14 +18,19 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from serin_server.monitor.classes import TEXT_LIMIT, Kind, Outcome
 from serin_server.monitor.keys import Key, Keyring
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    from _hashlib import HASHXOF
+
+_FORMAT = 2
 _HEADER = struct.Struct(">B4s5sI")
 _NONCE = struct.Struct(">Q")
 _TAG_BYTES = 12
+_TOGETHER = 64  # nonces whose tags come from one output, for equal classes
 _FIXED_BYTES = _HEADER.size + _NONCE.size + 1 + _TAG_BYTES
 _LONGEST = (_FIXED_BYTES + TEXT_LIMIT + 2) // 3 * 4
 _URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
@@ -77,43 +86,54 @@ class Tokens:
         self._name = model_name.encode()
         self._model = hashlib.sha256(self._name).digest()[:4]
         self._revision = bytes.fromhex(revision)
-        self._macs = self._make_macs()
+        self._sponges = self._make_sponges()
         # Counted up over all rows of this process; where it starts keeps processes apart.
         self._nonce = int.from_bytes(os.urandom(_NONCE.size))
         self._second = -1
         self._header = b""
-        self._mac_of_header = self._macs[keyring.keys[0]]
+        self._sponge = self._sponges[keyring.keys[0]]  # which has absorbed the header
+        self._tags: dict[bytes, bytes] = {}  # of the nonces around the last one, by flags and text
 
     def refresh(self, now: float) -> None:
         """Take in keys that have come or gone, from time to time; `now` in seconds since 1970."""
         if self._keyring.look(now):
-            self._macs = self._make_macs()
+            self._sponges = self._make_sponges()
             self._second = -1
 
-    def _make_macs(self) -> dict[Key, hmac.HMAC]:
+    def _make_sponges(self) -> dict[Key, "HASHXOF"]:
         # The model's name goes into the key: a token of another model fails even where the key is shared.
-        purpose = b"serin prediction id 1\0" + self._name
-        own = {key: hmac.digest(key.secret, purpose, "sha256") for key in self._keyring.keys}
-        return {key: hmac.new(secret, digestmod="sha256") for key, secret in own.items()}
+        purpose = b"serin prediction id 2\0" + self._name
+        return {key: hashlib.shake_256(hmac.digest(key.secret, purpose, "sha256")) for key in self._keyring.keys}
 
     def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
         self._begin_second(int(now))
-        header, mac_of_header = self._header, self._mac_of_header
-        # Rows of one class share one Outcome object; comparing objects by their fields would cost more than the MAC.
+        header, all_tags, nonce = self._header, self._tags, self._nonce
+        # Rows of one class share one Outcome object, whose text is not encoded again.
         tails: dict[int, bytes] = {}
-        tokens = []
+        contents = []
         for outcome in outcomes:
             tail = tails.get(id(outcome))
             if tail is None:
                 tail = tails[id(outcome)] = _tail(outcome, retry)
-            self._nonce = (self._nonce + 1) & 0xFFFF_FFFF_FFFF_FFFF
-            rest = _NONCE.pack(self._nonce) + tail
-            mac = mac_of_header.copy()
-            mac.update(rest)
-            token = binascii.b2a_base64(header + rest + mac.digest()[:_TAG_BYTES], newline=False)
-            tokens.append(token.translate(_URL_ALPHABET, b"=").decode())
-        return tokens
+            nonce = (nonce + 1) & 0xFFFF_FFFF_FFFF_FFFF
+            place = nonce % _TOGETHER
+            if place == 0:
+                all_tags.clear()
+            if outcome.kind is Kind.QUANTITY:
+                tag = _tags(self._sponge, nonce, tail)
+            else:
+                tags = all_tags.get(tail)
+                if tags is None:
+                    tags = all_tags[tail] = _tags(self._sponge, nonce, tail)
+                tag = tags[place * _TAG_BYTES : (place + 1) * _TAG_BYTES]
+            contents.append(header + _NONCE.pack(nonce) + tail + tag)
+        self._nonce = nonce
+        if len(contents) > 1 and len(set(map(len, contents))) == 1:
+            return _texts(contents)
+        return [
+            binascii.b2a_base64(content, newline=False).translate(_URL_ALPHABET, b"=").decode() for content in contents
+        ]
 
     def _begin_second(self, second: int) -> None:
         """Tokens of one second start alike, and so does the computation of their tags."""
@@ -121,8 +141,9 @@ class Tokens:
             self.refresh(second)
             self._second = second
             self._header = _HEADER.pack(_FORMAT, self._model, self._revision, second)
-            self._mac_of_header = self._macs[self._keyring.signing(second)].copy()
-            self._mac_of_header.update(self._header)
+            self._sponge = self._sponges[self._keyring.signing(second)].copy()
+            self._sponge.update(self._header)
+            self._tags.clear()
 
     def read(self, token: str) -> Prediction:
         """Check a token and return what it says. Raises TokenRefusedError."""
@@ -132,7 +153,7 @@ class Tokens:
             raise TokenRefusedError(Refusal.DAMAGED)
         if model != self._model:
             raise TokenRefusedError(Refusal.OTHER_MODEL)
-        if not any(_agrees(mac, content, tag) for mac in self._macs.values()):
+        if not any(_agrees(sponge, content, tag) for sponge in self._sponges.values()):
             raise TokenRefusedError(Refusal.FORGED)
         nonce = content[_HEADER.size : _HEADER.size + _NONCE.size]
         flags, text = content[_HEADER.size + _NONCE.size], content[_HEADER.size + _NONCE.size + 1 :]
@@ -145,14 +166,39 @@ class Tokens:
         )
 
 
-def _agrees(mac: hmac.HMAC, content: bytes, tag: bytes) -> bool:
-    mac = mac.copy()
-    mac.update(content)
-    return hmac.compare_digest(mac.digest()[:_TAG_BYTES], tag)
+def _tags(sponge: "HASHXOF", nonce: int, tail: bytes) -> bytes:
+    """The tags of the nonces that share an output with this one; the sponge has absorbed key and header."""
+    together = _sharing(tail)
+    own = sponge.copy()
+    own.update(_NONCE.pack(nonce // together) + tail)
+    tags: bytes = own.digest(together * _TAG_BYTES)
+    return tags
+
+
+def _sharing(tail: bytes) -> int:
+    return 1 if tail[0] >> 1 == Kind.QUANTITY else _TOGETHER
+
+
+def _agrees(sponge: "HASHXOF", content: bytes, tag: bytes) -> bool:
+    (nonce,) = _NONCE.unpack_from(content, _HEADER.size)
+    tail = content[_HEADER.size + _NONCE.size :]
+    own = sponge.copy()
+    own.update(content[: _HEADER.size])
+    start = nonce % _sharing(tail) * _TAG_BYTES
+    return hmac.compare_digest(_tags(own, nonce, tail)[start : start + _TAG_BYTES], tag)
 
 
 def _tail(outcome: Outcome, retry: bool) -> bytes:
     return bytes([outcome.kind << 1 | retry]) + outcome.text.encode()
+
+
+def _texts(contents: Sequence[bytes]) -> list[str]:
+    """Unpadded base64url of each; they have one size, so that one call encodes them all."""
+    size = len(contents[0])
+    zeros = bytes(-size % 3)
+    text = binascii.b2a_base64(zeros.join(contents) + zeros, newline=False).translate(_URL_ALPHABET).decode()
+    width, used = (size + len(zeros)) * 4 // 3, (size * 4 + 2) // 3
+    return [text[start : start + used] for start in range(0, len(text), width)]
 
 
 def _split(token: str) -> tuple[bytes, bytes]:
