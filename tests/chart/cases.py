@@ -39,6 +39,15 @@ def server(**fields: Any) -> Manifest:
     return model_deployment(server=fields)
 
 
+def payload_log(claim: str | None = "payloads", **fields: Any) -> Manifest:
+    return server(payloadLog=fields if claim is None else {"claim": claim, **fields})
+
+
+def payload_log_beside(address: str) -> Manifest:
+    """A model from this address, and a log on the claim "payloads"."""
+    return model_deployment(model={"uri": address}, server={"payloadLog": {"claim": "payloads", "exclude": []}})
+
+
 def pods(**fields: Any) -> Manifest:
     return server(podTemplate=fields)
 
@@ -112,6 +121,17 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "trusted types for joblib": (model(trustedTypes=["a.B"]), "model.trustedTypes is for the format skops only"),
     "a trusted type without a module": (model(format="skops", trustedTypes=["B"]), "a module's path and a name"),
     "an unknown acceleration": (server(accelerate="Always"), 'supported values: "Auto", "Never"'),
+    "a payload log of no claim": (payload_log(claim=None, exclude=[]), "payloadLog.claim: Required value"),
+    "a payload log to no claim's name": (payload_log(claim="A_B", exclude=[]), "the name of a PersistentVolumeClaim"),
+    "a payload log that says nothing of features": (payload_log(), "needs one of include and exclude"),
+    "a payload log that says both": (payload_log(include=["a"], exclude=["b"]), "needs one of include and exclude"),
+    "a payload log of nothing": (payload_log(sample=0, exclude=[]), "more than 0 and at most 1"),
+    "a payload log of more than all": (payload_log(sample=1.5, exclude=[]), "more than 0 and at most 1"),
+    "a payload log without room": (payload_log(maxSizeMiB=1, exclude=[]), "greater than or equal to 16"),
+    "a payload log on the model's claim": (
+        payload_log_beside("pvc://payloads/iris.joblib"),
+        "must not be the claim that the model is read from",
+    ),
     "a digest with its prefix": (model(sha256=f"sha256:{HASH[:57]}"), "64 lower-case hexadecimal digits"),
     "a digest in upper case": (model(sha256=HASH.upper()), "64 lower-case hexadecimal digits"),
     "a short digest": (model(sha256=HASH[:63]), "64 lower-case hexadecimal digits"),
@@ -314,6 +334,10 @@ ACCEPTED: dict[str, Manifest] = {
     "an ONNX model": model(format="onnx"),
     "a skops model with a type of one's own": model(format="skops", trustedTypes=["my_package.steps.Clip"]),
     "a model that stays as it is": server(accelerate="Never"),
+    "a payload log of all features": payload_log(exclude=[]),
+    "a payload log of no feature": payload_log(include=[], sample=1, maxSizeMiB=16),
+    "a payload log without private features": payload_log(exclude=["age", "sepal length (cm)"], sample=0.01),
+    "a payload log beside a model on another claim": payload_log_beside("pvc://payloads-2/iris.joblib"),
     "a version of 63 characters": model(version="v" * 63),
     "an empty env value": server(env=[{"name": "_a1", "value": ""}]),
     "a GPU": server(resources={"limits": {"nvidia.com/gpu": 1}}),

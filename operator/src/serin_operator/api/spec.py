@@ -224,7 +224,7 @@ class Spec:
     analysis: Analysis
 
 
-_SERVER_CONFIG = ("image", "env", "resources", "podTemplate", "accelerate")
+_SERVER_CONFIG = ("image", "env", "resources", "podTemplate", "accelerate", "payloadLog")
 
 
 def parse_spec(raw: Mapping[str, Any]) -> Spec:

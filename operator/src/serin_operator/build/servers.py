@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serin_operator.api.status import Revision
+from serin_operator.build import payload_log
 from serin_operator.build.owner import PORT, SERVER, Images, Manifest, Owner
 from serin_operator.build.pods import container_security, pod_basics
 
@@ -68,6 +69,7 @@ def deployment(owner: Owner, revision: Revision, replicas: int, grace: int, imag
                         {"name": "model", "emptyDir": {}},
                         {"name": "tmp", "emptyDir": {}},
                         {"name": "prediction-key", "secret": {"secretName": owner.prediction_key}},
+                        *payload_log.volumes(revision.config),
                         *claim_volumes(*_uris(revision)),
                     ],
                 },
@@ -126,6 +128,7 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
         *("--key-path", f"{_KEY_DIRECTORY}/key"),
         *("--drain-seconds", str(DRAIN_SECONDS)),
         *_loading(revision),
+        *payload_log.arguments(owner.name, revision.config),
     ]
     return {
         "name": "server",
@@ -144,6 +147,7 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
             {"name": "model", "mountPath": "/model", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
             {"name": "prediction-key", "mountPath": _KEY_DIRECTORY, "readOnly": True},
+            *payload_log.mounts(revision.config),
         ],
     }
 
