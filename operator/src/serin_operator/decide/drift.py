@@ -109,13 +109,12 @@ def furthest(feature: Feature, live: Integers) -> Distance:
 
 def _log_e(rows: Integers, limits: Array, matrix: npt.NDArray[np.bool_]) -> float:
     total = int(rows.sum())
-    if total == 0 or not len(limits):
+    can_exceed = limits < 1
+    if total == 0 or not can_exceed.any():
         return 0.0
-    inside = (matrix @ rows)[:, None]
-    limits = limits[:, None]
+    inside, limits = (matrix @ rows)[can_exceed, None], limits[can_exceed, None]
     per_inside, per_outside = np.log1p(_PARTS * (1 - limits) / limits), np.log1p(-_PARTS)
     gains = (inside * per_inside + (total - inside) * per_outside) * min(1.0, MOST_ROWS / total)
-    gains = np.where(limits < 1, gains, 0.0)  # no share is over a limit of 1: a bet of nothing
     return float(np.logaddexp.reduce(gains.ravel()) - math.log(gains.size))
 
 
@@ -124,7 +123,7 @@ def _limits(feature: Feature, tolerance: float, features: int) -> Array:
     """(E,), the greatest share of each event that is no drift."""
     matrix = events(feature.bins)[1]
     total = sum(feature.reference)
-    if total == 0:
+    if total == 0 or not len(matrix):
         return np.ones(len(matrix))
     inside = np.minimum(matrix @ np.array(feature.reference) + 1, total)
     chance = REFERENCE_ERROR / (features * len(matrix))
