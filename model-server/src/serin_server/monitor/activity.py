@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from enum import StrEnum
 
-from prometheus_client.utils import floatToGoString
-
-from serin_server.monitor.exposition import head, labels
+from serin_server.monitor.exposition import head, labels, number
 from serin_server.monitor.histogram import Histogram
 
 ROW_BUCKETS = tuple(float(2**power) for power in range(13))
@@ -65,5 +63,5 @@ class Activity:
         pieces.append(head("serin_refused_total", "counter", "Requests and connections turned away, by reason."))
         pieces += (f'serin_refused_total{{{self._own},reason="{key}"}} {n}.0\n' for key, n in self._refused.items())
         for name, (text, read) in self._gauges.items():
-            pieces.append(f"{head(name, 'gauge', text)}{name}{{{self._own}}} {floatToGoString(read())}\n")
+            pieces.append(f"{head(name, 'gauge', text)}{name}{{{self._own}}} {number(read())}\n")
         return "".join(pieces)

@@ -1,5 +1,12 @@
 """Parts of Prometheus' text format, for series so many that the library would take too long on the event loop."""
 
+from prometheus_client.utils import floatToGoString
+
+
+def number(value: float) -> str:
+    """A sample's value, as the library writes it."""
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
 
 def head(name: str, kind: str, text: str) -> str:
     """The lines before a family's samples."""

@@ -3,9 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client.utils import floatToGoString
-
-from serin_server.monitor.exposition import head, labels
+from serin_server.monitor.exposition import head, labels, number
 
 
 class Observed:
@@ -31,7 +29,7 @@ class Histogram:
         self._name = name
         self._text = text
         self._bounds = tuple(bounds)
-        self._bound_texts = (*map(floatToGoString, bounds), "+Inf")
+        self._bound_texts = (*map(number, bounds), "+Inf")
         self._names = tuple(names)
         self._children: dict[tuple[str, ...], Observed] = {}
 
@@ -50,7 +48,7 @@ class Histogram:
         for values, child in self._children.items():
             own = labels(**dict(zip(self._names, values, strict=True)))
             yield from self._buckets(own, child.counts)
-            yield f"{self._name}_sum{{{own}}} {floatToGoString(child.total)}\n"
+            yield f"{self._name}_sum{{{own}}} {number(child.total)}\n"
 
     def _buckets(self, own: str, counts: Iterable[int]) -> Iterator[str]:
         count = 0

@@ -64,6 +64,10 @@ class Link(asyncio.Protocol):
         finally:
             self._asked.pop(number, None)
 
+    def close(self) -> None:
+        """End the link; whoever waits for an answer gets a LinkError."""
+        self._transport.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prometheus_client.utils import floatToGoString
+from serin_server.monitor.exposition import number
 
 # True of the first process alone: evidence takes the start time for the pod's.
 _OF_THE_FIRST = (b"process_start_time_seconds", b"process_max_fds")
@@ -35,5 +35,5 @@ def summed(expositions: Sequence[bytes]) -> bytes:
     pieces = []
     for family, lines in heads.items():
         pieces += lines
-        pieces += (b"%s %s" % (series, floatToGoString(value).encode()) for series, value in totals[family].items())
+        pieces += (b"%s %s" % (series, number(value).encode()) for series, value in totals[family].items())
     return b"\n".join(pieces) + b"\n"

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from serin_server import logs
 from serin_server.processes.forking import Child
 from serin_server.processes.handover import closings, give
 from serin_server.processes.link import Link, LinkError, Question
@@ -67,7 +68,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until all workers have ended, and return the exit code."""
-        return asyncio.run(self._run())
+        with logs.in_background():
+            return asyncio.run(self._run())
 
     async def _run(self) -> int:
         loop = asyncio.get_running_loop()

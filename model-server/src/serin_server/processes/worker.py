@@ -7,6 +7,7 @@ from typing import Protocol
 
 import uvloop
 
+from serin_server import logs
 from serin_server.processes.forking import Ends
 from serin_server.processes.handover import Receiver
 from serin_server.processes.link import Link, LinkError, Question
@@ -48,6 +49,6 @@ def work(ends: Ends, server: Serving, shared: Worker, render: Callable[[float], 
         shared.connect(await Link.over(ends.link, answer, server.stop))
         await server.serve_given(Receiver(ends.handover))
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with logs.in_background(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
     return 0
