@@ -242,6 +242,14 @@ def test_earlier_pairs_only_choose_the_bets() -> None:
     assert log_e_non_inferior(update(told, row)) > log_e_non_inferior(update(plain, row)) + 0.3
 
 
+def test_a_test_with_an_edited_margin_starts_again_and_the_others_go_on() -> None:
+    state = update(start(tolerance=np.zeros(2), margin=0.02), [[900, 10, 5, 3], [900, 10, 5, 3]])
+    edited = paired.retarget(state, tolerance=0.0, margin=[0.02, 0.01])
+    assert encode(edited)[0] == encode(state)[0]
+    assert encode(edited)[1:] == encode(start(tolerance=0.0, margin=0.01, history=[(18, 918)]))
+    assert encode(paired.retarget(edited, tolerance=0.0, margin=[0.02, 0.01])) == encode(edited)
+
+
 # --- Stored form
 
 

@@ -51,7 +51,7 @@ _LAYOUT = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paired:
-    """The state of a batch of tests. Make it with `start`, change it with `update`, `onset` and `with_waiting` only.
+    """The state of a batch of tests. Make it with `start`, change it with `update`, `onset` and `retarget` only.
 
     tolerance, margin: (B,), the hypotheses, as fractions.
     history: (B, 2), earlier pairs whose answers differed, and all of them, at most a thousand.
@@ -99,6 +99,22 @@ def start(*, tolerance: npt.ArrayLike, margin: npt.ArrayLike, history: npt.Array
         onset_pairs=np.zeros(batch, np.int64),
         worse=np.zeros(bets_for_worse.shape, np.float32),
     )
+
+
+def retarget(paired: Paired, *, tolerance: npt.ArrayLike, margin: npt.ArrayLike) -> Paired:
+    """The tests under tolerances and margins that were edited while the rollouts run; scalars or (B,).
+
+    A test whose values are new starts again, and what it has counted becomes history. The same values change nothing.
+    Raises ValueError as `start`.
+    """
+    rate_known = paired.history + np.stack([paired.pairs[:, 1:].sum(axis=1), _total(paired)], axis=1)
+    fresh = start(tolerance=np.broadcast_to(tolerance, len(paired)), margin=margin, history=rate_known)
+    kept = (fresh.tolerance == paired.tolerance) & (fresh.margin == paired.margin)
+    chosen: dict[str, Any] = {}
+    for name in _ARRAYS:
+        old, new = getattr(paired, name), getattr(fresh, name)
+        chosen[name] = np.where(kept.reshape(-1, *[1] * (old.ndim - 1)), old, new)
+    return Paired(**chosen)
 
 
 def of_labelled(outcomes: npt.ArrayLike) -> Integers:
