@@ -14,6 +14,8 @@ LATENCY_BOUNDS = [
 
 # What the model server counts errors of regressions by: 1, 2 and 5 times the powers of ten.
 ERROR_BOUNDS = [float(f"{digit}e{power}") for power in range(-6, 6) for digit in (1, 2, 5)] + [1e6]
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 METRIC_DEFAULTS = {"tolerance": 0, "role": "GuardAndGate", "goal": "NonInferior", "weight": 1}
 
 
@@ -119,6 +121,25 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "an address beyond 2048 characters": (uri("https://models.example.com/" + "a" * 2048), "Too long"),
     "a format that is not served": (model(format="pickle"), 'supported values: "joblib", "skops", "onnx"'),
     "trusted types for joblib": (model(trustedTypes=["a.B"]), "model.trustedTypes is for the format skops only"),
+    "a signature by nobody": (model(signature={}), "needs one of publicKey and certificateChain"),
+    "a signature by two": (
+        model(signature={"publicKey": PUBLIC_KEY, "certificateChain": CERTIFICATE}),
+        "needs one of publicKey and certificateChain, and not both",
+    ),
+    "a key that is a file's name": (model(signature={"publicKey": "key.pub"}), "must be a public key in PEM"),
+    "a private key": (
+        model(signature={"publicKey": PUBLIC_KEY.replace("PUBLIC", "EC PRIVATE")}),
+        "must be a public key in PEM",
+    ),
+    "a chain that is a key": (model(signature={"certificateChain": PUBLIC_KEY}), "must be certificates in PEM"),
+    "a signature with credentials": (
+        model(signature={"publicKey": PUBLIC_KEY, "uri": "https://a:b@example.com/m.sig"}),
+        "model.signature.uri must be",
+    ),
+    "a model with a query and a signature beside it": (
+        uri("https://models.example.com/iris.joblib?v=1", signature={"publicKey": PUBLIC_KEY}),
+        "model.signature.uri is needed where model.uri has a query",
+    ),
     "a trusted type without a module": (model(format="skops", trustedTypes=["B"]), "a module's path and a name"),
     "an unknown acceleration": (server(accelerate="Always"), 'supported values: "Auto", "Never"'),
     "a payload log of no claim": (payload_log(claim=None, exclude=[]), "payloadLog.claim: Required value"),
@@ -332,6 +353,10 @@ ACCEPTED: dict[str, Manifest] = {
     "a claim with a deep path of dots": uri("pvc://models.store/a/b..c/.hidden/v1.2.joblib"),
     "a pinned model of a private store": model(sha256=HASH, version="2024-05-01", secretRef={"name": "store"}),
     "an ONNX model": model(format="onnx"),
+    "a model signed by a key": model(signature={"publicKey": PUBLIC_KEY}),
+    "a model signed by a certificate": model(
+        signature={"certificateChain": CERTIFICATE, "uri": "https://models.example.com/signatures/iris"}
+    ),
     "a skops model with a type of one's own": model(format="skops", trustedTypes=["my_package.steps.Clip"]),
     "a model that stays as it is": server(accelerate="Never"),
     "a payload log of all features": payload_log(exclude=[]),

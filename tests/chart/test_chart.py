@@ -253,6 +253,7 @@ def test_every_setting_reaches_the_operator(helm: Helm) -> None:
         "SERIN_IMAGE_PULL_POLICY": "Always",
         "SERIN_WATCH_NAMESPACES": "",
         "SERIN_PROMETHEUS_ADDRESS": "http://prometheus.monitoring:9090",
+        "SERIN_REQUIRE_SIGNATURE": "false",
         "SERIN_LOG_LEVEL": "info",
     }
     monitor = only(manifests, "ServiceMonitor")
@@ -274,6 +275,7 @@ def test_the_operator_reads_its_settings(helm: Helm, values: Path | None, monkey
     assert list(settings.namespaces) == chosen["watchNamespaces"]
     assert settings.prometheus == (chosen["prometheus"]["address"] or None)
     assert settings.log_level == chosen["logLevel"].upper()
+    assert settings.require_signature == chosen["requireSignature"]
 
 
 @pytest.mark.helm

@@ -8,12 +8,16 @@ from serin_operator.build.owner import Images
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Images to run, namespaces to watch (none: all), and the Prometheus to use where a resource names none."""
+    """Images to run, namespaces to watch (none: all), and the Prometheus to use where a resource names none.
+
+    require_signature: models that say nothing of a signature are not rolled out.
+    """
 
     images: Images
     namespaces: tuple[str, ...]
     prometheus: str | None
     log_level: str
+    require_signature: bool = False
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -28,6 +32,7 @@ class Settings:
             namespaces=tuple(part.strip() for part in namespaces.split(",") if part.strip()),
             prometheus=os.environ.get("SERIN_PROMETHEUS_ADDRESS") or None,
             log_level=os.environ.get("SERIN_LOG_LEVEL", "INFO").upper(),
+            require_signature=os.environ.get("SERIN_REQUIRE_SIGNATURE", "") == "true",
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.definition import Json, schema, status_problems
 
-from serin_operator.api.spec import Profile
+from serin_operator.api.spec import Profile, Signature
 from serin_operator.api.status import (
     HISTORY_LIMIT,
     BoundReport,
@@ -55,6 +55,7 @@ revisions = st.builds(
     image=words,
     secret=st.none() | names,
     trusted_types=st.lists(words, max_size=2).map(tuple),
+    signature=st.none() | st.builds(Signature, words, st.none() | names, st.none() | names),
     profile=st.none() | st.builds(Profile, words, words),
     config=st.dictionaries(words, st.integers() | words | st.lists(words, max_size=2), max_size=3),
     ready_replicas=st.integers(0, 100),
@@ -174,6 +175,7 @@ def full(kind: Any, **values: Any) -> Any:
         Mapping[str, int]: {"errors": 3},
         tuple[str, ...]: ("mine.Clip",),
         Profile | None: Profile("x", "x"),
+        Signature | None: Signature("x", "x", "x"),
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})

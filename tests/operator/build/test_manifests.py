@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.operator.definition import make_spec
 
-from serin_operator.api.spec import Spec
+from serin_operator.api.spec import Signature, Spec
 from serin_operator.api.status import Phase, Revision, Rollout, Status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import Existing, Images, Manifest, Owner
@@ -270,6 +270,19 @@ def test_the_server_is_told_how_to_load_the_model() -> None:
 def test_a_joblib_model_is_served_with_no_option_that_an_older_image_lacks() -> None:
     options = {argument for argument in serve_arguments() if argument.startswith("--")}
     assert not options & {"--format", "--trusted-type", "--accelerate"}
+
+
+def test_a_signature_is_fetched_with_the_model_and_checked_where_it_is_loaded() -> None:
+    signature = Signature("pvc://signatures/first.sig", public_key="-----BEGIN PUBLIC KEY-----\n…")
+    manifests = built(replace(ROLLING, stable=revision(STABLE, signature=signature)))
+    fetch, serve = (
+        next(one for one in containers(manifests) if one["name"] == name and "--signature" in " ".join(one["args"]))
+        for name in ("fetch", "server")
+    )
+    assert fetch["args"][-2:] == ["--signature-uri", "pvc://signatures/first.sig"]
+    assert [mount["mountPath"] for mount in fetch["volumeMounts"]] == ["/model", "/tmp", "/pvc/signatures"]
+    assert serve["args"][-3:] == ["--signature", "/model/model.sig", f"--public-key={signature.public_key}"]
+    assert "/pvc/signatures" not in [mount["mountPath"] for mount in serve["volumeMounts"]]
 
 
 def test_a_revision_keeps_the_image_it_began_with() -> None:

@@ -1,12 +1,16 @@
 """Changes of the spec before, during and after a rollout, and models that are turned down or not pinned."""
 
+from dataclasses import replace
+
 import pytest
 from tests.operator.decide.models import GOOD, HARMFUL
-from tests.operator.decide.world import Crash, World, digest, rolling, serving
+from tests.operator.decide.world import DEFAULTS, Crash, World, digest, rolling, serving
 from tests.operator.definition import Json, status_problems
 
+from serin_operator.api.spec import Signature
 from serin_operator.api.status import Phase, dump_status
 from serin_operator.decide.observed import Resolution, Trouble
+from serin_operator.decide.rollout import decide
 
 ERRORS_ONLY = [{"name": "errors", "margin": 0.05}]
 
@@ -235,6 +239,22 @@ def test_the_digest_is_read_first() -> None:
     assert not world.passes[-1].decision.resolve
     assert world.status.resolved
     assert (world.status.resolved.sha256, world.status.resolved.size) == (digest("v1"), 1234)
+
+
+def test_where_signatures_are_required_nothing_new_starts_without_one() -> None:
+    world = serving()
+    seen = replace(world.passes[-1].observed, status=world.status)
+    unsigned = replace(seen.spec, model=replace(seen.spec.model, sha256=digest("v2"), version="v2"))
+    required = replace(seen, defaults=replace(DEFAULTS, require_signature=True), spec=unsigned)
+    held = decide(required, world.now)
+    told = held.status.condition("Stalled")
+    assert told and told.reason == "SignatureRequired"
+    assert (held.status.stable, held.status.canary, held.resolve) == (world.status.stable, None, False)
+    assert status_problems(dump_status(held.status)) == []
+    signed = replace(unsigned, model=replace(unsigned.model, signature=Signature("https://a/b.sig", "PEM")))
+    started = decide(replace(required, spec=signed), world.now).status
+    assert started.canary and started.canary.signature == signed.model.signature
+    assert status_problems(dump_status(started)) == []
 
 
 @pytest.mark.parametrize(("permanent", "condition"), [(False, "Reconciling"), (True, "Stalled")])

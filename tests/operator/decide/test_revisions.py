@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.operator.definition import make_spec
 
+from serin_operator.api.spec import Signature
 from serin_operator.api.status import Revision
 from serin_operator.decide.observed import Defaults
 from serin_operator.decide.revisions import revision_of
@@ -20,6 +21,17 @@ def test_trusted_types_and_acceleration_make_another_revision() -> None:
         revision(model={"format": "skops", "trustedTypes": ["a.B", "a.C"]}).revision,
         revision(model={"format": "skops"}, server={"accelerate": "Never"}).revision,
     }
+    assert len(names) == 4
+
+
+def test_another_signer_makes_another_revision_and_another_place_of_the_signature_none() -> None:
+    def signed(**signature: str) -> Revision:
+        return revision(model={"signature": signature})
+
+    one, other = signed(publicKey="A"), signed(publicKey="A", uri="https://elsewhere.example.com/a.sig")
+    assert one.revision == other.revision
+    assert one.signature == Signature(one.uri + ".sig", public_key="A")
+    names = {revision().revision, one.revision, signed(publicKey="B").revision, signed(certificateChain="A").revision}
     assert len(names) == 4
 
 

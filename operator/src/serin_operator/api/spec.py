@@ -75,6 +75,15 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """Where the model's detached signature is, and who must have made it, in PEM: one of the two is given."""
+
+    uri: str
+    public_key: str | None = None
+    certificate_chain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Which bytes to serve. `sha256` is None until somebody pins it: the user, or Serin's resolver."""
 
@@ -85,6 +94,7 @@ class Model:
     secret: str | None
     trusted_types: tuple[str, ...] = ()
     profile: Profile | None = None
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +250,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             secret=model.get("secretRef", {}).get("name"),
             trusted_types=tuple(model.get("trustedTypes", ())),
             profile=Profile(**model["profile"]) if "profile" in model else None,
+            signature=_parse_signature(model) if "signature" in model else None,
         ),
         server=Server(
             replicas=server["replicas"],
@@ -254,6 +265,11 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
         rollout=parse_rollout(rollout),
         analysis=parse_analysis(analysis),
     )
+
+
+def _parse_signature(model: Mapping[str, Any]) -> Signature:
+    raw = model["signature"]
+    return Signature(raw.get("uri", f"{model['uri']}.sig"), raw.get("publicKey"), raw.get("certificateChain"))
 
 
 def parse_rollout(raw: Mapping[str, Any]) -> Rollout:

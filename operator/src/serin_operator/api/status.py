@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from serin_operator.api.spec import Profile
+from serin_operator.api.spec import Profile, Signature
 
 HISTORY_LIMIT = 20
 _TIME = {"time": True}
@@ -41,6 +41,7 @@ class Revision:
     secret: str | None = None
     trusted_types: tuple[str, ...] = ()
     profile: Profile | None = None
+    signature: Signature | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     ready_replicas: int = 0
     kept_until: float | None = field(default=None, metadata=_TIME)

@@ -87,11 +87,17 @@ def _spread(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
 
 
 def _uris(revision: Revision) -> list[str]:
-    return [revision.uri, *([revision.profile.uri] if revision.profile else [])]
+    """Where its files are, each fetched by an init container."""
+    return [revision.uri, *(part.uri for part in (revision.profile, revision.signature) if part)]
 
 
 def _fetches(revision: Revision, images: Images) -> list[dict[str, Any]]:
-    containers = [_fetch("fetch", revision, revision.uri, revision.sha256, _MODEL, images)]
+    model = _fetch("fetch", revision, revision.uri, revision.sha256, _MODEL, images)
+    if revision.signature:
+        model["args"] += ["--signature-uri", revision.signature.uri]
+        mounts = [*model["volumeMounts"], *claim_mounts(revision.signature.uri, *_uris(revision))]
+        model["volumeMounts"] = [mount for place, mount in enumerate(mounts) if mount not in mounts[:place]]
+    containers = [model]
     if revision.profile:
         profile = revision.profile
         containers.append(_fetch("fetch-profile", revision, profile.uri, profile.sha256, _PROFILE, images))
@@ -162,6 +168,12 @@ def _loading(revision: Revision) -> list[str]:
         arguments += ["--format", revision.format]
     for name in revision.trusted_types:
         arguments += ["--trusted-type", name]
+    if revision.signature:
+        arguments += ["--signature", f"{_MODEL}.sig"]
+        if revision.signature.public_key:
+            arguments.append(f"--public-key={revision.signature.public_key}")
+        if revision.signature.certificate_chain:
+            arguments.append(f"--certificate-chain={revision.signature.certificate_chain}")
     if revision.profile:
         arguments += ["--profile", _PROFILE]
     if "accelerate" in revision.config:

@@ -93,7 +93,8 @@ def decide(observed: Observed, now: float) -> Decision:
     status = _with_ready_counts(observed, status)
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
-    return Decision(status, resolve=target is None and not unsigned, check_at=_check_at(observed, status, activity, now))
+    resolve = target is None and not unsigned
+    return Decision(status, resolve, check_at=_check_at(observed, status, activity, now))
 
 
 # --- which bytes -----------------------------------------------------------------------------------------------
