@@ -140,8 +140,8 @@ def test_a_model_of_scikit_learns_is_accelerated_and_says_so(monkeypatch: pytest
     assert "one row takes 1000 µs instead of 2000 µs" in outcome.reason
     model, before = Model(outcome.estimator), Model(original)
     assert (model.classes, model.signature) == (before.classes, before.signature)
-    assert model.has_probabilities
-    assert model.predict(ROWS, True).values.tolist() == original.predict(ROWS).tolist()
+    assert model.outputs == before.outputs
+    assert model.predict(ROWS, ["predict_proba"]).values.tolist() == original.predict(ROWS).tolist()
 
 
 def test_a_conversion_that_is_no_faster_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

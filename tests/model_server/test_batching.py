@@ -44,8 +44,8 @@ class Recorder(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class Asked:
     """A call, and what became of it: the predicted values, an error, or the word expired."""
 
-    matrix: Any
-    with_probabilities: bool = False
+    rows: Any
+    extras: tuple[str, ...] = ()
     deadline: float | None = None
     result: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -117,7 +117,7 @@ async def test_a_bad_request_does_not_fail_those_beside_it(recorder: Recorder) -
     [
         (lambda: Asked(rows(1)), [2]),
         (lambda: Asked(rows(1, dtype=np.float32)), [1, 1]),
-        (lambda: Asked(rows(1), with_probabilities=True), [1, 1]),
+        (lambda: Asked(rows(1), extras=("predict_proba",)), [1, 1]),
         (lambda: Asked(np.ones((1, 3))), [1, 1]),
         (lambda: Asked(rows(*[1] * (BATCH_ROWS - 1))), [BATCH_ROWS]),
         (lambda: Asked(rows(*[1] * BATCH_ROWS)), [1, BATCH_ROWS]),
@@ -133,7 +133,7 @@ async def test_only_requests_that_are_alike_share_a_call(
     for one in asked:
         batcher.submit(one)
     for one in asked:
-        assert await one.result == [1] * len(one.matrix)
+        assert await one.result == [1] * len(one.rows)
     assert recorder.calls == calls
 
 
@@ -142,12 +142,14 @@ async def test_probabilities_are_shared_out_too(recorder: Recorder) -> None:
 
     class WithProbabilities(Asked):
         def done(self, predictions: Predictions) -> None:
-            assert predictions.probabilities is not None and predictions.outcomes is not None
-            found.append((predictions.probabilities.tolist(), [outcome.text for outcome in predictions.outcomes]))
+            assert predictions.outcomes is not None
+            found.append(
+                (predictions.extras["predict_proba"].tolist(), [outcome.text for outcome in predictions.outcomes])
+            )
             self.result.set_result(None)
 
     batcher = Batcher(Model(recorder), 10)
-    asked = [WithProbabilities(rows(1), True), WithProbabilities(rows(0, 1), True)]
+    asked = [WithProbabilities(rows(1), ("predict_proba",)), WithProbabilities(rows(0, 1), ("predict_proba",))]
     for one in asked:
         batcher.submit(one)
     await asyncio.gather(*(one.result for one in asked))

@@ -20,7 +20,9 @@ from tests.model_server.test_load import trained_elsewhere
 
 from serin_server.check.command import check
 from serin_server.failures import FatalError, Reason
-from serin_server.runtime.formats import Format
+from serin_server.protocol.metadata import input_specs
+from serin_server.runtime.formats import Format, load_format
+from serin_server.runtime.model import Model
 
 ROWS = np.random.default_rng(1).normal(size=(60, 3))
 WORDS = np.where(ROWS.sum(axis=1) > 0, "up", "down")
@@ -32,12 +34,11 @@ def shapes(found: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
     return {tensor["name"]: (tensor["datatype"], tensor["shape"]) for tensor in tensors}
 
 
-CLASSIFIES = {
-    "input": ("FP64", [-1, 3]),
-    "predict": ("BYTES", [-1]),
-    "prediction_id": ("BYTES", [-1]),
-    "predict_proba": ("FP64", [-1, 2]),
-}
+def served(model: Any) -> dict[str, tuple[str, list[int]]]:
+    """The same of the model once it is loaded."""
+    loaded = Model(model)
+    specs = (*input_specs(loaded.signature), *loaded.outputs)
+    return {spec.name: (spec.datatype, list(spec.shape)) for spec in specs}
 
 
 @pytest.mark.parametrize("compress", [0, 3, ("xz", 3), ("gzip", 3), ("bz2", 3), ("lzma", 3)])
@@ -56,7 +57,8 @@ def test_a_scikit_learn_model_is_described(tmp_path: Path, model: Any, compress:
     joblib.dump(model, path, compress=compress)
     found = check(path, Format.JOBLIB, ())
     assert (found["safe"], found["problems"]) == (True, [])
-    assert shapes(found) == CLASSIFIES
+    assert shapes(found) == served(model)
+    assert shapes(found)["predict_proba"] == ("FP64", [-1, 2])
     assert type(model).__name__ in found["model"]
 
 
@@ -64,17 +66,20 @@ def test_a_plain_pickle_is_described(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
     for protocol in (3, 4, 5):
         path.write_bytes(pickle.dumps(CLASSIFIER, protocol))
-        assert shapes(check(path, Format.JOBLIB, ())) == CLASSIFIES
+        assert shapes(check(path, Format.JOBLIB, ())) == served(CLASSIFIER)
 
 
 def test_skops_and_onnx_are_described(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(skops.io.dumps(CLASSIFIER))
-    assert shapes(check(path, Format.SKOPS, ())) == CLASSIFIES
-    path.write_bytes(to_onnx(CLASSIFIER, ROWS[:1].astype(np.float32)).SerializeToString())
-    assert shapes(check(path, Format.ONNX, ())) == CLASSIFIES
+    assert shapes(check(path, Format.SKOPS, ())) == served(CLASSIFIER)
+    data = to_onnx(CLASSIFIER, ROWS[:1].astype(np.float32)).SerializeToString()
+    path.write_bytes(data)
+    found = shapes(check(path, Format.ONNX, ()))
+    assert found == served(load_format(data, Format.ONNX, ()))
+    assert found["X"] == ("FP32", [-1, 3])
     path.write_bytes(to_onnx(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS[:1]).SerializeToString())
-    assert list(shapes(check(path, Format.ONNX, ()))) == ["input", "predict", "prediction_id"]
+    assert list(shapes(check(path, Format.ONNX, ()))) == ["X", "predict", "prediction_id"]
 
 
 def test_code_in_a_file_is_named_and_not_run(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def counted(text: str, name: str) -> dict[tuple[str, str], int]:
 
 
 def predicted(*values: object) -> Predictions:
-    return Predictions(np.array(values), None, [class_outcome(value) for value in values])
+    return Predictions(np.array(values), {}, [class_outcome(value) for value in values])
 
 
 async def test_rows_are_counted_a_moment_later_without_being_asked() -> None:
@@ -81,7 +81,7 @@ async def test_texts_missing_values_and_classes() -> None:
 
 async def test_numbers_that_are_predicted() -> None:
     counter = DriftCounter(profile_of(np.zeros(4), predictions=np.arange(4.0) + 0.5), "m", "r")
-    counter.add(np.zeros((2, 1)), Predictions(np.array([0.5, 99.0]), None, None))
+    counter.add(np.zeros((2, 1)), Predictions(np.array([0.5, 99.0]), {}, None))
     text = counter.render()
     assert counted(text, "serin_feature_bin_total")[PREDICTION, "[3, +Inf)"] == 1
     assert counted(text, "serin_feature_out_of_range_total") == {(PREDICTION, ""): 1}

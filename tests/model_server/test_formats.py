@@ -83,18 +83,17 @@ def test_a_skops_file_of_another_scikit_learn_is_refused() -> None:
 )
 def test_an_onnx_classifier_gives_labels_and_probabilities(dtype: Any, options: Any) -> None:
     model = Model(load_format(as_onnx(MODEL, dtype, **options), Format.ONNX, ()))
-    found = model.predict(ROWS, True)
+    found = model.predict(ROWS, ["predict_proba"])
     assert (model.classes, model.predict_datatype, model.signature.features) == (["down", "up"], "BYTES", 3)
     assert found.values.tolist() == MODEL.predict(ROWS).tolist()
-    assert found.probabilities is not None
-    np.testing.assert_allclose(found.probabilities, MODEL.predict_proba(ROWS), atol=1e-5)
+    np.testing.assert_allclose(found.extras["predict_proba"], MODEL.predict_proba(ROWS), atol=1e-5)
 
 
 def test_an_onnx_regression_gives_values() -> None:
     original = LinearRegression().fit(ROWS, ROWS[:, 0] * 2)
     model = Model(load_format(as_onnx(original), Format.ONNX, ()))
-    assert (model.classes, model.has_probabilities) == (None, False)
-    np.testing.assert_allclose(model.predict(ROWS, False).values, original.predict(ROWS), atol=1e-5)
+    assert (model.classes, model.methods) == (None, ("predict",))
+    np.testing.assert_allclose(model.predict(ROWS).values, original.predict(ROWS), atol=1e-5)
 
 
 def graph(*nodes: Any, inputs: list[Any], outputs: list[Any], constants: tuple[Any, ...] = ()) -> Any:
@@ -108,7 +107,7 @@ def test_inputs_of_an_onnx_model_are_columns_by_name() -> None:
     made = graph(helper.make_node("Sub", ["a", "b"], ["y"]), inputs=columns, outputs=[value])
     model = Model(load_format(made.SerializeToString(), Format.ONNX, ()))
     assert model.signature.names == ("a", "b")
-    assert model.predict(np.array([[5.0, 3.0], [1.0, 4.0]]), False).values.tolist() == [2.0, -3.0]
+    assert model.predict(np.array([[5.0, 3.0], [1.0, 4.0]])).values.tolist() == [2.0, -3.0]
 
 
 def test_weights_in_other_files_are_refused() -> None:

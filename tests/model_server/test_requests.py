@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serin_server.protocol.datatypes import DATATYPES, from_array, to_array
+from serin_server.protocol.datatypes import DATATYPES, to_array, to_data
 from serin_server.protocol.errors import RequestError
 from serin_server.protocol.feedback import MAX_LABELS, parse_feedback
-from serin_server.protocol.requests import Signature, parse_request, to_matrix
+from serin_server.protocol.requests import Signature, parse_request, to_rows
 
 ANY = Signature(features=None, names=None)
 
@@ -22,7 +22,7 @@ def tensor(data: Any, shape: Any, datatype: Any = "FP64", name: Any = "x") -> di
 
 
 def matrix(*tensors: dict[str, Any], signature: Signature = ANY) -> Any:
-    return to_matrix(parse_request(json.dumps({"inputs": tensors}).encode()).inputs, signature)
+    return to_rows(parse_request(json.dumps({"inputs": tensors}).encode()).inputs, signature)
 
 
 def test_nested_and_flat_data_are_the_same_rows() -> None:
@@ -62,7 +62,9 @@ def test_each_datatype_keeps_its_values(datatype: str, values: list[Any], dtype:
         (tensor([[1], [2]], [2]), "data is nested"),
         (tensor([[[1]]], [1, 1]), "must be numbers, value 0 is an array"),
         (tensor([1, "2"], [2]), "must be numbers, value 1 is a string"),
-        (tensor([1, None], [2]), "must be numbers, value 1 is null"),
+        (tensor([1, None], [2], "INT64"), "must be integers, value 1 is null"),
+        (tensor([1, None], [2]), "missing values (null or NaN), which this model does not take"),
+        (tensor([None], [1], "BYTES"), "missing values"),
         (tensor([1, True], [2]), "must be numbers, value 1 is a boolean"),
         (tensor([1, 2.5], [2], "INT64"), "must be integers, value 1 is a fraction"),
         (tensor([0, 1], [2], "BOOL"), "must be true or false, value 0 is an integer"),
@@ -73,14 +75,14 @@ def test_each_datatype_keeps_its_values(datatype: str, values: list[Any], dtype:
         (tensor({"a": 1}, [1]), "data must be an array, not an object"),
         (tensor([1], [1], "FLOAT"), "datatype must be one of BOOL"),
         (tensor([1], [1], None), "datatype must be one of BOOL"),
-        (tensor([1], [1, 1, 1]), "one or two dimensions"),
-        (tensor([1], []), "one or two dimensions"),
+        (tensor([1], [1] * 9), "1 to 8 dimensions"),
+        (tensor([1], []), "1 to 8 dimensions"),
         (tensor([], [0, 4]), "sizes above zero"),
         (tensor([1], [-1]), "sizes above zero"),
         (tensor([1], [True]), "sizes above zero"),
         (tensor([1], "1"), "sizes above zero"),
         (tensor([1], [1], name=3), "inputs[0] needs a name"),
-        ({"name": "x", "shape": [1], "datatype": "FP64"}, "inputs[0] (x) needs data"),
+        ({"name": "x", "shape": [1], "datatype": "FP64"}, "inputs[0] (x): it needs data"),
     ],
 )
 def test_a_bad_tensor_is_refused_and_the_message_says_why(bad: dict[str, Any], message: str) -> None:
@@ -189,11 +191,10 @@ def test_what_is_encoded_decodes_to_the_same_array(data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     values = data.draw(st.lists(VALUES[datatype], min_size=rows * columns, max_size=rows * columns))
     array = np.array(values, dtype=DATATYPES[datatype].dtype).reshape(rows, columns)
-    name, encoded = from_array(array)
+    encoded = to_data(array, datatype)
     flat = encoded.tolist() if isinstance(encoded, np.ndarray) else encoded
-    body = json.dumps({"inputs": [tensor(flat, [rows, columns], name)]}).encode()
+    body = json.dumps({"inputs": [tensor(flat, [rows, columns], datatype)]}).encode()
     (decoded,) = parse_request(body).inputs
-    assert name == datatype
     assert decoded.array.dtype == array.dtype
     assert decoded.array.tolist() == array.tolist()
 

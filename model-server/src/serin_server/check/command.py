@@ -12,7 +12,7 @@ from serin_server.check.joblib_file import check_joblib
 from serin_server.check.others import check_onnx, check_skops
 from serin_server.check.report import Estimator, Report
 from serin_server.protocol.datatypes import datatype_name
-from serin_server.protocol.metadata import tensors
+from serin_server.protocol.metadata import input_specs, output_specs, tensor_json
 from serin_server.protocol.requests import Signature
 from serin_server.runtime.formats import Format
 from serin_server.runtime.loading import read
@@ -78,9 +78,7 @@ def _problems(report: Report) -> list[str]:
 
 def _metadata(estimator: Estimator) -> dict[str, Any]:
     classes = estimator.classes
-    return tensors(
-        Signature(estimator.features, estimator.names),
-        "FP64" if classes is None else datatype_name(np.array(classes)),
-        None if classes is None else len(classes),
-        estimator.probabilities,
-    )
+    datatype = "FP64" if classes is None else datatype_name(np.array(classes))
+    inputs = input_specs(Signature(estimator.features, estimator.names, estimator.inputs))
+    outputs = output_specs(estimator.methods, datatype, None if classes is None else len(classes))
+    return {"inputs": list(map(tensor_json, inputs)), "outputs": list(map(tensor_json, outputs))}

@@ -8,6 +8,7 @@ from typing import Any
 from serin_server.check.inert import Inert, Reading, values_of
 from serin_server.check.report import Estimator, Report
 from serin_server.failures import FatalError, Reason
+from serin_server.protocol.metadata import OUTPUTS, PREDICT
 
 # Names that models are made of, and that do nothing but make an object of data. Functions of these packages are not
 # among them: some run code that they are given as text.
@@ -65,17 +66,17 @@ def _estimator(root: Inert) -> Estimator:
         features=features if isinstance(features, int) else None,
         names=None if names is None else tuple(map(str, names)),
         classes=values_of(last.attribute("classes_")),
-        probabilities=has_probabilities(last.path),
+        methods=methods_of(last.path),
     )
 
 
-def has_probabilities(path: str) -> bool:
-    """Whether a class of scikit-learn's has predict_proba. Only scikit-learn is imported, whatever the file names."""
+def methods_of(path: str) -> tuple[str, ...]:
+    """The outputs that a class of scikit-learn's has. Only scikit-learn is imported, whatever the file names."""
     module, _, name = path.rpartition(".")
     if not re.fullmatch(r"sklearn(\.[a-z_]+)+", module):
-        return False
+        return (PREDICT,)
     try:
         kind: Any = getattr(importlib.import_module(module), name, None)
     except ImportError:  # a module of another version
-        return False
-    return hasattr(kind, "predict_proba")
+        return (PREDICT,)
+    return tuple(name for name in OUTPUTS if hasattr(kind, name))

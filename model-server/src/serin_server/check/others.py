@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from serin_server.check.joblib_file import has_probabilities
+from serin_server.check.joblib_file import methods_of
 from serin_server.check.report import Estimator, Report
 from serin_server.failures import FatalError, Reason
+from serin_server.protocol.metadata import PREDICT, PROBABILITIES
 
 _MOST_SCHEMA_BYTES = 256 * 1024 * 1024
 
@@ -42,7 +43,7 @@ def _skops_estimator(data: bytes, schema: dict[str, Any]) -> Estimator:
         features=int(features["content"]),
         names=None if names is None else tuple(map(str, names)),
         classes=classes,
-        probabilities=has_probabilities(kind),
+        methods=methods_of(kind),
     )
 
 
@@ -79,7 +80,7 @@ def _collect_versions(node: Any, versions: set[str]) -> None:
 
 def check_onnx(data: bytes) -> Report:
     """What the model is, from its graph. Raises FatalError. ONNX files run no code of their own."""
-    from serin_server.runtime.onnx_file import graph_layout
+    from serin_server.runtime.onnx_file import graph_layout, signature
     from serin_server.runtime.onnx_graph import parse
 
     model = parse(data)
@@ -88,14 +89,13 @@ def check_onnx(data: bytes) -> Report:
         "onnx": [f"IR {model.ir_version}"],
         **{opset.domain or "ai.onnx": [str(opset.version)] for opset in model.opset_import},
     }
-    several = len(found.inputs) > 1
-    shape = found.inputs[0].shape
-    width = shape[1] if len(shape) == 2 else 1
+    taken = signature(found.inputs)
     estimator = Estimator(
         kind=f"ONNX graph by {model.producer_name or 'an unknown producer'} {model.producer_version}".strip(),
-        features=len(found.inputs) if several else width,
-        names=tuple(port.name for port in found.inputs) if several else None,
+        features=taken.features,
+        names=taken.names,
+        inputs=taken.inputs,
         classes=None if found.classes is None else list(found.classes),
-        probabilities=found.scores is not None,
+        methods=(PREDICT,) if found.scores is None else (PREDICT, PROBABILITIES),
     )
     return Report("onnx", needs, [], estimator)

@@ -3,20 +3,25 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from serin_server.protocol.metadata import PREDICT
+from serin_server.protocol.tensors import TensorSpec
+
 
 @dataclass(frozen=True)
 class Estimator:
     """The model as its file describes it; None where the file does not say.
 
     `described` is false when no more than the kind can be read without loading.
+    `methods` are those that are outputs.
     `classes` are None for a model that is not a classifier, and for classes that cannot be read without loading.
     """
 
     kind: str
     features: int | None = None
     names: tuple[str, ...] | None = None
+    inputs: tuple[TensorSpec, ...] | None = None
     classes: list[Any] | None = None
-    probabilities: bool = False
+    methods: tuple[str, ...] = (PREDICT,)
     described: bool = True
 
 

@@ -85,7 +85,7 @@ def _predicted(model: Model, features: Table) -> Array | None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            parts = [model.predict(matrix[start : start + _ROWS_A_CALL], False) for start in starts]
+            parts = [model.predict(matrix[start : start + _ROWS_A_CALL]) for start in starts]
     except PredictionError as error:
         raise FatalError(
             Reason.INVALID_CONFIGURATION, f"the model can not predict for these rows ({error}): is it their model?"

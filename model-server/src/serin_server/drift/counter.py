@@ -67,7 +67,7 @@ class DriftCounter:
         if stride > 1:
             outcomes = predictions.outcomes
             outcomes = None if outcomes is None else outcomes[::stride]
-            matrix, predictions = matrix[::stride], Predictions(predictions.values[::stride], None, outcomes)
+            matrix, predictions = matrix[::stride], Predictions(predictions.values[::stride], {}, outcomes)
             self._skipped += rows - len(matrix)
         if not self._waiting:
             asyncio.get_running_loop().call_later(WAIT_SECONDS, self.count)

@@ -18,7 +18,7 @@ from serin_server.protocol.datatypes import Array
 from serin_server.protocol.requests import Signature
 from serin_server.protocol.tensors import InferResponse
 from serin_server.serving.inquiry import Inquiry
-from serin_server.serving.served import PREDICTION_ID
+from serin_server.protocol.metadata import PREDICTION_ID
 
 log = logging.getLogger(__name__)
 

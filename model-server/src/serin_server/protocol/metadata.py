@@ -1,23 +1,75 @@
 """The protocol's description of a model."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from serin_server.protocol.requests import Signature
+from serin_server.protocol.tensors import TensorSpec
+
+# Of the protocol, as the server's metadata names them.
+EXTENSIONS = ("binary_tensor_data",)
+
+PREDICT = "predict"
+PROBABILITIES = "predict_proba"
+DECISION = "decision_function"
+TRANSFORM = "transform"
+# The methods of a model that are outputs of the same name.
+OUTPUTS = (PREDICT, PROBABILITIES, DECISION, TRANSFORM)
+PREDICTION_ID = "prediction_id"
 
 
-def tensors(signature: Signature, datatype: str, classes: int | None, probabilities: bool) -> dict[str, Any]:
-    """`inputs` and `outputs` of a model: what it takes, and what it answers in `datatype`; -1 is a free size.
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """What the protocol tells of a model; `properties` are texts for people."""
 
-    `classes` is their number, None for a model that is not a classifier or does not say.
-    """
-    features = -1 if signature.features is None else signature.features
-    inputs = [{"name": "input", "datatype": "FP64", "shape": [-1, features]}]
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    properties: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "versions": list(self.versions),
+            "platform": self.platform,
+            "inputs": [tensor_json(spec) for spec in self.inputs],
+            "outputs": [tensor_json(spec) for spec in self.outputs],
+            "properties": dict(self.properties),
+        }
+
+
+def tensor_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def input_specs(signature: Signature) -> tuple[TensorSpec, ...]:
+    """The tensors that a model takes: its own list, columns by name, or one matrix."""
+    if signature.inputs is not None:
+        return signature.inputs
     if signature.names is not None:
-        inputs = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in signature.names]
-    outputs: list[dict[str, Any]] = [
-        {"name": "predict", "datatype": datatype, "shape": [-1]},
-        {"name": "prediction_id", "datatype": "BYTES", "shape": [-1]},
-    ]
-    if probabilities and classes is not None:
-        outputs.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, classes]})
-    return {"inputs": inputs, "outputs": outputs}
+        return tuple(TensorSpec(name, "FP64", (-1,)) for name in signature.names)
+    return (TensorSpec("input", "FP64", (-1, -1 if signature.features is None else signature.features)),)
+
+
+def output_specs(
+    methods: Collection[str], datatype: str, classes: int | None, width: int | None = None
+) -> tuple[TensorSpec, ...]:
+    """The tensors that a model with these methods answers; `datatype` is that of `predict`.
+
+    `classes` is their number, None for a model that is not a classifier or does not say; `width` the number of values
+    that `transform` makes of a row.
+    """
+    found = []
+    if PREDICT in methods:
+        found += [TensorSpec(PREDICT, datatype, (-1,)), TensorSpec(PREDICTION_ID, "BYTES", (-1,))]
+    if PROBABILITIES in methods and classes is not None:
+        found.append(TensorSpec(PROBABILITIES, "FP64", (-1, classes)))
+    if DECISION in methods:
+        single = classes is None or classes == 2
+        found.append(TensorSpec(DECISION, "FP64", (-1,) if single else (-1, -1)))
+    if TRANSFORM in methods:
+        found.append(TensorSpec(TRANSFORM, "FP64", (-1, -1 if width is None else width)))
+    return tuple(found)

@@ -1,6 +1,6 @@
 """Decoding of inference requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -8,17 +8,29 @@ from typing import Any
 import numpy as np
 import orjson
 
+from serin_server.protocol.binary import read_tensor
 from serin_server.protocol.datatypes import DATATYPES, Array, to_array
 from serin_server.protocol.errors import RequestError, invalid
-from serin_server.protocol.tensors import InferRequest, RequestedOutput, Tensor
+from serin_server.protocol.rows import Columns, Rows
+from serin_server.protocol.tensors import InferRequest, RequestedOutput, Tensor, TensorSpec
+
+_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes: the number of features and their names, each None when the model does not say."""
+    """What a model takes: the number of features and their names, each None when the model does not say.
+
+    `inputs` are the tensors that it takes, as its metadata lists them; without them it takes a matrix of numbers, or
+    the features as columns. `by_name`: columns keep their datatypes, instead of becoming one matrix.
+    `allows_missing`: NaN, and null in JSON, stand for missing values.
+    """
 
     features: int | None
     names: tuple[str, ...] | None
+    inputs: tuple[TensorSpec, ...] | None = None
+    by_name: bool = False
+    allows_missing: bool = False
 
 
 def parse_json(body: bytes) -> Any:
@@ -29,8 +41,17 @@ def parse_json(body: bytes) -> Any:
         raise invalid(f"the body is not valid JSON: {error}") from None
 
 
-def parse_request(body: bytes) -> InferRequest:
-    """Decode the body of a V2 inference request. Raises RequestError (400)."""
+def parse_request(body: bytes, header_length: int | None = None) -> InferRequest:
+    """Decode the body of a V2 inference request. Raises RequestError (400).
+
+    `header_length` are the bytes of JSON before binary tensor data, None when the body is JSON alone.
+    """
+    raw: _Raw | None = None
+    if header_length is not None:
+        if header_length > len(body):
+            raise invalid(f"Inference-Header-Content-Length is {header_length}, the body has {len(body)} bytes")
+        raw = _Raw(memoryview(body)[header_length:])
+        body = body[:header_length]
     message = parse_json(body)
     if not isinstance(message, dict):
         raise invalid("the body must be a JSON object")
@@ -40,15 +61,35 @@ def parse_request(body: bytes) -> InferRequest:
     inputs = message.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise invalid("inputs must be an array of at least one tensor")
+    tensors = tuple(_tensor(position, item, raw) for position, item in enumerate(inputs))
+    if raw is not None and raw.left:
+        raise invalid(f"{raw.left} bytes of binary data belong to no input: binary_data_size says which do")
     return InferRequest(
         id=request_id,
         parameters=_parameters("parameters", message.get("parameters")),
-        inputs=tuple(_tensor(position, item) for position, item in enumerate(inputs)),
+        inputs=tensors,
         outputs=_outputs(message.get("outputs")),
     )
 
 
-def _tensor(position: int, item: object) -> Tensor:
+class _Raw:
+    """The binary data of a body, which its tensors take in their order."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    @property
+    def left(self) -> int:
+        return len(self._data)
+
+    def take(self, size: int) -> memoryview:
+        if size > len(self._data):
+            raise invalid(f"its binary_data_size is {size}, {len(self._data)} bytes are left in the body")
+        taken, self._data = self._data[:size], self._data[size:]
+        return taken
+
+
+def _tensor(position: int, item: object, raw: _Raw | None) -> Tensor:
     where = f"inputs[{position}]"
     if not isinstance(item, dict):
         raise invalid(f"{where} must be an object")
@@ -60,14 +101,28 @@ def _tensor(position: int, item: object) -> Tensor:
         raise invalid(f"{where}: datatype must be one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
         raise invalid(f"{where}: shape must be an array of sizes above zero")
-    if len(shape) not in (1, 2):
-        raise invalid(f"{where}: shape {shape} must have one or two dimensions")
-    if "data" not in item:
-        raise invalid(f"{where} needs data")
+    if not 0 < len(shape) <= _MOST_DIMENSIONS:
+        raise invalid(f"{where}: shape {shape} must have 1 to {_MOST_DIMENSIONS} dimensions")
+    parameters = item.get("parameters")
+    size = None if parameters is None else _parameters(f"{where}: parameters", parameters).get("binary_data_size")
     try:
+        if size is not None:
+            return Tensor(name, datatype, _binary(item, size, shape, datatype, raw))
+        if "data" not in item:
+            raise invalid("it needs data")
         return Tensor(name, datatype, to_array(item["data"], shape, datatype))
     except RequestError as error:
         raise invalid(f"{where}: {error.message}") from None
+
+
+def _binary(item: Mapping[str, object], size: object, shape: list[int], datatype: str, raw: _Raw | None) -> Array:
+    if type(size) is not int or size < 0:
+        raise invalid("binary_data_size must be a number of bytes")
+    if "data" in item:
+        raise invalid("it has both data and binary_data_size")
+    if raw is None:
+        raise invalid("binary_data_size needs the request header Inference-Header-Content-Length")
+    return read_tensor(raw.take(size), shape, datatype)
 
 
 def _outputs(outputs: object) -> tuple[RequestedOutput, ...] | None:
@@ -85,60 +140,128 @@ def _requested(position: int, output: object) -> RequestedOutput:
 
 
 _NONE: Mapping[str, object] = MappingProxyType({})
+_FLAGS = ("binary_data", "binary_data_output")
+_FOREIGN = ("classification", "shared_memory_region")
 
 
 def _parameters(where: str, parameters: object) -> Mapping[str, object]:
+    """Parameters that this server does not know mean nothing to it, except some that would change the answer's form."""
     if parameters is None:
         return _NONE
     if not isinstance(parameters, dict):
         raise invalid(f"{where} must be an object")
+    for name in _FLAGS:
+        if not isinstance(parameters.get(name, False), bool):
+            raise invalid(f"{where}: {name} must be true or false")
+    for name in _FOREIGN:
+        if name in parameters:
+            raise invalid(f"{where}: {name} is not supported")
     return parameters
 
 
-def to_matrix(inputs: Sequence[Tensor], signature: Signature) -> Array:
-    """Put the tensors together into what the model's predict takes.
+def binary_outputs(request: InferRequest, names: Iterable[str]) -> Collection[str]:
+    """Those of the outputs that the client wants as binary data, each by itself or all of them."""
+    whole = request.parameters.get("binary_data_output", False)
+    asked = {output.name: output.parameters.get("binary_data", whole) for output in request.outputs or ()}
+    return {name for name in names if asked.get(name, whole)}
 
-    Returns shape [rows, features], or [rows] for one tensor of strings when the model counts no features
-    (text). Raises RequestError (400) when the tensors do not fit each other or the model, or hold values that
-    are not finite.
+
+def to_rows(inputs: Sequence[Tensor], signature: Signature) -> Rows:
+    """Put the tensors together into what the model computes on.
+
+    Returns shape [rows, features]; [rows] for one tensor of strings when the model counts no features (text); more
+    dimensions for a model that takes them; or columns by name. Raises RequestError (400) when the tensors do not fit
+    each other or the model, or hold values that are not finite and not allowed to be missing.
     """
-    matrix = _single(inputs[0], signature) if len(inputs) == 1 else _stacked(inputs, signature)
-    if signature.features is not None and matrix.shape[1] != signature.features:
-        raise invalid(f"the input has {matrix.shape[1]} features, the model takes {signature.features}")
-    if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
-        raise invalid("the input holds values that are not finite in its datatype")
-    return matrix
+    rows: Rows
+    if len(inputs) == 1 and not (signature.by_name and signature.features is None):
+        rows = _single(inputs[0], signature)
+        arrays: Iterable[Array] = (rows,)
+    else:
+        columns = _columns(inputs, signature)
+        rows = Columns(columns) if signature.by_name else np.column_stack(list(columns.values()))
+        arrays = columns.values() if signature.by_name else (rows,)  # type: ignore[assignment]
+    for array in arrays:
+        _check_values(array, signature)
+    return rows
+
+
+def _check_values(array: Array, signature: Signature) -> None:
+    if array.dtype.kind == "f":
+        if np.isfinite(array).all():
+            return
+        if np.isinf(array).any():
+            raise invalid("the input holds values that are not finite in its datatype")
+    elif array.dtype != np.object_ or not any(_is_missing(value) for value in array.flat):
+        return
+    if not signature.allows_missing:
+        raise invalid("the input has missing values (null or NaN), which this model does not take")
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value
 
 
 def _single(tensor: Tensor, signature: Signature) -> Array:
-    array = tensor.array
-    if array.ndim == 2:
-        return array
-    if signature.features is None and array.dtype == np.object_:
-        return array
-    if signature.features not in (None, 1):
-        raise invalid(
-            f"{tensor.name} has shape [{array.shape[0]}], the model takes {signature.features} features: "
-            f"one row is shape [1, {signature.features}]"
-        )
-    return array.reshape(-1, 1)
+    array, features = tensor.array, signature.features
+    if array.ndim > 2 or (signature.inputs is not None and len(signature.inputs[0].shape) > 2):
+        return _many_dimensions(tensor, signature)
+    if array.ndim == 1:
+        if features is None and array.dtype == np.object_:
+            return array
+        if features not in (None, 1):
+            raise invalid(
+                f"{tensor.name} has shape [{array.shape[0]}], the model takes {features} features: "
+                f"one row is shape [1, {features}]"
+            )
+        array = array.reshape(-1, 1)
+    if features is not None and array.shape[1] != features:
+        raise invalid(f"the input has {array.shape[1]} features, the model takes {features}")
+    return array
 
 
-def _stacked(inputs: Sequence[Tensor], signature: Signature) -> Array:
+def _many_dimensions(tensor: Tensor, signature: Signature) -> Array:
+    """The tensor as it is, for a model that takes such shapes or does not say what it takes."""
+    shape = tensor.array.shape
+    if signature.inputs is not None and len(signature.inputs) == 1:
+        (taken,) = signature.inputs
+        if not taken.fits(shape):
+            raise invalid(f"{tensor.name} has shape {list(shape)}, the model takes {list(taken.shape)}")
+    elif signature.features is not None or signature.names is not None:
+        raise invalid(f"{tensor.name} has shape {list(shape)}, the model takes rows of features: one or two dimensions")
+    return tensor.array
+
+
+def _columns(inputs: Sequence[Tensor], signature: Signature) -> Mapping[str, Array]:
     columns: dict[str, Array] = {}
     rows = inputs[0].array.shape[0]
     for tensor in inputs:
-        shape = tensor.array.shape
-        if len(shape) == 2 and shape[1] != 1:
-            raise invalid(f"{tensor.name} has shape {list(shape)}: each of several tensors is a column, [{rows}, 1]")
-        if shape[0] != rows:
-            raise invalid(f"{tensor.name} has {shape[0]} rows, {inputs[0].name} has {rows}")
+        if tensor.array.shape[0] != rows:
+            raise invalid(f"{tensor.name} has {tensor.array.shape[0]} rows, {inputs[0].name} has {rows}")
         if tensor.name in columns:
             raise invalid(f"{tensor.name} is given twice")
-        columns[tensor.name] = tensor.array.reshape(-1)
+        columns[tensor.name] = tensor.array
     if signature.names is not None:
         columns = _in_order(columns, signature.names)
-    return np.column_stack(list(columns.values()))
+    specs = {spec.name: spec for spec in signature.inputs or ()}
+    found = {name: _column(name, array, specs.get(name)) for name, array in columns.items()}
+    if signature.features is not None and len(found) != signature.features:
+        raise invalid(f"the input has {len(found)} features, the model takes {signature.features}")
+    return found
+
+
+def _column(name: str, array: Array, spec: TensorSpec | None) -> Array:
+    """One value for each row; for a model that names its inputs' shapes, of that shape."""
+    if spec is not None and len(spec.shape) > 1:
+        array = array.reshape(-1, 1) if array.ndim == 1 else array
+        if not spec.fits(array.shape):
+            raise invalid(f"{name} has shape {list(array.shape)}, the model takes {list(spec.shape)}")
+        return array
+    if array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
+        raise invalid(
+            f"{name} has shape {list(array.shape)}: each of several tensors is a column, [{array.shape[0]}, 1]"
+        )
+    return array.reshape(-1)
 
 
 def _in_order(columns: dict[str, Array], names: tuple[str, ...]) -> dict[str, Array]:

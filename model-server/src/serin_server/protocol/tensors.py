@@ -19,6 +19,21 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of a model, as its metadata lists it; -1 is a free size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape is one."""
+        return len(shape) == len(self.shape) and all(
+            own in (-1, size) for own, size in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RequestedOutput:
     """An output that the client asks for; the parameter `binary_data` says how it wants to have it."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import sklearn
 
-from serin_server.protocol.datatypes import Array
+from serin_server.protocol.rows import Rows, kind
 from serin_server.runtime.model import Model, PredictionError, Predictions
 
 # A model is quick while a call takes less than this on average; it must be clearly quicker to become so.
@@ -38,11 +38,11 @@ class Call(Protocol):
     """A prediction that somebody waits for. Calls are hashed by identity."""
 
     @property
-    def matrix(self) -> Array:
-        """Rows first."""
+    def rows(self) -> Rows: ...
 
     @property
-    def with_probabilities(self) -> bool: ...
+    def extras(self) -> Sequence[str]:
+        """The outputs beside the model's main one, in an order that is the same for the same outputs."""
 
     @property
     def deadline(self) -> float | None:
@@ -95,7 +95,7 @@ class Batcher:
         if not batch:
             return
         self._computing = len(batch)
-        if self._quick and sum(len(call.matrix) for call in batch) <= BATCH_ROWS:
+        if self._quick and sum(len(call.rows) for call in batch) <= BATCH_ROWS:
             self._finish(batch, *self._compute(batch))
             return
         future = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
@@ -111,8 +111,8 @@ class Batcher:
                 del self._waiting[call]
                 call.expired()
                 continue
-            rows += len(call.matrix)
-            if batch and (rows > BATCH_ROWS or not _alike(call, batch[0])):
+            rows += len(call.rows)
+            if batch and (rows > BATCH_ROWS or not self._model.batches or not _alike(call, batch[0])):
                 break
             del self._waiting[call]
             batch.append(call)
@@ -123,7 +123,7 @@ class Batcher:
         started, cpu_started = time.perf_counter(), time.thread_time()
         results: list[Predictions | PredictionError]
         try:
-            results = list(self._model.predict_all([call.matrix for call in batch], batch[0].with_probabilities))
+            results = list(self._model.predict_all([call.rows for call in batch], batch[0].extras))
         except PredictionError as error:
             results = [error] if len(batch) == 1 else [result for call in batch for result in self._compute([call])[0]]
         seconds = time.perf_counter() - started
@@ -147,11 +147,7 @@ class Batcher:
 
 def _alike(one: Call, other: Call) -> bool:
     """Whether the model computes the same for both in one call as in two."""
-    return (
-        one.with_probabilities == other.with_probabilities
-        and one.matrix.dtype == other.matrix.dtype
-        and one.matrix.shape[1:] == other.matrix.shape[1:]
-    )
+    return one.extras == other.extras and kind(one.rows) == kind(other.rows)
 
 
 def prepare_thread() -> None:

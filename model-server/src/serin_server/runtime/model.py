@@ -1,14 +1,18 @@
 """A loaded model, seen through what serving needs of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from serin_server.monitor.classes import Outcome, class_outcome, quantity_outcome
 from serin_server.protocol.datatypes import Array, datatype_name
-from serin_server.protocol.requests import Signature
+from serin_server.protocol.metadata import OUTPUTS, PREDICT, PROBABILITIES, TRANSFORM, output_specs
+from serin_server.protocol.rows import Rows, together
+from serin_server.protocol.tensors import TensorSpec
+from serin_server.runtime.inputs import Frames, signature_of
 
 
 class PredictionError(Exception):
@@ -17,21 +21,22 @@ class PredictionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """`values` has shape [rows] (or [rows, k] for k targets), `probabilities` [rows, classes] when asked for.
+    """`values` are the main output, [rows] or [rows, …]; `extras` are the others that were asked for, rows first.
 
-    `outcomes` has one element a row, None when rows have several targets.
+    `outcomes` has one element a row, None when rows have several values and when nothing is predicted.
     """
 
     values: Array
-    probabilities: Array | None
+    extras: Mapping[str, Array]
     outcomes: Sequence[Outcome] | None
 
 
 class Model:
-    """Wraps an object with `predict`, in scikit-learn's conventions.
+    """Wraps an object in scikit-learn's conventions: with `predict`, or a transformer with `transform` alone.
 
     An object that also has `predict_with_probabilities` gives both from one computation. `platform` is the protocol's
     name of what computes; `acceleration` says in a sentence whether the model was converted, and why not otherwise.
+    What else is looked at: docs/model-server.md.
     """
 
     def __init__(
@@ -45,12 +50,13 @@ class Model:
         self._description = description or type(estimator).__name__
         self.platform = platform
         self.acceleration = acceleration
-        features = getattr(estimator, "n_features_in_", None)
-        names = getattr(estimator, "feature_names_in_", None)
-        self.signature = Signature(
-            features=None if features is None else int(features),
-            names=None if names is None else tuple(map(str, names)),
-        )
+        self.signature = signature_of(estimator)
+        self.batches = bool(getattr(estimator, "serin_batches", True))
+        self.methods = tuple(name for name in OUTPUTS if callable(getattr(estimator, name, None)))
+        self.main = PREDICT if PREDICT in self.methods else TRANSFORM
+        self._frames: Frames | None = None
+        if self.signature.by_name and self.signature.names and not getattr(estimator, "takes_columns", False):
+            self._frames = Frames(estimator, self.signature.names)
         classes = getattr(estimator, "classes_", None)
         # Models with several targets have a list of arrays here.
         self._outcomes: dict[object, Outcome] | None = None
@@ -71,10 +77,6 @@ class Model:
         return None if self._outcomes is None else [outcome.text for outcome in self._outcomes.values()]
 
     @property
-    def has_probabilities(self) -> bool:
-        return callable(getattr(self._estimator, "predict_proba", None))
-
-    @property
     def predict_datatype(self) -> str:
         """The V2 datatype of `predict`: that of the classes, FP64 for a model that is not a classifier."""
         return self._datatype
@@ -84,57 +86,57 @@ class Model:
         """The class of the object that the file holds, for logs."""
         return self._description
 
-    def predict(self, matrix: Array, with_probabilities: bool) -> Predictions:
-        """Compute predictions for a matrix [rows, features]. Raises PredictionError and nothing else."""
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it answers, as far as it says."""
+        width = getattr(self._estimator, "_n_features_out", None)
+        classes = None if self._outcomes is None else len(self._outcomes)
+        return output_specs(self.methods, self._datatype, classes, width if isinstance(width, int) else None)
+
+    def predict(self, rows: Rows, extras: Sequence[str] = ()) -> Predictions:
+        """Compute the main output and `extras`, other names of `methods`. Raises PredictionError and nothing else."""
         try:
-            values, probabilities = self._compute(matrix, with_probabilities)
+            found = self._compute(rows if self._frames is None else self._frames.of(rows), extras)
         except BaseException as error:
             # Also SystemExit: whatever a model raises is one failed request, never the end of the server.
             raise PredictionError(f"{type(error).__name__}: {error}") from error
-        rows = matrix.shape[0]
-        if values.ndim == 2 and values.shape[1] == 1:
-            values = values.reshape(-1)
-        if values.ndim not in (1, 2) or values.shape[0] != rows:
-            raise PredictionError(f"predict returned shape {list(values.shape)} for {rows} rows")
-        if probabilities is not None and (probabilities.ndim != 2 or probabilities.shape[0] != rows):
-            raise PredictionError(f"predict_proba returned shape {list(probabilities.shape)} for {rows} rows")
-        values = _wide(values)
-        _check_finite("predict", values)
-        if probabilities is not None:
-            probabilities = _wide(probabilities)
-            _check_finite("predict_proba", probabilities)
-        return Predictions(values, probabilities, self._outcomes_of(values))
+        count = len(rows)
+        checked = {name: _checked(name, array, count) for name, array in found.items()}
+        values = checked.pop(self.main)
+        return Predictions(values, checked, self._outcomes_of(values) if self.main == PREDICT else None)
 
-    def predict_all(self, matrices: Sequence[Array], with_probabilities: bool) -> list[Predictions]:
-        """Predictions for each matrix, computed in one call; they have equal datatypes and columns.
+    def predict_all(self, parts: Sequence[Rows], extras: Sequence[str] = ()) -> list[Predictions]:
+        """Predictions for each part, computed in one call; the parts are of one kind (protocol.rows).
 
         Raises PredictionError and nothing else.
         """
-        if len(matrices) == 1:
-            return [self.predict(matrices[0], with_probabilities)]
-        together = self.predict(np.concatenate(matrices), with_probabilities)
-        values, probabilities, outcomes = together.values, together.probabilities, together.outcomes
-        parts = []
+        if len(parts) == 1:
+            return [self.predict(parts[0], extras)]
+        whole = self.predict(together(parts), extras)
+        found = []
         end = 0
-        for matrix in matrices:
-            start, end = end, end + len(matrix)
-            parts.append(
+        for part in parts:
+            start, end = end, end + len(part)
+            found.append(
                 Predictions(
-                    values[start:end],
-                    None if probabilities is None else probabilities[start:end],
-                    None if outcomes is None else outcomes[start:end],
+                    whole.values[start:end],
+                    {name: array[start:end] for name, array in whole.extras.items()},
+                    None if whole.outcomes is None else whole.outcomes[start:end],
                 )
             )
-        return parts
+        return found
 
-    def _compute(self, matrix: Array, with_probabilities: bool) -> tuple[Array, Array | None]:
-        if not with_probabilities:
-            return np.asarray(self._estimator.predict(matrix)), None
-        both = getattr(self._estimator, "predict_with_probabilities", None)
-        if both is not None:
-            values, probabilities = both(matrix)
-            return np.asarray(values), np.asarray(probabilities)
-        return np.asarray(self._estimator.predict(matrix)), np.asarray(self._estimator.predict_proba(matrix))
+    def _compute(self, rows: Any, extras: Sequence[str]) -> dict[str, Array]:
+        estimator, main = self._estimator, self.main
+        if not extras:
+            return {main: np.asarray(getattr(estimator, main)(rows))}
+        found = {}
+        both = getattr(estimator, "predict_with_probabilities", None)
+        if both is not None and PROBABILITIES in extras:
+            found[PREDICT], found[PROBABILITIES] = map(np.asarray, both(rows))
+        return {
+            name: found[name] if name in found else _dense(getattr(estimator, name)(rows)) for name in (main, *extras)
+        }
 
     def _outcomes_of(self, values: Array) -> list[Outcome] | None:
         if values.ndim != 1:
@@ -150,6 +152,21 @@ def _wide(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _check_finite(method: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+def _dense(found: Any) -> Array:
+    """An array of what a method returned, which may be a sparse matrix."""
+    return np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+
+
+def _checked(method: str, array: Array, rows: int) -> Array:
+    """The method's answer, with a value or a row of values for each row. Raises PredictionError."""
+    if array.ndim == 0 or array.shape[0] != rows:
+        raise PredictionError(f"{method} returned shape {list(array.shape)} for {rows} rows")
+    if method == PROBABILITIES and array.ndim != 2:
+        raise PredictionError(f"{method} returned shape {list(array.shape)} for {rows} rows")
+    if method == PREDICT and array.ndim == 2 and array.shape[1] == 1:
+        array = array.reshape(-1)
+    array = _wide(array)
+    # A transformer may pass missing values on, a prediction may not be one.
+    if method != TRANSFORM and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise PredictionError(f"{method} returned values that are not finite")
+    return array

@@ -7,7 +7,10 @@ import numpy as np
 from onnx import TensorProto
 
 from serin_server.failures import FatalError, Reason
-from serin_server.protocol.datatypes import Array
+from serin_server.protocol.datatypes import Array, datatype_name
+from serin_server.protocol.requests import Signature
+from serin_server.protocol.rows import Columns, Rows
+from serin_server.protocol.tensors import TensorSpec
 from serin_server.runtime.onnx_graph import Labels, class_labels, parse
 from serin_server.runtime.sessions import Session
 
@@ -85,11 +88,11 @@ def layout(inputs: tuple[Port, ...], outputs: tuple[Port, ...], labels: Labels |
     A classifier has an output of labels, and may have one of scores beside it. Otherwise the first output is the value.
     """
     for port in inputs:
-        if port.type not in _DTYPES or len(port.shape) not in (1, 2):
+        if port.type not in _DTYPES or not port.shape:
             raise FatalError(
                 Reason.NOT_A_MODEL,
                 f"the model's input {port.name} is a {port.type} of {len(port.shape)} dimensions: "
-                "inputs of one or two dimensions are served",
+                "tensors of one or more dimensions are served, rows first",
             )
     if not inputs or not outputs:
         raise FatalError(Reason.NOT_A_MODEL, "the model has no inputs or no outputs")
@@ -109,39 +112,57 @@ def _is_scores(port: Port) -> bool:
     return port.type.startswith(_MAPS) or (port.type in ("tensor(float)", "tensor(double)") and len(port.shape) == 2)
 
 
+def signature(inputs: tuple[Port, ...]) -> Signature:
+    """What a graph takes: its one input, or several by name, each with its own datatype and shape."""
+    specs = tuple(
+        TensorSpec(
+            port.name,
+            datatype_name(np.empty(0, _DTYPES[port.type])),
+            (-1, *(-1 if size is None else size for size in port.shape[1:])),
+        )
+        for port in inputs
+    )
+    if len(specs) > 1:
+        single = all(len(spec.shape) == 1 or spec.shape[1:] == (1,) for spec in specs)
+        return Signature(len(specs) if single else None, tuple(spec.name for spec in specs), specs, by_name=True)
+    shape = inputs[0].shape
+    if len(shape) == 1:
+        return Signature(1, None, specs)
+    return Signature(shape[1] if len(shape) == 2 else None, None, specs)
+
+
 class OnnxModel:
     """An ONNX graph with `predict`, and `predict_proba` when it is a classifier that gives probabilities."""
+
+    takes_columns = True
 
     def __init__(self, session: Session, layout: Layout) -> None:
         self._session = session
         self.open_session = session.open
         self._layout = layout
-        if len(layout.inputs) > 1:
-            self.feature_names_in_ = np.array([port.name for port in layout.inputs], dtype=object)
-            self.n_features_in_: int | None = len(layout.inputs)
-        else:
-            shape = layout.inputs[0].shape
-            self.n_features_in_ = shape[1] if len(shape) == 2 else 1
+        self.signature = signature(layout.inputs)
+        # A graph for a fixed number of rows takes no others.
+        self.serin_batches = all(port.shape[0] is None for port in layout.inputs)
         if layout.classes is not None:
             self.classes_ = np.array(layout.classes)
         if layout.scores is not None:
             self.predict_proba = self._predict_proba
 
-    def predict(self, matrix: Array) -> Array:
+    def predict(self, rows: Rows) -> Array:
         """Labels [rows], or values [rows] or [rows, k]."""
         port = self._layout.label or self._layout.value
         assert port is not None
-        return np.asarray(self._session.run([port.name], self._feeds(matrix))[0])
+        return np.asarray(self._session.run([port.name], self._feeds(rows))[0])
 
-    def predict_with_probabilities(self, matrix: Array) -> tuple[Array, Array]:
+    def predict_with_probabilities(self, rows: Rows) -> tuple[Array, Array]:
         """Labels [rows] and probabilities [rows, classes], from one run of the graph."""
         label, scores = self._layout.label, self._layout.scores
         assert label is not None and scores is not None
-        labels, found = self._session.run([label.name, scores.name], self._feeds(matrix))
+        labels, found = self._session.run([label.name, scores.name], self._feeds(rows))
         return np.asarray(labels), self._probabilities(found)
 
-    def _predict_proba(self, matrix: Array) -> Array:
-        return self.predict_with_probabilities(matrix)[1]
+    def _predict_proba(self, rows: Rows) -> Array:
+        return self.predict_with_probabilities(rows)[1]
 
     def _probabilities(self, found: Any) -> Array:
         if isinstance(found, list):  # one map a row, from a ZipMap
@@ -149,14 +170,21 @@ class OnnxModel:
             return np.array([[row[label] for label in classes or sorted(row)] for row in found])
         return np.asarray(found)
 
-    def _feeds(self, matrix: Array) -> dict[str, Array]:
+    def _feeds(self, rows: Rows) -> dict[str, Array]:
         inputs = self._layout.inputs
-        if len(inputs) == 1:
-            column = matrix.reshape(-1) if len(inputs[0].shape) == 1 else matrix
-            return {inputs[0].name: np.ascontiguousarray(column, dtype=_DTYPES[inputs[0].type])}
-        return {
-            port.name: np.ascontiguousarray(
-                matrix[:, [index]] if len(port.shape) == 2 else matrix[:, index], dtype=_DTYPES[port.type]
-            )
-            for index, port in enumerate(inputs)
-        }
+        if isinstance(rows, Columns):
+            found = rows.arrays
+        elif len(inputs) == 1:
+            found = {inputs[0].name: rows}
+        else:
+            found = {port.name: rows[:, index] for index, port in enumerate(inputs)}
+        return {port.name: _fed(found[port.name], port) for port in inputs}
+
+
+def _fed(array: Array, port: Port) -> Array:
+    """The array as the graph's input takes it: a column may be [rows] or [rows, 1]."""
+    if len(port.shape) == 1:
+        array = array.reshape(-1)
+    elif array.ndim == 1:
+        array = array.reshape(-1, 1)
+    return np.ascontiguousarray(array, dtype=_DTYPES[port.type])

@@ -7,11 +7,12 @@ from typing import Protocol
 
 from serin_server.protocol.datatypes import Array
 from serin_server.protocol.errors import ClientGoneError, RequestError
-from serin_server.protocol.requests import to_matrix
+from serin_server.protocol.requests import to_rows
+from serin_server.protocol.rows import Columns, Rows
 from serin_server.protocol.tensors import InferRequest, InferResponse
 from serin_server.runtime.batcher import OverloadedError
 from serin_server.runtime.model import PredictionError, Predictions
-from serin_server.serving.served import PROBABILITIES, ServedModel
+from serin_server.serving.served import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -46,21 +47,21 @@ class Inquiry:
         "_is_over",
         "_served",
         "deadline",
-        "matrix",
+        "extras",
         "predictions",
         "request",
         "request_id",
         "retry",
+        "rows",
         "started",
         "wanted",
-        "with_probabilities",
     )
 
     request: InferRequest
-    matrix: Array
+    rows: Rows
     predictions: Predictions
     wanted: Sequence[str]
-    with_probabilities: bool
+    extras: Sequence[str]
 
     def __init__(
         self,
@@ -80,14 +81,18 @@ class Inquiry:
         self.retry = retry
         self.request_id = request_id
 
+    @property
+    def matrix(self) -> Array:
+        """What the model computes on as one array, rows first."""
+        return self.rows.matrix() if isinstance(self.rows, Columns) else self.rows
+
     def begin(self) -> None:
         """Answer the request in every case, now or when its predictions are there."""
         served = self._served
         try:
             self.request = self._caller.read()
-            self.wanted = served.wanted(self.request.outputs)
-            self.with_probabilities = PROBABILITIES in self.wanted
-            self.matrix = to_matrix(self.request.inputs, served.model.signature)
+            self.wanted, self.extras = served.wanted(self.request.outputs)
+            self.rows = to_rows(self.request.inputs, served.model.signature)
             served.batcher.submit(self)
         except Exception as error:  # noqa: BLE001 - told apart in one place; a bug fails one request only
             self._end(error)

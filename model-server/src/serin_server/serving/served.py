@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,16 +14,13 @@ from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
 from serin_server.protocol.datatypes import datatype_name
 from serin_server.protocol.errors import invalid
+from serin_server.protocol.metadata import OUTPUTS, PREDICT, PREDICTION_ID, ModelMetadata, input_specs
 from serin_server.protocol.tensors import InferResponse, RequestedOutput, Tensor
 from serin_server.runtime.batcher import Batcher
-from serin_server.runtime.model import Model, Predictions
+from serin_server.runtime.model import Model
 
 if TYPE_CHECKING:
     from serin_server.serving.inquiry import Inquiry
-
-PREDICT = "predict"
-PROBABILITIES = "predict_proba"
-PREDICTION_ID = "prediction_id"
 
 
 class Watcher(Protocol):
@@ -45,17 +43,37 @@ class ServedModel:
     revision: str
     watchers: tuple[Watcher, ...] = ()
 
-    def wanted(self, outputs: Sequence[RequestedOutput] | None) -> Sequence[str]:
-        """The names of the outputs to answer. Raises RequestError."""
+    @cached_property
+    def metadata(self) -> ModelMetadata:
+        model = self.model
+        return ModelMetadata(
+            name=self.name,
+            versions=(self.version,),
+            platform=model.platform,
+            inputs=input_specs(model.signature),
+            outputs=model.outputs,
+            properties={"model": model.description, "acceleration": model.acceleration, "revision": self.revision},
+        )
+
+    @cached_property
+    def _defaults(self) -> tuple[Sequence[str], Sequence[str]]:
+        main = self.model.main
+        return ((main, PREDICTION_ID) if main == PREDICT else (main,)), ()
+
+    def wanted(self, outputs: Sequence[RequestedOutput] | None) -> tuple[Sequence[str], Sequence[str]]:
+        """The names of the outputs to answer, and those to compute beside the main one. Raises RequestError."""
         if outputs is None:
-            return (PREDICT, PREDICTION_ID)
+            return self._defaults
+        model = self.model
         names = tuple(dict.fromkeys(output.name for output in outputs))
         for name in names:
-            if name not in (PREDICT, PROBABILITIES, PREDICTION_ID):
-                raise invalid(f"there is no output {name!r}: use {PREDICT}, {PROBABILITIES} or {PREDICTION_ID}")
-        if PROBABILITIES in names and not self.model.has_probabilities:
-            raise invalid(f"the model has no {PROBABILITIES}")
-        return names
+            if name in model.methods or (name == PREDICTION_ID and model.main == PREDICT):
+                continue
+            if name in OUTPUTS:
+                raise invalid(f"the model has no {name}")
+            known = [*model.methods, *([PREDICTION_ID] if model.main == PREDICT else [])]
+            raise invalid(f"there is no output {name!r}: use {', '.join(known)}")
+        return names, tuple(name for name in model.methods if name in names and name != model.main)
 
     def respond(self, inquiry: "Inquiry") -> InferResponse:
         """The answer made of an inquiry's predictions; counts the rows in it. Raises RequestError."""
@@ -65,20 +83,16 @@ class ServedModel:
         if outcomes is None and request.outputs is not None and PREDICTION_ID in wanted:
             raise invalid(f"there is no {PREDICTION_ID}: the model predicts several values a row, which no label fits")
         now = time.time()
-        outputs = [self._output(name, predictions, now, retry) for name in wanted]
+        outputs = []
+        for name in wanted:
+            if name != PREDICTION_ID:
+                array = predictions.values if name == self.model.main else predictions.extras[name]
+                outputs.append(Tensor(name, datatype_name(array), array))
+            elif outcomes is not None:
+                ids = np.array(self.tokens.issue(outcomes, now, retry), dtype=np.object_)
+                outputs.append(Tensor(name, "BYTES", ids))
         self._count(outcomes, PREDICTION_ID in wanted, now, retry)
-        found = [output for output in outputs if output is not None]
-        return InferResponse(self.name, self.version, request.id, found)
-
-    def _output(self, name: str, predictions: Predictions, now: float, retry: bool) -> Tensor | None:
-        if name == PREDICT:
-            return Tensor(name, datatype_name(predictions.values), predictions.values)
-        if name == PROBABILITIES and predictions.probabilities is not None:
-            return Tensor(name, datatype_name(predictions.probabilities), predictions.probabilities)
-        if name == PREDICTION_ID and predictions.outcomes is not None:
-            ids = np.array(self.tokens.issue(predictions.outcomes, now, retry), dtype=np.object_)
-            return Tensor(name, "BYTES", ids)
-        return None
+        return InferResponse(self.name, self.version, request.id, outputs)
 
     def _count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, retry: bool) -> None:
         """Count rows with ids, and predicted classes; values of a regression have no bounded set of labels."""

@@ -11,9 +11,10 @@ import httptools
 from serin_server import __version__
 from serin_server.monitor import metrics as prometheus
 from serin_server.processes.shared import Shared, UnavailableError
+from serin_server.protocol import openapi
 from serin_server.protocol.errors import ClientGoneError, RequestError
+from serin_server.protocol.metadata import EXTENSIONS
 from serin_server.protocol.responses import error_body, to_json
-from serin_server.serving.served import PREDICT, PREDICTION_ID, PROBABILITIES
 from serin_server.web.connection import Handler
 from serin_server.web.inference import HttpInference
 from serin_server.web.messages import RETRY_LATER, Answer, Request
@@ -62,6 +63,7 @@ class App:
             "/v2/health/live": {b"GET": self._live},
             "/v2/health/ready": {b"GET": self._ready},
             "/metrics": {b"GET": self._metrics},
+            "/openapi.json": {b"GET": self._openapi},
             f"{model}/feedback": {b"POST": self._take_feedback},
         }
         for base in (model, f"{model}/versions/{self._served.version}"):
@@ -71,7 +73,7 @@ class App:
         return {path.encode(): methods for path, methods in routes.items()}
 
     def _server_metadata(self, _request: Request) -> Answer:
-        return Answer(200, to_json({"name": "serin", "version": __version__, "extensions": []}))
+        return Answer(200, to_json({"name": "serin", "version": __version__, "extensions": list(EXTENSIONS)}))
 
     def _live(self, _request: Request) -> Answer:
         return Answer(200, to_json({"live": True}))
@@ -85,29 +87,10 @@ class App:
         return Answer(200 if ready else 503, to_json({"name": self._served.name, "ready": ready}))
 
     def _model_metadata(self, _request: Request) -> Answer:
-        model = self._served.model
-        features = -1 if model.signature.features is None else model.signature.features
-        inputs: list[dict[str, object]] = [{"name": "input", "datatype": "FP64", "shape": [-1, features]}]
-        if model.signature.names is not None:
-            inputs = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in model.signature.names]
-        outputs: list[dict[str, object]] = [
-            {"name": PREDICT, "datatype": model.predict_datatype, "shape": [-1]},
-            {"name": PREDICTION_ID, "datatype": "BYTES", "shape": [-1]},
-        ]
-        if model.has_probabilities and model.classes is not None:
-            outputs.append({"name": PROBABILITIES, "datatype": "FP64", "shape": [-1, len(model.classes)]})
-        return Answer(
-            200,
-            to_json(
-                {
-                    "name": self._served.name,
-                    "versions": [self._served.version],
-                    "platform": "sklearn_joblib",
-                    "inputs": inputs,
-                    "outputs": outputs,
-                }
-            ),
-        )
+        return Answer(200, to_json(self._served.metadata.to_json()))
+
+    def _openapi(self, _request: Request) -> Answer:
+        return Answer(200, to_json(openapi.document(self._served.metadata, __version__)))
 
     def _metrics(self, request: Request) -> None:
         self._answer_later(request, self._exposition())

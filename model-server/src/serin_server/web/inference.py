@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from serin_server.protocol import responses
-from serin_server.protocol.requests import parse_request
+from serin_server.protocol.errors import invalid
+from serin_server.protocol.requests import binary_outputs, parse_request
 from serin_server.protocol.tensors import InferRequest, InferResponse
 from serin_server.serving.inquiry import Inquiry
 from serin_server.serving.served import ServedModel
@@ -43,17 +44,30 @@ class HttpInference:
 class _HttpCaller:
     """One request, as its inquiry sees it."""
 
-    __slots__ = ("_http", "_request")
+    __slots__ = ("_http", "_message", "_request")
+
+    _message: InferRequest
 
     def __init__(self, http: HttpInference, request: Request) -> None:
         self._http = http
         self._request = request
 
     def read(self) -> InferRequest:
-        return parse_request(self._request.read(self._http.max_body_bytes))
+        request = self._request
+        body = request.read(self._http.max_body_bytes)
+        header = request.inference_header
+        self._message = parse_request(body) if header is None else parse_request(body, _length(header))
+        return self._message
 
     def answered(self, response: InferResponse) -> None:
-        self._reply(Answer(200, responses.infer_response(response), headers=self._http.headers))
+        headers = self._http.headers
+        binary = binary_outputs(self._message, (output.name for output in response.outputs))
+        body, length = responses.infer_response(response, binary)
+        if length is None:
+            self._reply(Answer(200, body, headers=headers))
+        else:
+            headers = (*headers, (b"inference-header-content-length", str(length).encode()))
+            self._reply(Answer(200, body, b"application/octet-stream", headers))
 
     def refused(self, status: int, message: str) -> None:
         headers = (*self._http.headers, *RETRY_LATER) if status == 503 else self._http.headers
@@ -62,3 +76,9 @@ class _HttpCaller:
     def _reply(self, answer: Answer) -> None:
         self._request.when_gone = None  # no circle is left for the garbage collector
         self._request.reply(answer)
+
+
+def _length(header: bytes) -> int:
+    if not header.isdigit():
+        raise invalid(f"Inference-Header-Content-Length is {header.decode('latin-1')!r}, not a number of bytes")
+    return int(header)

@@ -43,7 +43,8 @@ class Request:
 
     __slots__ = (
         "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "expects",
-        "gone", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone", "zipped",
+        "gone", "inference_header", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone",
+        "zipped",
     )  # fmt: skip
 
     def __init__(self, on_answer: Callable[["Request"], None] = _nowhere) -> None:
@@ -64,6 +65,7 @@ class Request:
         self.timeout: float | None = None
         self.zipped = False
         self.unsupported: str | None = None
+        self.inference_header: bytes | None = None  # the length of the JSON before binary data
         self.accepts_gzip = False
 
     @property
@@ -126,7 +128,7 @@ class Request:
             self.unsupported = f"content-encoding: {value.decode('latin-1')}"
 
     def take_header_length(self, value: bytes) -> None:
-        self.unsupported = f"inference-header-content-length: {value.decode('latin-1')}"
+        self.inference_header = value
 
     def take_accepted(self, value: bytes) -> None:
         for offer in value.lower().split(b","):

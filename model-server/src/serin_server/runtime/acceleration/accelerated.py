@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from serin_server.protocol.datatypes import Array
+from serin_server.runtime.inputs import allows_missing
 from serin_server.runtime.sessions import Session
 
 # Between a row's two likeliest classes. Nearer ties are broken by the last bits, which only the original has right.
@@ -17,7 +18,8 @@ class Accelerated:
     """`predict` and `predict_proba` of an estimator, by the graph that it was converted to.
 
     The original computes what the graph cannot be trusted with: rows whose two likeliest classes are nearly tied, and
-    input that is not numbers, or that it keeps in single precision (`singles` says that it makes no difference).
+    input that is not numbers or has missing values, or that it keeps in single precision (`singles` says that it makes
+    no difference). It also computes what is neither labels nor probabilities.
     An `exact` graph ties where the original does, so that its ties need no care.
     """
 
@@ -34,6 +36,11 @@ class Accelerated:
         if hasattr(original, "classes_"):
             self.classes_ = original.classes_
             self.predict_proba = self._predict_proba
+        for method in ("decision_function", "transform"):
+            if hasattr(original, method):
+                setattr(self, method, getattr(original, method))
+        self.serin_takes_matrix = True
+        self.serin_allows_missing = allows_missing(original)
 
     def predict(self, matrix: Array) -> Array:
         """Labels or values, as the original's."""
@@ -64,6 +71,8 @@ class Accelerated:
         return self.predict_with_probabilities(matrix)[1]
 
     def _takes(self, matrix: Array) -> bool:
+        if self.serin_allows_missing and matrix.dtype.kind == "f" and np.isnan(matrix).any():
+            return False
         if matrix.dtype == np.float32:
             return self._singles
         return matrix.dtype.kind in "iub" or matrix.dtype == np.float64

@@ -1,0 +1,144 @@
+"""What an estimator takes: features, their names and datatypes, and whether values may be missing."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import get_tags
+
+from serin_server.protocol.datatypes import Array
+from serin_server.protocol.requests import Signature
+from serin_server.protocol.rows import Columns, Rows
+from serin_server.protocol.tensors import TensorSpec
+
+# Packages whose estimators take strings in a data frame only as its categories.
+_BY_CATEGORY = ("lightgbm", "xgboost")
+_REPLACE_MISSING = ("OneHotEncoder", "TargetEncoder")
+
+
+def signature_of(estimator: Any) -> Signature:
+    """The estimator's own `signature`, or what scikit-learn's conventions tell."""
+    own = getattr(estimator, "signature", None)
+    if isinstance(own, Signature):
+        return own
+    features = getattr(estimator, "n_features_in_", None)
+    names = _names(estimator)
+    by_name = names is not None and not getattr(estimator, "serin_takes_matrix", False)
+    return Signature(
+        features=None if features is None else int(features),
+        names=names,
+        inputs=None if names is None else _columns(estimator, names),
+        by_name=by_name,
+        allows_missing=allows_missing(estimator),
+    )
+
+
+def _names(estimator: Any) -> tuple[str, ...] | None:
+    found = getattr(estimator, "feature_names_in_", None)
+    if found is None:
+        return None
+    names = tuple(map(str, found))
+    # LightGBM makes names up for a matrix without.
+    return None if names == tuple(f"Column_{number}" for number in range(len(names))) else names
+
+
+# --- missing values ------------------------------------------------------------------------------------------------
+
+
+def allows_missing(estimator: Any) -> bool:
+    """Whether NaN may be among the features: what `serin_allows_missing` or scikit-learn's tags say."""
+    own = getattr(estimator, "serin_allows_missing", None)
+    if own is not None:
+        return bool(own)
+    steps = getattr(estimator, "steps", None)
+    if steps is not None:  # a pipeline's own tag does not know
+        for _, step in steps:
+            if step in (None, "passthrough"):
+                continue
+            if not allows_missing(step):
+                return False
+            if _replaces_missing(step):
+                return True
+        return True
+    parts = getattr(estimator, "transformers_", None)
+    if parts is not None:
+        return all(allows_missing(part) for _, part, _ in parts if not isinstance(part, str))
+    return hasattr(estimator, "__sklearn_tags__") and bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def _replaces_missing(step: Any) -> bool:
+    """Whether what follows the step sees no missing values any more."""
+    inner = getattr(step, "steps", None)
+    if inner is not None:
+        return any(_replaces_missing(one) for _, one in inner)
+    parts = getattr(step, "transformers_", None)
+    if parts is not None:
+        return all(part == "drop" or _replaces_missing(part) for _, part, _ in parts)
+    kind = type(step)
+    return kind.__module__.startswith("sklearn.impute") or kind.__name__ in _REPLACE_MISSING
+
+
+# --- columns -------------------------------------------------------------------------------------------------------
+
+
+def _columns(estimator: Any, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """One tensor a feature. Datatypes are those of an encoder's categories, and FP64 where nothing tells."""
+    found = dict(_encoded(estimator, names))
+    return tuple(TensorSpec(name, found.get(name, "FP64"), (-1,)) for name in names)
+
+
+def _encoded(estimator: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        for _, step in steps:  # steps that keep the columns as they are may come before an encoder
+            yield from _encoded(step, names)
+            if len(names) != getattr(step, "n_features_in_", len(names)):
+                return
+        return
+    for _, part, columns in getattr(estimator, "transformers_", ()):
+        if not isinstance(part, str):
+            yield from _encoded(part, _chosen(names, columns))
+    categories = getattr(estimator, "categories_", None)
+    if categories is not None and len(categories) == len(names):
+        yield from zip(names, map(_category_datatype, categories), strict=True)
+    elif hasattr(estimator, "vocabulary_") and len(names) == 1:
+        yield names[0], "BYTES"
+
+
+def _chosen(names: Sequence[str], columns: Any) -> list[str]:
+    """The names of a column transformer's choice: names, positions, a slice of positions or a mask."""
+    if isinstance(columns, str):
+        return [columns]
+    if isinstance(columns, slice) or np.asarray(columns).dtype.kind in "iub":
+        return [str(name) for name in np.atleast_1d(np.asarray(names, dtype=object)[columns])]
+    return [str(name) for name in columns]
+
+
+def _category_datatype(categories: Array) -> str:
+    if any(isinstance(value, str) for value in categories.tolist()):
+        return "BYTES"
+    return {"i": "INT64", "b": "BOOL"}.get(categories.dtype.kind, "FP64")
+
+
+# --- data frames ---------------------------------------------------------------------------------------------------
+
+
+class Frames:
+    """Makes data frames of rows, for an estimator that was trained on named columns."""
+
+    def __init__(self, estimator: Any, names: tuple[str, ...]) -> None:
+        import pandas  # only for models that want it: it takes half a second and 40 MB
+
+        self._make = pandas.DataFrame
+        self._names = list(names)
+        self._by_category = type(estimator).__module__.partition(".")[0] in _BY_CATEGORY
+
+    def of(self, rows: Rows) -> Any:
+        """The data frame of columns, or of a matrix whose columns are in the names' order."""
+        if not isinstance(rows, Columns):
+            return self._make(rows, columns=self._names)
+        frame = self._make(dict(rows.arrays))
+        if self._by_category:
+            strings = [name for name, array in rows.arrays.items() if array.dtype == np.object_]
+            frame = frame.astype(dict.fromkeys(strings, "category"))
+        return frame
