@@ -9,7 +9,7 @@ import pytest
 from tests.operator.build.test_manifests import CANARY, IMAGES, OWNER, ROLLING, STABLE
 from tests.operator.definition import make_spec
 
-from serin_operator.act.apply import Applier, nudge_routers
+from serin_operator.act.apply import KEY_CHECK_SECONDS, Applier, nudge_routers
 from serin_operator.act.client import ApiError
 from serin_operator.api.status import Status
 from serin_operator.build.manifests import manifests
@@ -205,6 +205,33 @@ async def test_the_prediction_key_is_made_once_and_never_changed(client: FakeCli
     assert len(b64decode(first)) == 32
     await applier.sync(OWNER, wanted(ROLLING), client.existing())
     assert client.objects[key]["data"]["key"] == first
+
+
+async def test_a_key_that_was_deleted_is_made_again_when_it_is_next_looked_for(
+    client: FakeClient, applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("serin_operator.act.apply.time.monotonic", lambda: now)
+    await applier.sync(OWNER, wanted(), [])
+    del client.objects["Secret", "shop", OWNER.prediction_key]
+    client.took()
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == []
+    now += KEY_CHECK_SECONDS
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == [("create", "Secret", OWNER.prediction_key)]
+    assert ("Secret", "shop", OWNER.prediction_key) in client.objects
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == []
+
+
+async def test_a_key_is_there_before_new_pods_need_it(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    await applier.sync(OWNER, wanted(ROLLING), client.existing())
+    calls = client.took()
+    create, apply = ("create", "Secret", OWNER.prediction_key), ("apply", "Deployment", f"iris-{CANARY}")
+    assert calls.index(create) < calls.index(apply)
 
 
 async def test_a_key_that_can_not_be_made_is_told(client: FakeClient, applier: Applier) -> None:

@@ -3,12 +3,17 @@
 import hashlib
 import json
 import secrets
+import time
 from base64 import b64encode
 from collections.abc import Iterable
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api import ANNOTATION_ROUTE, LABEL_COMPONENT
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
+
+# No event tells when somebody deletes the key that signs prediction ids, since Serin may not read Secrets. A pass
+# comes at least every five minutes.
+KEY_CHECK_SECONDS = 240.0
 
 
 class Applier:
@@ -17,6 +22,7 @@ class Applier:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._applied: dict[Key, tuple[str, int]] = {}
+        self._keys_seen: dict[Key, float] = {}  # when each Secret was last known to be there
 
     async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> None:
         """Applies what is new or differs, in order, then deletes what is no longer wanted.
@@ -43,26 +49,37 @@ class Applier:
 
     def forget(self, namespace: str, owner: str) -> None:
         """Drops what is remembered of a ModelDeployment that is gone."""
-        self._applied = {
-            key: value
-            for key, value in self._applied.items()
-            if not (key[1] == namespace and (key[2] == owner or key[2].startswith(f"{owner}-")))
-        }
+        gone = [
+            key
+            for key in (*self._applied, *self._keys_seen)
+            if key[1] == namespace and (key[2] == owner or key[2].startswith(f"{owner}-"))
+        ]
+        for key in gone:
+            self._applied.pop(key, None)
+            self._keys_seen.pop(key, None)
 
     async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> None:
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied.get(key)
-        if existing and applied and applied[0] == digest and existing.version <= applied[1]:
-            return
+        stands = existing and applied and applied[0] == digest and existing.version <= applied[1]
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
-            await self._ensure_prediction_key(owner)
+            await self._ensure_prediction_key(owner, again=not stands)
+        if stands:
+            return
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
         answer = await self._client.apply(manifest, force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]).version)
 
-    async def _ensure_prediction_key(self, owner: Owner) -> None:
-        """Creates the key that signs prediction ids, once; Serin never reads it and never changes it."""
+    async def _ensure_prediction_key(self, owner: Owner, *, again: bool) -> None:
+        """Creates the key that signs prediction ids where there is none; Serin never reads it and never changes it.
+
+        again: also when it was there a moment ago.
+        """
+        key = ("Secret", owner.namespace, owner.prediction_key)
+        seen = self._keys_seen.get(key)
+        if not again and seen is not None and time.monotonic() - seen < KEY_CHECK_SECONDS:
+            return
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -75,6 +92,7 @@ class Applier:
         except ApiError as error:
             if error.code != 409:
                 raise
+        self._keys_seen[key] = time.monotonic()
 
 
 async def nudge_routers(
