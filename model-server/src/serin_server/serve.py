@@ -27,12 +27,14 @@ from serin_server.processes.shared import Alone, Shared, Worker
 from serin_server.processes.supervisor import Supervisor
 from serin_server.processes.worker import work
 from serin_server.runtime.acceleration import Accelerate
+from serin_server.runtime.acceleration.memory import free_bytes
 from serin_server.runtime.batcher import Batcher, prepare_thread
 from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model
 from serin_server.runtime.opening import open_model
 from serin_server.runtime.signature import SignatureCheck
 from serin_server.serving.served import ServedModel, Watcher
+from serin_server.web.access_log import AccessLog
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import HttpInference
 from serin_server.web.limits import Limits
@@ -40,6 +42,7 @@ from serin_server.web.server import Server, listen
 
 log = logging.getLogger(__name__)
 
+_MOST_UPLOAD_BYTES = 256 * 1024 * 1024
 # How long the end may wait for a volume that hangs.
 _FLUSH_SECONDS = 5.0
 
@@ -68,6 +71,9 @@ class Settings:
     accelerate: Accelerate = Accelerate.AUTO
     signature: SignatureCheck | None = None
     processes: int = 1
+    max_connections: int = 1000
+    max_upload_bytes: int | None = None  # None: by the memory that is free
+    access_log_sample: float = 0
     profile: Path | None = None
     payload_log: PayloadLogSettings | None = None
 
@@ -182,10 +188,20 @@ def _work(loaded: Loaded, ends: Ends) -> int:
 
 
 def _make_server(loaded: Loaded, app: App) -> Server:
-    settings = loaded.settings
+    settings, processes = loaded.settings, loaded.settings.processes
     prepare_thread()
     _freeze()
-    return Server(app, Limits(settings.max_body_bytes), settings.drain_seconds)
+    uploads = settings.max_upload_bytes or min(_MOST_UPLOAD_BYTES, free_bytes() // 4)
+    limits = Limits(
+        settings.max_body_bytes,
+        connections=-(-settings.max_connections // processes),
+        upload_bytes=max(settings.max_body_bytes, uploads // processes),
+    )
+    access_log = AccessLog(settings.access_log_sample, settings.revision)
+    server = Server(app, limits, settings.drain_seconds, app.activity, access_log)
+    app.activity.gauge("serin_connections", "Connections that are open.", lambda: server.connections)
+    app.activity.gauge("serin_upload_bytes", "Bytes of bodies that are read or wait for answers.", lambda: server.held)
+    return server
 
 
 def _freeze() -> None:
@@ -230,9 +246,12 @@ def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared) -> App:
         watchers.append(drift)
     if loaded.payload_log is not None:
         watchers.append(loaded.payload_log)
+    batcher = Batcher(loaded.model, settings.max_in_flight, metrics.activity)
+    metrics.activity.gauge("serin_requests_in_flight", "Predictions that wait or run.", lambda: batcher.in_flight)
+    metrics.activity.gauge("serin_queue_length", "Predictions that wait for the model.", lambda: batcher.waiting)
     served = ServedModel(
         model=loaded.model,
-        batcher=Batcher(loaded.model, settings.max_in_flight),
+        batcher=batcher,
         tokens=loaded.tokens(),
         metrics=metrics,
         name=settings.model_name,

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import sklearn
 
+from serin_server.monitor.activity import Activity
 from serin_server.protocol.rows import Rows, kind
 from serin_server.runtime.model import Model, PredictionError, Predictions
 
@@ -48,6 +49,9 @@ class Call(Protocol):
     def deadline(self) -> float | None:
         """When nobody waits any more, in seconds of time.perf_counter."""
 
+    waited: float
+    """Seconds from `submit` to the model's call; set by the batcher before one of the next three is called."""
+
     def done(self, predictions: Predictions) -> None:
         """Called on the event loop, as are the next two; exactly one of the three is called, once."""
 
@@ -60,11 +64,12 @@ class Call(Protocol):
 class Batcher:
     """Calls one model for all requests. It belongs to the event loop's thread."""
 
-    def __init__(self, model: Model, max_in_flight: int) -> None:
-        """At most `max_in_flight` calls run or wait."""
+    def __init__(self, model: Model, max_in_flight: int, activity: Activity | None = None) -> None:
+        """At most `max_in_flight` calls run or wait; `activity` counts the model's."""
         self._model = model
+        self._activity = activity or Activity("", "")
         self._max_in_flight = max_in_flight
-        self._waiting: dict[Call, None] = {}  # in order; a dict, since calls leave from the middle
+        self._waiting: dict[Call, float] = {}  # since when, in order; a dict, since calls leave from the middle
         self._computing = 0
         self._turn_is_due = False
         self._average = _ASSUMED_SECONDS
@@ -75,9 +80,19 @@ class Batcher:
         """Have it computed. Raises OverloadedError."""
         if len(self._waiting) + self._computing >= self._max_in_flight:
             raise OverloadedError
-        self._waiting[call] = None
+        self._waiting[call] = time.perf_counter()
         if not self._computing:
             self._request_turn()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the model."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait or are being computed."""
+        return len(self._waiting) + self._computing
 
     def drop(self, call: Call) -> None:
         """Forget a call whose client has gone. One that is being computed comes to its end all the same."""
@@ -106,7 +121,8 @@ class Batcher:
         now = time.perf_counter()
         batch: list[Call] = []
         rows = 0
-        for call in list(self._waiting):
+        for call, since in list(self._waiting.items()):
+            call.waited = now - since
             if call.deadline is not None and call.deadline <= now:
                 del self._waiting[call]
                 call.expired()
@@ -115,11 +131,15 @@ class Batcher:
             if batch and (rows > BATCH_ROWS or not self._model.batches or not _alike(call, batch[0])):
                 break
             del self._waiting[call]
+            self._activity.waited(call.waited)
             batch.append(call)
         return batch
 
-    def _compute(self, batch: Sequence[Call]) -> tuple[list[Predictions | PredictionError], float]:
-        """One result a call, and the seconds that they took. A call that fails does not fail those beside it."""
+    def _compute(self, batch: Sequence[Call]) -> tuple[list[Predictions | PredictionError], float, float]:
+        """One result a call, the seconds that they took, and of them the model's own.
+
+        A call that fails does not fail those beside it.
+        """
         started, cpu_started = time.perf_counter(), time.thread_time()
         results: list[Predictions | PredictionError]
         try:
@@ -127,11 +147,14 @@ class Batcher:
         except PredictionError as error:
             results = [error] if len(batch) == 1 else [result for call in batch for result in self._compute([call])[0]]
         seconds = time.perf_counter() - started
-        return results, seconds if seconds > _OWN_WAIT_SECONDS else time.thread_time() - cpu_started
+        return results, seconds, seconds if seconds > _OWN_WAIT_SECONDS else time.thread_time() - cpu_started
 
-    def _finish(self, batch: Sequence[Call], results: Sequence[Predictions | PredictionError], seconds: float) -> None:
+    def _finish(
+        self, batch: Sequence[Call], results: Sequence[Predictions | PredictionError], seconds: float, own: float
+    ) -> None:
         self._computing = 0
-        self._learn(seconds)
+        self._activity.called(sum(len(call.rows) for call in batch), seconds)
+        self._learn(own)
         if self._waiting:
             self._request_turn()
         for call, result in zip(batch, results, strict=True):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from serin_server.monitor.activity import Refused
 from serin_server.protocol.datatypes import Array
 from serin_server.protocol.errors import ClientGoneError, RequestError
 from serin_server.protocol.requests import to_rows
@@ -17,6 +18,7 @@ from serin_server.serving.served import ServedModel
 log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
+_REASONS = {408: Refused.SLOW_CLIENT, 413: Refused.TOO_LARGE}
 
 
 class Caller(Protocol):
@@ -39,7 +41,8 @@ class Inquiry:
     """One inference request on its way. Exactly one of its ends is reached, and counted.
 
     Times are of time.perf_counter, in seconds. `started` is when the request was there in full: until then time passes
-    on the client's account. `retry` is whether a router sends it not for the first time. `request_id` is for the log.
+    on the client's account. `retry` is whether a router sends it not for the first time. `request_id` and `trace_id`
+    are for the log.
     """
 
     __slots__ = (
@@ -54,6 +57,8 @@ class Inquiry:
         "retry",
         "rows",
         "started",
+        "trace_id",
+        "waited",
         "wanted",
     )
 
@@ -72,6 +77,7 @@ class Inquiry:
         deadline: float | None,
         retry: bool,
         request_id: str | None,
+        trace_id: str | None = None,
     ) -> None:
         self._served = served
         self._caller = caller
@@ -80,6 +86,19 @@ class Inquiry:
         self.deadline = deadline
         self.retry = retry
         self.request_id = request_id
+        self.trace_id = trace_id
+        self.waited = 0.0  # for the model, in seconds
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What a log tells a request from others by."""
+        return {"request_id": self.request_id, "trace_id": self.trace_id}
+
+    @property
+    def row_count(self) -> int | None:
+        """Rows of the request, None when it was not understood."""
+        rows = getattr(self, "rows", None)
+        return None if rows is None else len(rows)
 
     @property
     def matrix(self) -> Array:
@@ -124,14 +143,18 @@ class Inquiry:
             self._end(error)
 
     def expired(self) -> None:
+        self._turned_away(Refused.DEADLINE)
         self._refuse(504, "the request's deadline passed before the model was free")
 
     # --- ends ----------------------------------------------------------------------------------------------
 
     def _end(self, error: Exception) -> None:
         if isinstance(error, RequestError):
+            if error.status in _REASONS:
+                self._turned_away(_REASONS[error.status])
             self._refuse(error.status, error.message)
         elif isinstance(error, OverloadedError):
+            self._turned_away(Refused.OVERLOAD)
             self._refuse(503, "the server has as many requests as it takes at once; try again")
         elif isinstance(error, ClientGoneError):
             self._count(CLIENT_GONE)
@@ -146,10 +169,13 @@ class Inquiry:
         self._count(status)
         self._caller.refused(status, message)
 
+    def _turned_away(self, reason: Refused) -> None:
+        self._served.metrics.activity.refused(reason)
+
     def _count(self, code: int) -> None:
         self._is_over = True
         attempt = "retry" if self.retry else "first"
         self._served.metrics.request_done(code, attempt, time.perf_counter() - self.started)
 
     def _log(self, message: str, error: Exception) -> None:
-        log.error(message, exc_info=error, extra={"fields": {"request_id": self.request_id}})
+        log.error(message, exc_info=error, extra={"fields": self.names})

@@ -10,6 +10,7 @@ import httptools
 
 from serin_server import __version__
 from serin_server.monitor import metrics as prometheus
+from serin_server.monitor.activity import Activity
 from serin_server.processes.shared import Shared, UnavailableError
 from serin_server.protocol import openapi
 from serin_server.protocol.errors import ClientGoneError, RequestError
@@ -39,6 +40,11 @@ class App:
         self._tasks: set[asyncio.Task[Answer]] = set()
         self.lifecycle = lifecycle
         self._routes = self._make_routes()
+
+    @property
+    def activity(self) -> Activity:
+        """What counts how busy the process is."""
+        return self._served.metrics.activity
 
     def route(self, method: bytes, target: bytes) -> Handler:
         """What answers this method (GET also for HEAD) at a request's target, a path or a whole URL."""

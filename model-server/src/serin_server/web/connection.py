@@ -9,8 +9,10 @@ from typing import Protocol, cast
 
 import httptools
 
+from serin_server.monitor.activity import Activity, Refused
 from serin_server.protocol.errors import RequestError
 from serin_server.protocol.responses import error_body
+from serin_server.web.access_log import AccessLog
 from serin_server.web.limits import Limits
 from serin_server.web.messages import HEADERS, RETRY_LATER, Answer, Request, rendered
 
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Answer | None]
 Route = Callable[[bytes, bytes], Handler]
 
+CLIENT_GONE = 499  # for the log: nobody gets it
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -28,6 +31,10 @@ class Owner(Protocol):
     """What a connection asks of its server."""
 
     limits: Limits
+    activity: Activity
+    access_log: AccessLog
+    held: int
+    """Bytes of bodies that are being read or wait for an answer, on all connections."""
 
     @property
     def draining(self) -> bool:
@@ -47,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._route = route
         self._owner = owner
         self._limits = owner.limits
+        self._access_log = owner.access_log
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
@@ -69,6 +77,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not self._owner.admit(self):
+            self._owner.activity.refused(Refused.CONNECTIONS)
             message = error_body("the server has as many connections as it takes; try again")
             self._transport.write(rendered(Request(), Answer(503, message, headers=RETRY_LATER), close=True))
             self._end()
@@ -100,8 +109,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         self._owner.forget(self)
+        if self._request is not None:
+            self._release(self._request)
         for request in self._queue:
+            self._release(request)
             request.lose()
+            if self._access_log.sampling:
+                self._access_log.answered(request, CLIENT_GONE, 0)
+            request.inquiry = None
         if self._request is not None and not self._in_head:
             self._hand_over(self._request)
         self._queue.clear()
@@ -147,6 +162,7 @@ class Connection(asyncio.Protocol):
         if method == b"HEAD":
             request.is_head, method = True, b"GET"
         self._handler = self._route(method, self._target)
+        request.method, request.target = method, self._target
         # HTTP/1.0 clients that keep a connection would need a header that says so.
         if not parser.should_keep_alive() or parser.should_upgrade() or parser.get_http_version() != "1.1":
             request.keep_alive = False
@@ -158,13 +174,21 @@ class Connection(asyncio.Protocol):
             self._encourage()
 
     def on_body(self, chunk: bytes) -> None:
-        self._size += len(chunk)
+        request, owner, limits, size = self._request, self._owner, self._limits, len(chunk)
+        assert request is not None
+        self._size += size
+        if self._size <= limits.body_bytes and request.problem is None:
+            if owner.held + size <= limits.upload_bytes:
+                owner.held += size
+                request.held += size
+                self._chunks.append(chunk)
+                return
+            owner.activity.refused(Refused.UPLOADS)
+            request.problem = RequestError(503, "the server holds as many bytes of requests as it may; try again")
         # A body that is too long is read to its end and thrown away: closing earlier would make the kernel reset the
         # connection, and the client would see that instead of the answer.
-        if self._size <= self._limits.body_bytes:
-            self._chunks.append(chunk)
-        else:
-            self._chunks.clear()
+        self._chunks.clear()
+        self._release(request)
 
     def on_message_complete(self) -> None:
         request, chunks, limit = self._request, self._chunks, self._limits.body_bytes
@@ -172,6 +196,7 @@ class Connection(asyncio.Protocol):
         if self._size > limit:
             request.problem = RequestError(413, f"the body has {self._size} bytes, the limit is {limit}")
         request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        request.size = self._size
         request.complete = True
         self._deadline = math.inf
         self._hand_over(request)
@@ -209,7 +234,13 @@ class Connection(asyncio.Protocol):
             queue.popleft()
             # On the way out the last answer closes, so that no request that was already sent is lost.
             close = not request.keep_alive or (self._owner.draining and not queue and self._request is None)
-            pieces.append(rendered(request, answer, close))
+            piece = rendered(request, answer, close)
+            pieces.append(piece)
+            if request.held:
+                self._release(request)
+            if self._access_log.sampling or answer.status >= 500:
+                self._access_log.answered(request, answer.status, len(piece))
+            request.inquiry = None  # no circle is left for the garbage collector
         if pieces:
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if close:
@@ -220,6 +251,10 @@ class Connection(asyncio.Protocol):
         if self._read_paused:
             self._regulate()
         self._encourage()
+
+    def _release(self, request: Request) -> None:
+        self._owner.held -= request.held
+        request.held = 0
 
     def _encourage(self) -> None:
         """Let the client send its body when all answers before this request's are written."""

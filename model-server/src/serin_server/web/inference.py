@@ -35,7 +35,9 @@ class HttpInference:
             deadline=request.deadline,
             retry=request.retry,
             request_id=request.request_id,
+            trace_id=None if request.trace is None else request.trace.trace_id,
         )
+        request.inquiry = inquiry
         if not request.gone:
             request.when_gone = inquiry.gone
         inquiry.begin()

@@ -14,6 +14,7 @@ class Limits:
     body_bytes: int
     head_bytes: int = 64 * 1024
     connections: int = 1000
+    upload_bytes: int = 256 * 1024 * 1024  # of bodies that are being read or wait for an answer, together
     pipelined: int = 32  # requests of one connection that wait for their answers before no more are read
     head_seconds: float = 20
     body_seconds: float = 120

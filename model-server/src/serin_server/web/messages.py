@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Protocol
 
 from serin_server.protocol.errors import ClientGoneError, RequestError
+from serin_server.tracing import Trace, parse_traceparent
 
 JSON = b"application/json"
 RETRY_LATER = ((b"retry-after", b"1"),)
@@ -30,6 +32,18 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class Inquired(Protocol):
+    """What is told of an inference afterwards."""
+
+    @property
+    def row_count(self) -> int | None:
+        """Rows of the request, None when it was not understood."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds for the model."""
+
+
 def _nowhere(_request: "Request") -> None:
     """Where a request goes before its connection says so."""
 
@@ -42,9 +56,9 @@ class Request:
     """
 
     __slots__ = (
-        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "expects",
-        "gone", "inference_header", "is_head", "keep_alive", "problem", "request_id", "timeout", "unsupported", "when_gone",
-        "zipped",
+        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "expects", "gone", "held",
+        "inference_header", "inquiry", "is_head", "keep_alive", "method", "problem", "request_id", "size", "target",
+        "timeout", "trace", "unsupported", "when_gone", "zipped",
     )  # fmt: skip
 
     def __init__(self, on_answer: Callable[["Request"], None] = _nowhere) -> None:
@@ -58,10 +72,15 @@ class Request:
         self.problem: RequestError | None = None  # why the body cannot be had
         self.keep_alive = True
         self.is_head = False
+        self.method = self.target = b""
+        self.size = 0  # bytes of the body as it came
+        self.held = 0  # of them those that count against what the server may hold
+        self.inquiry: Inquired | None = None  # what the log tells of an inference
         self.expects = False  # the client waits for 100 Continue before it sends the body
         # From the headers.
         self.attempt_count = b"1"
         self.request_id: str | None = None
+        self.trace: Trace | None = None
         self.timeout: float | None = None
         self.zipped = False
         self.unsupported: str | None = None
@@ -110,6 +129,9 @@ class Request:
     def take_request_id(self, value: bytes) -> None:
         self.request_id = value.decode("latin-1")
 
+    def take_traceparent(self, value: bytes) -> None:
+        self.trace = parse_traceparent(value)
+
     def take_timeout(self, value: bytes) -> None:
         """Milliseconds, as Envoy sends them. What is no number is as good as absent."""
         if value.isdigit():
@@ -147,6 +169,7 @@ HEADERS: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-envoy-expected-rq-timeout-ms": Request.take_timeout,
     b"grpc-timeout": Request.take_grpc_timeout,
     b"x-request-id": Request.take_request_id,
+    b"traceparent": Request.take_traceparent,
     b"content-encoding": Request.take_encoding,
     b"inference-header-content-length": Request.take_header_length,
     b"accept-encoding": Request.take_accepted,
@@ -174,9 +197,11 @@ def rendered(request: Request, answer: Answer, close: bool) -> bytes:
         encoder = zlib.compressobj(_FASTEST, wbits=_GZIP)
         body = encoder.compress(body) + encoder.flush()
         headers = (*headers, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
-    return b"%s%d\r\n\r\n%s" % (
+    return b"%s%d%s\r\n\r\n%s" % (
         _head(answer.status, answer.content_type, headers, close),
         len(body),
+        # Not among the headers that `_head` remembers: it differs in every answer.
+        b"" if request.trace is None else b"\r\ntraceresponse: " + request.trace.response,
         b"" if request.is_head else body,
     )
 

@@ -9,6 +9,9 @@ from typing import Protocol
 
 import uvloop
 
+from serin_server import logs
+from serin_server.monitor.activity import Activity
+from serin_server.web.access_log import AccessLog
 from serin_server.web.app import Lifecycle
 from serin_server.web.connection import Connection, Handler
 from serin_server.web.limits import Limits
@@ -47,8 +50,18 @@ class Server:
     time close their connections. SIGINT stops at once, after the requests in flight.
     """
 
-    def __init__(self, app: Application, limits: Limits, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: Application,
+        limits: Limits,
+        drain_seconds: float,
+        activity: Activity | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
         self.limits = limits
+        self.activity = activity or Activity("", "")
+        self.access_log = access_log or AccessLog(0, "")
+        self.held = 0
         self._app = app
         self._drain_seconds = drain_seconds
         self._connections: set[Connection] = set()
@@ -56,6 +69,11 @@ class Server:
         self._source: Source | None = None
         self._stop = asyncio.Event()
         self._empty = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Those that are open."""
+        return len(self._connections)
 
     @property
     def draining(self) -> bool:
@@ -77,7 +95,7 @@ class Server:
 
     def run(self, listener: socket.socket) -> None:
         """Serve on a listening socket until a signal ends it."""
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with logs.in_background(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run(listener))
 
     async def _run(self, listener: socket.socket) -> None:
