@@ -24,6 +24,21 @@ def test_trusted_types_and_acceleration_make_another_revision() -> None:
     assert len(names) == 4
 
 
+def test_another_profile_makes_another_revision_and_another_place_of_it_none() -> None:
+    def profiled(uri: str, sha256: str) -> Revision:
+        return revision(model={"profile": {"uri": uri, "sha256": sha256}})
+
+    one, other = profiled("https://a.example.com/p", "1" * 64), profiled("pvc://models/p", "1" * 64)
+    assert one.revision == other.revision
+    assert one.profile != other.profile
+    assert len({revision().revision, one.revision, profiled("https://a.example.com/p", "2" * 64).revision}) == 3
+
+
+def test_processes_and_the_access_log_make_another_revision() -> None:
+    servers: list[dict[str, Any]] = [{}, {"processes": 1}, {"processes": 2}, {"accessLog": {"sample": 0.5}}]
+    assert len({revision(server=server).revision for server in servers}) == 4
+
+
 def test_another_signer_makes_another_revision_and_another_place_of_the_signature_none() -> None:
     def signed(**signature: str) -> Revision:
         return revision(model={"signature": signature})

@@ -234,7 +234,7 @@ class Spec:
     analysis: Analysis
 
 
-_SERVER_CONFIG = ("image", "env", "resources", "podTemplate", "accelerate", "payloadLog")
+_SERVER_CONFIG = ("image", "env", "resources", "podTemplate", "accelerate", "processes", "accessLog", "payloadLog")
 
 
 def parse_spec(raw: Mapping[str, Any]) -> Spec:
