@@ -89,6 +89,7 @@ def without_model() -> Manifest:
 
 
 NOT_A_SERVICE = "use at most 40 characters, lower-case letters, digits and '-'"
+PROFILE = "pvc://models/iris.profile.json"
 PASSWORD = "must not hold a user name or password"
 REQUESTS = "must not be more than resources.limits."
 LADDER = "within must be 1, 2 or 5 times a power of ten from 0.000001 to 1000000"
@@ -121,6 +122,16 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "an address beyond 2048 characters": (uri("https://models.example.com/" + "a" * 2048), "Too long"),
     "a format that is not served": (model(format="pickle"), 'supported values: "joblib", "skops", "onnx"'),
     "trusted types for joblib": (model(trustedTypes=["a.B"]), "model.trustedTypes is for the format skops only"),
+    "a profile without a digest": (model(profile={"uri": PROFILE}), "spec.model.profile.sha256: Required value"),
+    "a profile with half a digest": (model(profile={"uri": PROFILE, "sha256": "ab"}), "profile.sha256 must be 64"),
+    "a profile from nowhere": (model(profile={"uri": "s3://p", "sha256": "0" * 64}), "profile.uri must be http://"),
+    "a profile out of the volume": (
+        model(profile={"uri": "pvc://models/../p", "sha256": "0" * 64}),
+        "must not have '.' or '..' in it",
+    ),
+    "a drift that never alarms": (analysis(drift={"falseAlarmRate": 0}), "falseAlarmRate must be more than 0"),
+    "a drift that tolerates all": (analysis(drift={"tolerance": 1}), "tolerance must be from 0 to less than 1"),
+    "a drift by the second": (analysis(drift={"period": "1s"}), "drift.period must be a duration from 1m to 720h"),
     "a signature by nobody": (model(signature={}), "needs one of publicKey and certificateChain"),
     "a signature by two": (
         model(signature={"publicKey": PUBLIC_KEY, "certificateChain": CERTIFICATE}),
@@ -141,6 +152,8 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "model.signature.uri is needed where model.uri has a query",
     ),
     "a trusted type without a module": (model(format="skops", trustedTypes=["B"]), "a module's path and a name"),
+    "too many processes": (server(processes=17), "should be less than or equal to 16"),
+    "a sample of more than all": (server(accessLog={"sample": 1.5}), "should be less than or equal to 1"),
     "an unknown acceleration": (server(accelerate="Always"), 'supported values: "Auto", "Never"'),
     "a payload log of no claim": (payload_log(claim=None, exclude=[]), "payloadLog.claim: Required value"),
     "a payload log to no claim's name": (payload_log(claim="A_B", exclude=[]), "the name of a PersistentVolumeClaim"),
@@ -357,7 +370,10 @@ ACCEPTED: dict[str, Manifest] = {
     "a model signed by a certificate": model(
         signature={"certificateChain": CERTIFICATE, "uri": "https://models.example.com/signatures/iris"}
     ),
+    "a model with its profile": model(profile={"uri": PROFILE, "sha256": "0" * 64}),
+    "a drift of whole weeks": analysis(drift={"falseAlarmRate": 0.001, "tolerance": 0, "period": "168h"}),
     "a skops model with a type of one's own": model(format="skops", trustedTypes=["my_package.steps.Clip"]),
+    "several processes": server(processes=4, accessLog={"sample": 0.01}),
     "a model that stays as it is": server(accelerate="Never"),
     "a payload log of all features": payload_log(exclude=[]),
     "a payload log of no feature": payload_log(include=[], sample=1, maxSizeMiB=16),

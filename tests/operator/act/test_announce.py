@@ -63,6 +63,10 @@ def watched(reason: str) -> Status:
     return Status(conditions=stalled, watch=Watch("b" * 10, "a" * 10, NOW + 600))
 
 
+def drifted(status: str) -> Status:
+    return Status(conditions=(Condition("Drifted", status, "DriftFound" if status == "True" else "Other", "why", NOW),))
+
+
 async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
     events = Events()
     await announce(events, RESOURCE, before, after)  # type: ignore[arg-type]
@@ -101,6 +105,10 @@ async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
             [],
             id="the same failure",
         ),
+        pytest.param(Status(), drifted("True"), [("Warning", "DriftFound", "why")], id="drift begins"),
+        pytest.param(drifted("True"), drifted("True"), [], id="drift goes on"),
+        pytest.param(drifted("True"), drifted("False"), [("Normal", "Other", "why")], id="drift ends"),
+        pytest.param(drifted("Unknown"), drifted("False"), [], id="no drift"),
         pytest.param(Status(), reconciling("NoTraffic"), [("Normal", "NoTraffic", "why")], id="a hold begins"),
         pytest.param(reconciling("NoTraffic"), reconciling("NoTraffic", "other words"), [], id="a hold goes on"),
         pytest.param(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.operator.definition import make_spec
 
-from serin_operator.api.spec import Signature, Spec
+from serin_operator.api.spec import Profile, Signature, Spec
 from serin_operator.api.status import Phase, Revision, Rollout, Status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import Existing, Images, Manifest, Owner
@@ -269,7 +269,12 @@ def test_the_server_is_told_how_to_load_the_model() -> None:
 
 def test_a_joblib_model_is_served_with_no_option_that_an_older_image_lacks() -> None:
     options = {argument for argument in serve_arguments() if argument.startswith("--")}
-    assert not options & {"--format", "--trusted-type", "--accelerate"}
+    assert not options & {"--format", "--trusted-type", "--accelerate", "--processes", "--access-log-sample"}
+
+
+def test_the_server_is_told_its_processes_and_how_much_to_log() -> None:
+    arguments = serve_arguments(config={"processes": 4, "accessLog": {"sample": 0.01}})
+    assert arguments[-4:] == ["--processes", "4", "--access-log-sample", "0.01"]
 
 
 def test_a_signature_is_fetched_with_the_model_and_checked_where_it_is_loaded() -> None:
@@ -283,6 +288,23 @@ def test_a_signature_is_fetched_with_the_model_and_checked_where_it_is_loaded() 
     assert [mount["mountPath"] for mount in fetch["volumeMounts"]] == ["/model", "/tmp", "/pvc/signatures"]
     assert serve["args"][-3:] == ["--signature", "/model/model.sig", f"--public-key={signature.public_key}"]
     assert "/pvc/signatures" not in [mount["mountPath"] for mount in serve["volumeMounts"]]
+
+
+@pytest.mark.parametrize(
+    ("uri", "volume"), [("https://example.com/p", None), ("pvc://models/p", "claim"), ("pvc://profiles/p", "claim-1")]
+)
+def test_a_profile_is_fetched_and_verified_like_the_model(uri: str, volume: str | None) -> None:
+    changed = {"uri": "pvc://models/iris", "profile": Profile(uri, "c" * 64)}
+    spec = pod_specs(built(replace(ROLLING, canary=revision(CANARY, **changed))))[f"iris-{CANARY}"]
+    model, profile = spec["initContainers"]
+    arguments = profile["args"]
+    assert arguments == ["fetch", "--uri", uri, "--sha256", "c" * 64, "--output", "/model/profile.json"]
+    assert spec["containers"][0]["args"][-2:] == ["--profile", "/model/profile.json"]
+    assert [mount["name"] for mount in model["volumeMounts"]] == ["model", "tmp", "claim"]
+    assert [mount["name"] for mount in profile["volumeMounts"]] == ["model", "tmp", *([volume] if volume else [])]
+    claims = {"claim", volume} - {None}
+    assert {each["name"] for each in spec["volumes"] if "persistentVolumeClaim" in each} == claims
+    assert model["env"] == profile["env"]
 
 
 def test_a_revision_keeps_the_image_it_began_with() -> None:
@@ -312,7 +334,12 @@ def test_clients_find_the_router_and_the_router_its_pods() -> None:
     assert (port["port"], port["targetPort"]) == (80, "http")
     envoy = pod_specs(found)["iris-router"]["containers"][0]
     assert {p["name"]: p["containerPort"] for p in envoy["ports"]} == {"http": 8080, "status": 9902}
-    assert found["Service", f"iris-{STABLE}"]["spec"]["clusterIP"] == "None"
+    servers = found["Service", f"iris-{STABLE}"]["spec"]
+    assert servers["clusterIP"] == "None"
+    assert {p["name"]: (p["port"], p["targetPort"]) for p in servers["ports"]} == {
+        "http": (8080, "http"),
+        "grpc": (8081, 8081),
+    }
 
 
 def test_the_resolver_reads_where_the_model_is() -> None:
