@@ -19,7 +19,8 @@ from serin_server.payload_log import log as payload_log
 from serin_server.payload_log.log import PayloadLog
 from serin_server.payload_log.settings import PayloadLogSettings, in_sample
 from serin_server.protocol.requests import Signature
-from serin_server.protocol.tensors import InferResponse, Tensor
+from serin_server.protocol.rows import Columns
+from serin_server.protocol.tensors import InferResponse, Tensor, TensorSpec
 from serin_server.serving.inquiry import Inquiry
 
 NOW = 1_800_000_000.25
@@ -41,7 +42,8 @@ class Log:
         if ids is not None:
             outputs.append(Tensor("prediction_id", "BYTES", np.array(ids, dtype=object)))
         predictions = SimpleNamespace(values=np.asarray(values))
-        inquiry = SimpleNamespace(matrix=np.asarray(matrix), predictions=predictions, retry=retry)
+        rows = matrix if isinstance(matrix, Columns) else np.asarray(matrix)
+        inquiry = SimpleNamespace(rows=rows, predictions=predictions, retry=retry)
         self.log.answered(cast(Inquiry, inquiry), InferResponse("m", "v1", None, outputs))
 
     def close(self) -> list[dict[str, Any]]:
@@ -114,6 +116,9 @@ def test_only_the_features_that_may_be_kept_are(
         (Signature(None, None), np.array(["a text"], dtype=object), None, {"0": "a text"}),
         (Signature(None, None), np.array([[b"\xff", 1.5]], dtype=object), None, {"0": "�", "1": 1.5}),
         (Signature(1, None), np.array([[np.float32(0.1)]]), None, {"0": pytest.approx(0.1)}),
+        (Signature(2, None, allows_missing=True), np.array([[np.nan, 1.5]]), None, {"0": None, "1": 1.5}),
+        (Signature(None, None), np.ones((1, 2, 2)), None, {"0": [[1, 1], [1, 1]]}),
+        (Signature(None, None), np.ones((1, 2, 2)), ("0",), {}),
     ],
 )
 def test_features_without_names_are_numbered(
@@ -125,9 +130,37 @@ def test_features_without_names_are_numbered(
     assert record["inputs"] == inputs
 
 
+IMAGE_AND_TEXT = Signature(
+    None, None, inputs=(TensorSpec("image", "FP32", (-1, 2)), TensorSpec("text", "BYTES", (-1,))), by_name=True
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"exclude": ()}, ["image", "text"]),
+        ({"exclude": ("text",)}, ["image"]),
+        ({"include": ("text",)}, ["text"]),
+        ({"include": ()}, []),
+    ],
+)
+def test_columns_are_kept_by_name_whatever_they_hold(
+    settings: dict[str, Any], kept: list[str], make: Callable[..., Log]
+) -> None:
+    log = make(signature=IMAGE_AND_TEXT, **settings)
+    image, text = np.arange(100, dtype=np.float32).reshape(50, 2), np.array([f"t{n}" for n in range(50)], dtype=object)
+    log.predict([f"id {n}" for n in range(50)], Columns({"image": image, "text": text}), np.arange(50))
+    records = log.close()
+    assert [record["prediction"] for record in records] == list(range(50))
+    for number, record in enumerate(records):
+        whole = {"image": [2 * number, 2 * number + 1], "text": f"t{number}"}
+        assert record["inputs"] == {name: whole[name] for name in kept}
+
+
 @pytest.mark.parametrize(
     ("signature", "settings"),
     [
+        (IMAGE_AND_TEXT, {"exclude": ("0",)}),
         (NAMED, {"exclude": ("Age",)}), (NAMED, {"exclude": ("0",)}), (NAMED, {"include": ("zip",)}),
         (Signature(2, None), {"exclude": ("2",)}), (Signature(None, None), {"exclude": ("age",)}),
     ],

@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from serin_server.payload_log.files import BoundedFiles
 from serin_server.payload_log.settings import PayloadLogSettings, check_features, in_sample, kept
 from serin_server.protocol.datatypes import Array
+from serin_server.protocol.metadata import PREDICTION_ID
 from serin_server.protocol.requests import Signature
+from serin_server.protocol.rows import Columns, Rows
 from serin_server.protocol.tensors import InferResponse
 from serin_server.serving.inquiry import Inquiry
-from serin_server.protocol.metadata import PREDICTION_ID
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,22 @@ _RECORD_BYTES = 200  # about what a record takes beside its values
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The sampled rows of one request: `inputs` has shape [rows, features], `values` begins with [rows]."""
+    """Sampled rows of one request: `inputs` are [rows, features] or an array a feature, `values` begin with [rows]."""
 
     time: float
     retry: bool
     ids: Sequence[str]
     names: Sequence[str]
-    inputs: Array
+    inputs: Array | Sequence[Array]
     values: Array
+
+    def part(self, start: int, end: int) -> Iterator[tuple[str, Sequence[object], object]]:
+        """Id, inputs and prediction of each of these rows."""
+        ids, values = self.ids[start:end], self.values[start:end].tolist()
+        if isinstance(self.inputs, np.ndarray):
+            return zip(ids, self.inputs[start:end].tolist(), values, strict=True)
+        columns = [array[start:end].tolist() for array in self.inputs]
+        return zip(ids, zip(*columns, strict=True) if columns else [()] * len(ids), values, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class PayloadLog:
         check_features(settings, signature)
         self._settings = settings
         self._names = signature.names
-        self._columns: dict[int, tuple[Sequence[str], list[int]]] = {}  # by the number of features
+        self._kept: dict[Sequence[str], list[int]] = {}
         self._same = {"model": model, "version": version, "revision": revision, "sample": settings.sample}
         self._registry = CollectorRegistry()
         self._written = Counter(
@@ -102,12 +111,11 @@ class PayloadLog:
         chosen = [row for row, prediction_id in enumerate(ids) if in_sample(prediction_id, share)]
         if not chosen:
             return
-        matrix = inquiry.matrix if inquiry.matrix.ndim == 2 else inquiry.matrix.reshape(-1, 1)
-        names, columns = self._kept(matrix.shape[1])
-        inputs = matrix[np.ix_(chosen, columns)]  # a copy: what is left out does not wait in memory
+        names, inputs = self._inputs(inquiry.rows, chosen)
         values = inquiry.predictions.values[chosen]
         rows = _Rows(time.time(), inquiry.retry, [ids[row] for row in chosen], names, inputs, values)
-        self._offer(rows, len(chosen), _size(inputs) + _size(values))
+        size = _size(inputs) if isinstance(inputs, np.ndarray) else sum(map(_size, inputs))
+        self._offer(rows, len(chosen), size + _size(values))
 
     def labelled(self, prediction_id: str, label: object, now: float) -> None:
         """Log a label that was counted at `now`, if its prediction is in the sample."""
@@ -128,13 +136,21 @@ class PayloadLog:
         if self._thread.is_alive():
             log.error("the payload log could not be written to its end", extra={"fields": {"seconds": seconds}})
 
-    def _kept(self, features: int) -> tuple[Sequence[str], list[int]]:
-        found = self._columns.get(features)
-        if found is None:
-            names = self._names or tuple(map(str, range(features)))
-            columns = kept(self._settings, names)
-            found = self._columns[features] = ([names[column] for column in columns], columns)
-        return found
+    def _inputs(self, rows: Rows, chosen: Sequence[int]) -> tuple[Sequence[str], Array | Sequence[Array]]:
+        """Copies of the features that are kept: what is left out does not wait in memory."""
+        if isinstance(rows, Columns):
+            names: Sequence[str] = tuple(rows.arrays)
+        else:
+            names = self._names or tuple(map(str, range(rows.shape[1] if rows.ndim == 2 else 1)))
+        columns = self._kept.get(names)
+        if columns is None:
+            columns = self._kept[names] = kept(self._settings, names)
+        told = names if len(columns) == len(names) else [names[column] for column in columns]
+        if isinstance(rows, Columns):
+            return told, [rows.arrays[name][chosen] for name in told]
+        if rows.ndim == 2:
+            return told, rows[np.ix_(chosen, columns)]
+        return told, [rows[chosen]] * len(columns)
 
     def _offer(self, item: _Rows | _Label, records: int, size: int) -> None:
         size += records * _RECORD_BYTES
@@ -192,9 +208,7 @@ class PayloadLog:
             return
         same = {"time": when, **self._same, "attempt": "retry" if item.retry else "first"}
         for start in range(0, len(item.ids), _SLICE):  # many rows at once would keep the event loop waiting
-            part = slice(start, start + _SLICE)
-            rows = zip(item.ids[part], item.inputs[part].tolist(), item.values[part].tolist(), strict=True)
-            for prediction_id, row, value in rows:
+            for prediction_id, row, value in item.part(start, start + _SLICE):
                 inputs = dict(zip(item.names, row, strict=True))
                 yield {"prediction_id": prediction_id, **same, "inputs": inputs, "prediction": value}
 

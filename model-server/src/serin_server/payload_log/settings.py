@@ -14,7 +14,7 @@ class PayloadLogSettings:
     """`sample` is a share of predictions, above 0. At most one of `include` and `exclude` is given.
 
     `include` are the only features that are kept, an empty one keeps none; `exclude` are those that are not. A feature
-    has its name, or in a model without names its position, from "0" on.
+    has its name, that of its tensor in a model that takes several, or else its position, from "0" on.
     """
 
     directory: Path
@@ -26,14 +26,17 @@ class PayloadLogSettings:
 
 def check_features(settings: PayloadLogSettings, signature: Signature) -> None:
     """Raises FatalError when a feature that is named does not exist: a misspelt one would be logged."""
-    known = signature.names
+    named = signature.names
+    if named is None and signature.by_name and signature.inputs is not None:
+        named = tuple(tensor.name for tensor in signature.inputs)
+    known = named
     if known is None and signature.features is not None:
         known = tuple(map(str, range(signature.features)))
     for name in (*(settings.include or ()), *(settings.exclude or ())):
         if not name.isdecimal() if known is None else name not in known:
             has = "its features have no names: use positions, from 0 on"
-            if signature.names is not None:
-                has = f"it has {', '.join(signature.names[:20])}{' and more' if len(signature.names) > 20 else ''}"
+            if named is not None:
+                has = f"it has {', '.join(named[:20])}{' and more' if len(named) > 20 else ''}"
             raise FatalError(
                 Reason.INVALID_CONFIGURATION,
                 f"the payload log names the feature {name!r}, which the model lacks; {has}",
