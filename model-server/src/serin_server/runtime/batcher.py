@@ -106,18 +106,18 @@ class Batcher:
 
     def _turn(self) -> None:
         self._turn_is_due = False
-        batch = self._next_batch()
+        batch, rows = self._next_batch()
         if not batch:
             return
         self._computing = len(batch)
-        if self._quick and sum(len(call.rows) for call in batch) <= BATCH_ROWS:
-            self._finish(batch, *self._compute(batch))
+        if self._quick and rows <= BATCH_ROWS:
+            self._finish(batch, rows, *self._compute(batch))
             return
         future = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
-        future.add_done_callback(lambda done: self._finish(batch, *done.result()))
+        future.add_done_callback(lambda done: self._finish(batch, rows, *done.result()))
 
-    def _next_batch(self) -> list[Call]:
-        """The next calls that fit into one of the model's, in order."""
+    def _next_batch(self) -> tuple[list[Call], int]:
+        """The next calls that fit into one of the model's, in order, and the number of their rows."""
         now = time.perf_counter()
         batch: list[Call] = []
         rows = 0
@@ -127,13 +127,14 @@ class Batcher:
                 del self._waiting[call]
                 call.expired()
                 continue
-            rows += len(call.rows)
-            if batch and (rows > BATCH_ROWS or not self._model.batches or not _alike(call, batch[0])):
+            more = len(call.rows)
+            if batch and (rows + more > BATCH_ROWS or not self._model.batches or not _alike(call, batch[0])):
                 break
             del self._waiting[call]
             self._activity.waited(call.waited)
             batch.append(call)
-        return batch
+            rows += more
+        return batch, rows
 
     def _compute(self, batch: Sequence[Call]) -> tuple[list[Predictions | PredictionError], float, float]:
         """One result a call, the seconds that they took, and of them the model's own.
@@ -150,10 +151,15 @@ class Batcher:
         return results, seconds, seconds if seconds > _OWN_WAIT_SECONDS else time.thread_time() - cpu_started
 
     def _finish(
-        self, batch: Sequence[Call], results: Sequence[Predictions | PredictionError], seconds: float, own: float
+        self,
+        batch: Sequence[Call],
+        rows: int,
+        results: Sequence[Predictions | PredictionError],
+        seconds: float,
+        own: float,
     ) -> None:
         self._computing = 0
-        self._activity.called(sum(len(call.rows) for call in batch), seconds)
+        self._activity.called(rows, seconds)
         self._learn(own)
         if self._waiting:
             self._request_turn()
