@@ -64,8 +64,7 @@ def to_array(data: object, shape: Sequence[int], name: str) -> Array:
     # Checked before numpy sees them: numpy would turn "1" and None into floats and true into 1 without a
     # word.
     if not datatype.types.issuperset(map(type, values)):
-        position, value = next((i, v) for i, v in enumerate(values) if type(v) not in datatype.types)
-        raise invalid(f"{name} data must be {datatype.expected}, value {position} is {_kind(value)}")
+        values = _checked(values, name, datatype)
     try:
         if name in _NARROW:
             with np.errstate(over="ignore"):  # a number too large becomes infinite, and is refused as such
@@ -73,6 +72,16 @@ def to_array(data: object, shape: Sequence[int], name: str) -> Array:
         return _array(values, datatype.dtype).reshape(shape)
     except OverflowError:
         raise invalid(f"data holds an integer outside the range of {name}") from None
+
+
+def _checked(values: list[Any], name: str, datatype: Datatype) -> list[Any]:
+    """The values with 3.0 as 3 where integers are expected: JSON knows one kind of number, and so do some clients."""
+    if int in datatype.types:
+        values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
+    for position, value in enumerate(values):
+        if type(value) not in datatype.types:
+            raise invalid(f"{name} data must be {datatype.expected}, value {position} is {_kind(value)}")
+    return values
 
 
 def _array(values: list[Any], dtype: DTypeLike) -> Array:
@@ -126,7 +135,7 @@ def to_data(array: Array, name: str) -> list[Any] | Array:
 
     Anything that is neither boolean nor a number becomes BYTES, by str().
     """
-    flat = np.ascontiguousarray(array).ravel()
+    flat = array.ravel()
     if name == "BYTES":
         return [value if type(value) is str else str(value) for value in flat.tolist()]
     return flat.tolist() if flat.size <= _SMALL else flat
