@@ -13,8 +13,8 @@ from serin_server.protocol.feedback import Label
 
 # About 10 MB when full.
 REMEMBERED = 100_000
-# Labels that are counted in one turn of the event loop, in about 2 ms.
-_AT_ONCE = 100
+# Labels that are counted in one turn of the event loop, in one or two milliseconds.
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
