@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serin_server.protocol.binary import write_tensor
 from serin_server.protocol.datatypes import DATATYPES, to_array, to_data
 from serin_server.protocol.errors import RequestError
 from serin_server.protocol.feedback import MAX_LABELS, parse_feedback
-from serin_server.protocol.requests import Signature, parse_request, to_rows
+from serin_server.protocol.requests import Signature, binary_outputs, parse_request, to_rows
 
 ANY = Signature(features=None, names=None)
 
@@ -197,6 +200,120 @@ def test_what_is_encoded_decodes_to_the_same_array(data: st.DataObject) -> None:
     (decoded,) = parse_request(body).inputs
     assert decoded.array.dtype == array.dtype
     assert decoded.array.tolist() == array.tolist()
+
+
+def binary(*inputs: dict[str, Any], data: bytes = b"", **fields: Any) -> Any:
+    """The request of these inputs, with binary data after the JSON."""
+    head = json.dumps({"inputs": inputs, **fields}).encode()
+    return parse_request(head + data, len(head))
+
+
+def raw(size: Any, shape: list[int], datatype: str = "FP64", **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "shape": shape,
+        "datatype": datatype,
+        "parameters": {"binary_data_size": size},
+        **fields,
+    }
+
+
+@given(st.data())
+def test_binary_data_are_the_same_array_again(data: st.DataObject) -> None:
+    datatype = data.draw(st.sampled_from(sorted(DATATYPES)))
+    shape = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    count = math.prod(shape)
+    values = data.draw(st.lists(VALUES[datatype], min_size=count, max_size=count))
+    array = np.array(values, dtype=DATATYPES[datatype].dtype).reshape(shape)
+    encoded = write_tensor(array, datatype)
+    request = binary(raw(len(encoded), shape, datatype), tensor([1], [1], name="y"), data=encoded)
+    assert [one.name for one in request.inputs] == ["x", "y"]
+    decoded = request.inputs[0].array
+    assert (decoded.dtype, decoded.tolist()) == (array.dtype, array.tolist())
+    assert decoded.flags.writeable and decoded.flags.aligned
+
+
+def test_binary_strings_that_are_not_utf_8_stay_bytes() -> None:
+    array = binary(raw(11, [2], "BYTES"), data=b"\2\0\0\0\xff\xfe\1\0\0\0a").inputs[0].array
+    assert array.tolist() == [b"\xff\xfe", "a"]
+    assert write_tensor(array, "BYTES") == b"\2\0\0\0\xff\xfe\1\0\0\0a"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "data", "message"),
+    [
+        ([raw(8, [2])], bytes(8), "its binary data has 8 bytes, FP64 of shape [2] needs 16"),
+        ([raw(16, [2])], bytes(8), "its binary_data_size is 16, 8 bytes are left"),
+        ([raw(8, [1])], bytes(9), "1 bytes of binary data belong to no input"),
+        ([tensor([1], [1])], bytes(8), "8 bytes of binary data belong to no input"),
+        ([raw(8, [1]), raw(8, [1])], bytes(15), "inputs[1] (x): its binary_data_size is 8, 7 bytes are left"),
+        ([raw("8", [1])], bytes(8), "binary_data_size must be a number of bytes"),
+        ([raw(-8, [1])], bytes(8), "binary_data_size must be a number of bytes"),
+        ([raw(True, [1], "BOOL")], bytes(1), "binary_data_size must be a number of bytes"),
+        ([raw(8, [1], data=[1])], bytes(8), "it has both data and binary_data_size"),
+        ([raw(2, [2], "BOOL")], b"\1\2", "neither 0 nor 1"),
+        ([raw(5, [2], "BYTES")], b"\1\0\0\0a", "has 1 elements, shape [2] needs 2"),
+        ([raw(5, [1], "BYTES")], b"\2\0\0\0a", "element 0 of its binary data ends after the data"),
+        ([raw(7, [2], "BYTES")], b"\1\0\0\0a\0\0", "element 1 of its binary data ends after the data"),
+        ([raw(5, [1], "BYTES")], b"\xff\xff\xff\xffa", "element 0 of its binary data ends after the data"),
+    ],
+)
+def test_binary_data_that_are_not_the_tensors_are_refused(
+    inputs: list[dict[str, Any]], data: bytes, message: str
+) -> None:
+    with pytest.raises(RequestError) as refusal:
+        binary(*inputs, data=data)
+    assert refusal.value.status == 400
+    assert message in refusal.value.message
+
+
+def test_binary_data_need_the_length_of_the_json() -> None:
+    body = json.dumps({"inputs": [raw(8, [1])]}).encode()
+    with pytest.raises(RequestError, match="needs the request header Inference-Header-Content-Length"):
+        parse_request(body + bytes(8).replace(b"\0", b" "))
+    with pytest.raises(RequestError, match="Inference-Header-Content-Length is 99999, the body has"):
+        parse_request(body, 99_999)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, set()),
+        ({"parameters": {"binary_data_output": True}}, {"a", "b"}),
+        ({"outputs": [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b"}]}, {"a"}),
+        (
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}],
+            },
+            {"b"},
+        ),
+    ],
+)
+def test_outputs_are_binary_where_the_client_says_so(fields: dict[str, Any], expected: set[str]) -> None:
+    request = binary(tensor([1], [1]), **fields)
+    assert binary_outputs(request, ["a", "b"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"parameters": []}, "parameters must be an object"),
+        ({"parameters": {"binary_data_output": 1}}, "binary_data_output must be true or false"),
+        ({"outputs": [{"name": "a", "parameters": {"binary_data": "yes"}}]}, "outputs[0].parameters: binary_data must"),
+        ({"outputs": [{"name": "a", "parameters": {"classification": 2}}]}, "classification is not supported"),
+        ({"parameters": {"shared_memory_region": "r"}}, "shared_memory_region is not supported"),
+    ],
+)
+def test_parameters_that_cannot_be_followed_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
+        binary(tensor([1], [1]), **fields)
+
+
+def test_whole_numbers_are_integers_however_they_are_written() -> None:
+    """As in JSON Schema; some clients write every number with a point."""
+    rows = matrix(tensor([[1.0, 2]], [1, 2], "INT64"))
+    assert (rows.dtype, rows.tolist()) == (np.int64, [[1, 2]])
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8))
