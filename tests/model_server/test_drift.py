@@ -21,6 +21,7 @@ from serin_server.drift.profile import PREDICTION, Profile
 from serin_server.failures import Reason
 from serin_server.monitor.classes import class_outcome
 from serin_server.protocol.datatypes import Array
+from serin_server.protocol.rows import Columns
 from serin_server.runtime.model import Predictions
 
 NAN = float("nan")
@@ -77,6 +78,24 @@ async def test_texts_missing_values_and_classes() -> None:
         (PREDICTION, "other"): 1,
     }
     assert found["x1", "missing"] == 1
+
+
+async def test_columns_by_name_and_rows_of_another_width() -> None:
+    profile = profile_of(np.arange(4.0), np.array(["red"] * 20, dtype=object)[:4])
+    counter = DriftCounter(profile, "m", "r")
+    columns = {"x0": np.array([0.0, 3.0], np.float32), "x1": np.array(["red", ""], dtype=object)}
+    for _ in range(2):
+        counter.add(Columns(columns), predicted("a", "a"))
+    counter.add(np.zeros((3, 7)), predicted("a", "a", "a"))
+    text = counter.render()
+    found = counted(text, "serin_feature_bin_total")
+    assert found == {
+        ("x0", "[-Inf, 0.5)"): 2,
+        ("x0", "[2.5, +Inf)"): 2,
+        ("x1", "other"): 2,
+        ("x1", "missing"): 2,
+    }
+    assert counted(text, "serin_feature_rows_skipped_total") == {("", ""): 3}
 
 
 async def test_numbers_that_are_predicted() -> None:
@@ -153,7 +172,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(profiled: Path) -> Iterator[Server]:
-    with served("serve", str(profiled), "--host", "127.0.0.1", "--port", "0") as server:
+    with served("serve", str(profiled), "--model-name", "m", "--host", "127.0.0.1", "--port", "0") as server:
         yield server
 
 
@@ -185,7 +204,8 @@ def test_a_server_counts_on_the_profile_beside_the_model(server: Server) -> None
 
 
 def test_several_processes_count_as_one_and_tell_one_reference(profiled: Path) -> None:
-    with served("serve", str(profiled), "--host", "127.0.0.1", "--port", "0", "--processes", "2") as server:
+    arguments = ["--model-name", "m", "--host", "127.0.0.1", "--port", "0", "--processes", "2"]
+    with served("serve", str(profiled), *arguments) as server:
         for _ in range(10):
             with server.client() as client:  # each connection goes to some process
                 assert infer(client, infer_body(SMALL)).status_code == 200

@@ -13,6 +13,8 @@ from serin_server.drift.data import Table, read_table
 from serin_server.drift.profile import SUFFIX, Profile, dump
 from serin_server.failures import FatalError, Reason
 from serin_server.protocol.datatypes import Array
+from serin_server.protocol.metadata import PREDICT
+from serin_server.protocol.rows import Columns, Rows, some
 from serin_server.runtime.acceleration import Accelerate
 from serin_server.runtime.formats import Format
 from serin_server.runtime.model import Model, PredictionError
@@ -47,6 +49,8 @@ def profile(
     given = None if predictions is None else table[predictions]
     features = _features(table, names, {*ignore, predictions}, data)
     classes = None if opened is None else opened.classes
+    if opened is not None:
+        opened.open()
     if opened is not None and opened.signature.features not in (None, len(features)):
         raise FatalError(
             Reason.PROFILE_MISMATCH,
@@ -79,13 +83,16 @@ def _features(table: Table, names: Sequence[str] | None, left_out: set[str | Non
 
 
 def _predicted(model: Model, features: Table) -> Array | None:
-    """What the model predicts; None when it predicts several values a row, which have no bins. Raises FatalError."""
-    matrix = np.column_stack(list(features.values()))
-    starts = range(0, len(matrix), _ROWS_A_CALL)
+    """What the model predicts; None for several values a row, which have no bins. Raises FatalError."""
+    if model.main != PREDICT:
+        return None
+    columns = Columns(features)
+    rows: Rows = columns if model.signature.by_name else columns.matrix()
+    starts = range(0, len(rows), _ROWS_A_CALL)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            parts = [model.predict(matrix[start : start + _ROWS_A_CALL]) for start in starts]
+            parts = [model.predict(some(rows, slice(start, start + _ROWS_A_CALL))) for start in starts]
     except PredictionError as error:
         raise FatalError(
             Reason.INVALID_CONFIGURATION, f"the model can not predict for these rows ({error}): is it their model?"

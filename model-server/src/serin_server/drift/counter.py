@@ -6,7 +6,8 @@ pressure the counts are a sample, of whole requests, or of evenly spaced rows of
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from serin_server.drift.bins import CategoryBins, Floats, NumericBins, as_number
 from serin_server.drift.profile import Feature, Profile
 from serin_server.monitor.exposition import head, labels
 from serin_server.protocol.datatypes import Array
+from serin_server.protocol.rows import Columns, Rows, kind, some, together
 from serin_server.protocol.tensors import InferResponse
 from serin_server.runtime.model import Predictions
 from serin_server.serving.inquiry import Inquiry
@@ -34,9 +36,10 @@ class DriftCounter:
     def __init__(self, profile: Profile, model: str, revision: str) -> None:
         """`profile` fits the model: its features are in the model's order."""
         self._features = profile.features[:MOST_FEATURES]
+        self._width = len(profile.features)
         self._predictions = profile.predictions
         self._counted = counted_features(profile)
-        self._waiting: list[tuple[Array, Predictions]] = []
+        self._waiting: list[tuple[Rows, Predictions]] = []
         self._room = VALUES_AT_ONCE
         self._numeric = _Numeric(self._features)
         self._counts: list[Integers] = [np.zeros(len(each.counts), np.int64) for each in self._counted]
@@ -54,43 +57,46 @@ class DriftCounter:
     def answered(self, inquiry: Inquiry, response: InferResponse) -> None:
         """Take in the rows of a request; one that a router sends again is not counted, as in all evidence."""
         if not inquiry.retry:
-            self.add(inquiry.matrix, inquiry.predictions)
+            self.add(inquiry.rows, inquiry.predictions)
 
-    def add(self, matrix: Array, predictions: Predictions) -> None:
-        """Take in rows; `matrix` is what the model got, rows first."""
-        rows, width = len(matrix), max(1, len(self._counted))
-        room = self._room // width
+    def add(self, rows: Rows, predictions: Predictions) -> None:
+        """Take in what the model got, and its predictions."""
+        room = self._room // max(1, len(self._counted))
         if room == 0:
-            self._skipped += rows
+            self._skipped += len(rows)
             return
-        stride = -(-rows // room)
+        stride = -(-len(rows) // room)
         if stride > 1:
-            outcomes = predictions.outcomes
-            outcomes = None if outcomes is None else outcomes[::stride]
-            matrix, predictions = matrix[::stride], Predictions(predictions.values[::stride], {}, outcomes)
-            self._skipped += rows - len(matrix)
+            self._skipped += len(rows)
+            rows, predictions = some(rows, slice(None, None, stride)), _every(stride, predictions)
+            self._skipped -= len(rows)
         if not self._waiting:
             asyncio.get_running_loop().call_later(WAIT_SECONDS, self.count)
-        self._waiting.append((matrix, predictions))
-        self._room -= len(matrix) * width
+        self._waiting.append((rows, predictions))
+        self._room -= len(rows) * len(self._counted)
 
     def count(self) -> None:
         """Count all that waits."""
         waiting, self._waiting, self._room = self._waiting, [], VALUES_AT_ONCE
-        if not waiting:
-            return
-        matrices = [matrix for matrix, _ in waiting]
-        if all(matrix.ndim == 2 and matrix.dtype.kind in "fiub" for matrix in matrices):
-            block = np.concatenate(matrices, dtype=np.float64)
-            self._numeric.count(block, self._counts, self._outside)
-            rest = self._numeric.others
-        else:
-            block = np.concatenate([np.asarray(m, dtype=object).reshape(len(m), -1) for m in matrices])
-            rest = list(range(len(self._features)))
-        for place in rest:
-            self._count_column(place, block[:, place])
-        if self._predictions is not None:
-            self._count_predictions([predictions for _, predictions in waiting])
+        alike: dict[Hashable, list[tuple[Rows, Predictions]]] = defaultdict(list)
+        for rows, predictions in waiting:
+            alike[kind(rows)].append((rows, predictions))
+        for parts in alike.values():
+            rows = together([rows for rows, _ in parts])
+            matrix = rows.matrix() if isinstance(rows, Columns) else rows.reshape(len(rows), -1)
+            if matrix.shape[1] != self._width:  # of a model that does not say how many features it takes
+                self._skipped += len(matrix)
+                continue
+            self._count_features(matrix)
+            if self._predictions is not None:
+                self._count_predictions([predictions for _, predictions in parts])
+
+    def _count_features(self, matrix: Array) -> None:
+        numeric = matrix.dtype.kind in "fiub"
+        if numeric:
+            self._numeric.count(matrix.astype(np.float64), self._counts, self._outside)
+        for place in self._numeric.others if numeric else range(len(self._features)):
+            self._count_column(place, matrix[:, place])
 
     def _count_column(self, place: int, values: Array) -> None:
         bins = self._features[place].bins
@@ -203,6 +209,11 @@ class _Numeric:
             counts[place][:-1] += totals[column, : len(counts[place]) - 1]
             counts[place][-1] += totals[column, -1]
             outside[place] += beyond[column]
+
+
+def _every(stride: int, predictions: Predictions) -> Predictions:
+    outcomes = predictions.outcomes
+    return Predictions(predictions.values[::stride], {}, None if outcomes is None else outcomes[::stride])
 
 
 def _outside(bins: NumericBins, values: Floats) -> int:

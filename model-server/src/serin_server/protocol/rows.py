@@ -40,3 +40,10 @@ def together(parts: Sequence[Rows]) -> Rows:
         return np.concatenate(parts)  # type: ignore[arg-type]
     columns = [part.arrays for part in parts if isinstance(part, Columns)]
     return Columns({name: np.concatenate([part[name] for part in columns]) for name in first.arrays})
+
+
+def some(rows: Rows, which: slice) -> Rows:
+    """Some of the rows."""
+    if isinstance(rows, Columns):
+        return Columns({name: array[which] for name, array in rows.arrays.items()})
+    return rows[which]
