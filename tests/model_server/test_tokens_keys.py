@@ -85,20 +85,33 @@ def test_a_lone_key_signs_however_new_it_is(path: Path) -> None:
     assert signed_by(issue(server(path), NOW), SECOND)
 
 
+def test_all_that_share_a_keyring_take_in_its_changes(path: Path) -> None:
+    ring = Keyring.at(path)
+    one, other = Tokens(ring, "m", STABLE), Tokens(ring, "m", STABLE)
+    add(path, SECOND, made=NOW)
+    late = NOW + SETTLE_SECONDS
+    assert signed_by(issue(one, late), SECOND)
+    assert signed_by(issue(other, late), SECOND)
+    assert accepted(other, issue(one, late), late)
+
+
 def test_the_directory_is_not_read_at_every_prediction(path: Path) -> None:
     ring = Keyring.at(path)
-    assert not ring.look(NOW)
+    first = ring.keys
+    ring.look(NOW)
     add(path, SECOND, made=NOW)
-    assert not ring.look(NOW + LOOK_SECONDS - 1)
-    assert ring.look(NOW + LOOK_SECONDS)
-    assert not ring.look(NOW + 2 * LOOK_SECONDS)
+    ring.look(NOW + LOOK_SECONDS - 1)
+    assert ring.keys == first
+    ring.look(NOW + LOOK_SECONDS)
+    assert ring.keys == (Key(NOW, SECOND), *first)
 
 
 def test_a_clock_that_goes_back_does_not_stop_the_looking(path: Path) -> None:
     ring = Keyring.at(path)
     ring.look(NOW)
     add(path, SECOND, made=NOW)
-    assert ring.look(NOW - 86400)
+    ring.look(NOW - 86400)
+    assert len(ring.keys) == 2
 
 
 @pytest.mark.parametrize("broken", ["empty", "short"])

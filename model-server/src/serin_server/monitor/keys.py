@@ -56,25 +56,23 @@ class Keyring:
         """One key that stays."""
         return cls([Key(0, secret)])
 
-    def look(self, now: float) -> bool:
-        """Read the keys again, every LOOK_SECONDS; whether they have changed. `now` in seconds since 1970.
+    def look(self, now: float) -> None:
+        """Read the keys again, every LOOK_SECONDS; `now` in seconds since 1970.
 
         Where they cannot be read, those that were there go on, and the log says why.
         """
         if self._path is None or abs(now - self._looked) < LOOK_SECONDS:  # the clock may go back
-            return False
+            return
         self._looked = now
         try:
             keys = _read(self._path)
         except FatalError as error:
             self._tell(error.message)
-            return False
+            return
         self._told = ""
-        if keys == self.keys:
-            return False
-        self.keys = keys
-        log.info("the keys of prediction ids have changed", extra={"fields": {"made": [key.made for key in keys]}})
-        return True
+        if keys != self.keys:
+            self.keys = keys
+            log.info("the keys of prediction ids have changed", extra={"fields": {"made": [key.made for key in keys]}})
 
     def signing(self, now: float) -> Key:
         """The key that signs at `now`: the newest that all servers have, or where none is old enough the oldest."""

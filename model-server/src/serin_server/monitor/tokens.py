@@ -86,24 +86,27 @@ class Tokens:
         self._name = model_name.encode()
         self._model = hashlib.sha256(self._name).digest()[:4]
         self._revision = bytes.fromhex(revision)
+        self._keys = keyring.keys
         self._sponges = self._make_sponges()
         # Counted up over all rows of this process; where it starts keeps processes apart.
         self._nonce = int.from_bytes(os.urandom(_NONCE.size))
         self._second = -1
         self._header = b""
-        self._sponge = self._sponges[keyring.keys[0]]  # which has absorbed the header
+        self._sponge = self._sponges[self._keys[0]]  # which has absorbed the header
         self._tags: dict[bytes, bytes] = {}  # of the nonces around the last one, by flags and text
 
     def refresh(self, now: float) -> None:
         """Take in keys that have come or gone, from time to time; `now` in seconds since 1970."""
-        if self._keyring.look(now):
+        self._keyring.look(now)
+        if self._keyring.keys != self._keys:  # also when somebody else made the keyring look
+            self._keys = self._keyring.keys
             self._sponges = self._make_sponges()
             self._second = -1
 
     def _make_sponges(self) -> dict[Key, "HASHXOF"]:
         # The model's name goes into the key: a token of another model fails even where the key is shared.
         purpose = b"serin prediction id 2\0" + self._name
-        return {key: hashlib.shake_256(hmac.digest(key.secret, purpose, "sha256")) for key in self._keyring.keys}
+        return {key: hashlib.shake_256(hmac.digest(key.secret, purpose, "sha256")) for key in self._keys}
 
     def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
