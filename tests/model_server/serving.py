@@ -128,7 +128,9 @@ def serving(model: Path, *extra: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def served(*arguments: str) -> Iterator[Server]:
-    """Run the server with these arguments until the context ends."""
+    """Run the server with these arguments until the context ends; with gRPC only where they say so."""
+    if "--grpc-port" not in arguments:
+        arguments = (*arguments, "--grpc-port", "off")
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "log"
         with log.open("wb") as stderr:

@@ -129,6 +129,7 @@ def _serve(options: argparse.Namespace) -> int:
             key_path=options.key_path,
             host=options.host,
             port=options.port,
+            grpc_port=options.grpc_port,
             drain_seconds=options.drain_seconds,
             max_body_bytes=options.max_body_bytes,
             max_in_flight=options.max_in_flight,
@@ -225,6 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--host", default=None, help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", default=8080, type=int, help="port to listen on, 0 for any (default: %(default)s)")
+    serve.add_argument(
+        "--grpc-port",
+        default=8081,
+        type=_grpc_port,
+        metavar="PORT",
+        help="port to listen on for gRPC, 0 for any, `off` for none (default: %(default)s)",
+    )
     serve.add_argument(
         "--processes",
         default=1,
@@ -343,6 +351,14 @@ def _pem(text: str) -> str:
         return Path(text).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be read as PEM: {error}") from error
+
+
+def _grpc_port(text: str) -> int | None:
+    if text == "off":
+        return None
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("must be a port's number, or `off`")
+    return int(text)
 
 
 def _revision(text: str) -> str:

@@ -16,6 +16,7 @@ from serin_server.drift.counter import MOST_FEATURES, DriftCounter, render_refer
 from serin_server.drift.profile import Profile, check_fits
 from serin_server.drift.profile import read as read_profile
 from serin_server.failures import FatalError, Reason
+from serin_server.grpc_service.port import Port, reserve
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import Metrics
@@ -38,7 +39,7 @@ from serin_server.web.access_log import AccessLog
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import HttpInference
 from serin_server.web.limits import Limits
-from serin_server.web.server import Server, listen
+from serin_server.web.server import Companion, Server, listen
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ _FLUSH_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `serve`; `host` None listens on all addresses.
+    """The options of `serve`; `host` None listens on all addresses, `grpc_port` None is without gRPC.
 
     Without `sha256` the file is served as it is, without `key_path` prediction ids hold as long as the process: both
     for a person with a file of their own.
@@ -76,6 +77,7 @@ class Settings:
     access_log_sample: float = 0
     profile: Path | None = None
     payload_log: PayloadLogSettings | None = None
+    grpc_port: int | None = None
 
 
 def serve(settings: Settings) -> int:
@@ -119,7 +121,8 @@ def serve(settings: Settings) -> int:
     profile = None if settings.profile is None else profile_for(model, settings.profile)
     payload_log = None if settings.payload_log is None else payload_log_for(model, settings, settings.payload_log)
     listener = _listen(settings.host, settings.port)
-    loaded = Loaded(settings, model, keyring, load_seconds, profile, payload_log)
+    grpc_port = None if settings.grpc_port is None else reserve(settings.host, settings.grpc_port)
+    loaded = Loaded(settings, model, keyring, load_seconds, profile, payload_log, grpc_port)
     code = _serve_together(loaded, listener) if several else _serve_alone(loaded, listener)
     log.info("stopped", extra={"fields": identity})
     return code
@@ -135,6 +138,7 @@ class Loaded:
     load_seconds: float
     profile: Profile | None = None
     payload_log: PayloadLog | None = None
+    grpc_port: Port | None = None
 
     def metrics(self) -> Metrics:
         """New counters, all zero."""
@@ -190,7 +194,6 @@ def _work(loaded: Loaded, ends: Ends) -> int:
 def _make_server(loaded: Loaded, app: App) -> Server:
     settings, processes = loaded.settings, loaded.settings.processes
     prepare_thread()
-    _freeze()
     uploads = settings.max_upload_bytes or min(_MOST_UPLOAD_BYTES, free_bytes() // 4)
     limits = Limits(
         settings.max_body_bytes,
@@ -201,7 +204,19 @@ def _make_server(loaded: Loaded, app: App) -> Server:
     server = Server(app, limits, settings.drain_seconds, app.activity, access_log)
     app.activity.gauge("serin_connections", "Connections that are open.", lambda: server.connections)
     app.activity.gauge("serin_upload_bytes", "Bytes of bodies that are read or wait for answers.", lambda: server.held)
+    if loaded.grpc_port is not None:
+        server.accompany(_grpc_listener(loaded.grpc_port, settings, app, limits))
+    _freeze()
     return server
+
+
+def _grpc_listener(port: Port, settings: Settings, app: App, limits: Limits) -> Companion:
+    # Imported no earlier: gRPC starts threads, and forks while the model is loaded, and for workers, would lose them.
+    from serin_server.grpc_service.listener import GrpcListener
+    from serin_server.grpc_service.services import Services
+
+    services = Services(app.served, app.shared, app.lifecycle)
+    return GrpcListener(services, port, limits, settings.max_in_flight, settings.drain_seconds)
 
 
 def _freeze() -> None:

@@ -35,8 +35,8 @@ class App:
 
     def __init__(self, inference: HttpInference, shared: Shared, lifecycle: Lifecycle) -> None:
         self._inference = inference
-        self._served = inference.served
-        self._shared = shared
+        self.served = inference.served
+        self.shared = shared
         self._tasks: set[asyncio.Task[Answer]] = set()
         self.lifecycle = lifecycle
         self._routes = self._make_routes()
@@ -44,7 +44,7 @@ class App:
     @property
     def activity(self) -> Activity:
         """What counts how busy the process is."""
-        return self._served.metrics.activity
+        return self.served.metrics.activity
 
     def route(self, method: bytes, target: bytes) -> Handler:
         """What answers this method (GET also for HEAD) at a request's target, a path or a whole URL."""
@@ -53,7 +53,7 @@ class App:
             path = _path(target)
             methods = self._routes.get(path)
             if methods is None:
-                message = f"there is no {path.decode('latin-1')} here; the model is {self._served.name}"
+                message = f"there is no {path.decode('latin-1')} here; the model is {self.served.name}"
                 return lambda _request: _error(404, message)
         handler = methods.get(method)
         if handler is None:
@@ -63,7 +63,7 @@ class App:
         return handler
 
     def _make_routes(self) -> Mapping[bytes, Mapping[bytes, Handler]]:
-        model = f"/v2/models/{self._served.name}"
+        model = f"/v2/models/{self.served.name}"
         routes: dict[str, dict[bytes, Handler]] = {
             "/v2": {b"GET": self._server_metadata},
             "/v2/health/live": {b"GET": self._live},
@@ -72,7 +72,7 @@ class App:
             "/openapi.json": {b"GET": self._openapi},
             f"{model}/feedback": {b"POST": self._take_feedback},
         }
-        for base in (model, f"{model}/versions/{self._served.version}"):
+        for base in (model, f"{model}/versions/{self.served.version}"):
             routes[base] = {b"GET": self._model_metadata}
             routes[f"{base}/ready"] = {b"GET": self._model_ready}
             routes[f"{base}/infer"] = {b"POST": self._inference.answer}
@@ -90,19 +90,19 @@ class App:
 
     def _model_ready(self, _request: Request) -> Answer:
         ready = not self.lifecycle.draining
-        return Answer(200 if ready else 503, to_json({"name": self._served.name, "ready": ready}))
+        return Answer(200 if ready else 503, to_json({"name": self.served.name, "ready": ready}))
 
     def _model_metadata(self, _request: Request) -> Answer:
-        return Answer(200, to_json(self._served.metadata.to_json()))
+        return Answer(200, to_json(self.served.metadata.to_json()))
 
     def _openapi(self, _request: Request) -> Answer:
-        return Answer(200, to_json(openapi.document(self._served.metadata, __version__)))
+        return Answer(200, to_json(openapi.document(self.served.metadata, __version__)))
 
     def _metrics(self, request: Request) -> None:
         self._answer_later(request, self._exposition())
 
     async def _exposition(self) -> Answer:
-        return Answer(200, await self._shared.exposition(), prometheus.CONTENT_TYPE.encode())
+        return Answer(200, await self.shared.exposition(), prometheus.CONTENT_TYPE.encode())
 
     def _take_feedback(self, request: Request) -> Answer | None:
         try:
@@ -115,7 +115,7 @@ class App:
         return None
 
     async def _receipt(self, body: bytes, request_id: str | None) -> Answer:
-        return Answer(200, await self._shared.take_labels(body, request_id))
+        return Answer(200, await self.shared.take_labels(body, request_id))
 
     def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
         """Answer when other processes of the server have told what they know."""

@@ -42,6 +42,19 @@ class Source(Protocol):
         """Called for each connection that is gone."""
 
 
+class Companion(Protocol):
+    """Another server on the same event loop, which begins, drains and ends with the web server."""
+
+    async def start(self) -> None:
+        """Listen."""
+
+    def begin_drain(self) -> None:
+        """The drain begins; calls are answered as ever."""
+
+    async def finish(self) -> None:
+        """Take no more calls; returns when those that are there have been answered."""
+
+
 class Server:
     """Serves an application until it is told to stop.
 
@@ -65,6 +78,7 @@ class Server:
         self._app = app
         self._drain_seconds = drain_seconds
         self._connections: set[Connection] = set()
+        self._companions: list[Companion] = []
         self._opening: set[asyncio.Task[object]] = set()  # connections that were given, until they are there
         self._source: Source | None = None
         self._stop = asyncio.Event()
@@ -74,6 +88,10 @@ class Server:
     def connections(self) -> int:
         """Those that are open."""
         return len(self._connections)
+
+    def accompany(self, companion: Companion) -> None:
+        """Let another server live as long as this one."""
+        self._companions.append(companion)
 
     @property
     def draining(self) -> bool:
@@ -107,6 +125,7 @@ class Server:
     async def serve(self, listener: socket.socket) -> None:
         """Serve on a listening socket until `stop`; returns when every request is answered."""
         loop = asyncio.get_running_loop()
+        await self._start_companions()
         server = await loop.create_server(self._connect, sock=listener, backlog=_BACKLOG)
         host, port = listener.getsockname()[:2]
         log.info("listening", extra={"fields": {"host": host, "port": port}})
@@ -118,6 +137,7 @@ class Server:
 
     async def serve_given(self, source: Source) -> None:
         """Serve connections that a source gives, until it ends; returns when every request is answered."""
+        await self._start_companions()
         self._source = source
         source.start(self._take, self.stop)
         self._look()
@@ -126,7 +146,14 @@ class Server:
             await asyncio.wait(self._opening)
         await self._finish()
 
+    async def _start_companions(self) -> None:
+        for companion in self._companions:
+            await companion.start()
+
     async def _finish(self) -> None:
+        await asyncio.gather(self._finish_own(), *(companion.finish() for companion in self._companions))
+
+    async def _finish_own(self) -> None:
         await _turns()  # reads requests that were sent before
         for connection in list(self._connections):
             connection.finish()
@@ -156,6 +183,8 @@ class Server:
     def begin_drain(self) -> None:
         """Say that the server is not ready, and close connections with their answers."""
         self._app.lifecycle.draining = True
+        for companion in self._companions:
+            companion.begin_drain()
 
     def stop(self) -> None:
         """Take no more connections, and end when those that are left have been answered."""

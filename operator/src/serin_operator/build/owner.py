@@ -11,6 +11,8 @@ Manifest = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace, name
 
 PORT = 8080
+# Where the model server answers gRPC unless it is told otherwise.
+GRPC_PORT = 8081
 SERVER = "server"
 ROUTER = "router"
 RESOLVER = "resolver"

@@ -5,7 +5,7 @@ from typing import Any
 
 from serin_operator.api.status import Revision
 from serin_operator.build import payload_log
-from serin_operator.build.owner import PORT, SERVER, Images, Manifest, Owner
+from serin_operator.build.owner import GRPC_PORT, PORT, SERVER, Images, Manifest, Owner
 from serin_operator.build.pods import container_security, pod_basics
 
 DRAIN_SECONDS = 15
@@ -22,7 +22,11 @@ _SCHEDULING = (
 
 
 def service(owner: Owner, revision: Revision) -> Manifest:
-    """A headless Service: the router balances over the pods itself."""
+    """A headless Service: the router balances over the pods itself.
+
+    The port for gRPC is a number, and not in the pods' list of ports: adding it there would replace the pods of every
+    revision that is older than the port.
+    """
     labels = owner.labels(SERVER, revision.revision)
     return {
         "apiVersion": "v1",
@@ -31,7 +35,10 @@ def service(owner: Owner, revision: Revision) -> Manifest:
         "spec": {
             "clusterIP": "None",
             "selector": labels,
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"},
+                {"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "protocol": "TCP"},
+            ],
         },
     }
 
