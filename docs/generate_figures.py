@@ -1,4 +1,4 @@
-"""Draws the pictures of statistics.md, with the operator's own evidence on simulated counts.
+"""Draws the pictures of statistics.md and model-server.md, with the operator's own evidence on simulated counts.
 
     .venv/bin/python docs/generate_figures.py
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serin_operator.decide import evidence
+from serin_operator.decide import drift, evidence
 from serin_operator.decide.evidence import Evidence
 
 FIGURES = Path(__file__).parent / "figures"
@@ -22,6 +22,9 @@ SEED = 7
 RPS, SHARE, INTERVAL = 10, 0.1, 30  # requests a second of both arms, the canary's part, seconds between looks
 STABLE, MARGIN, ALPHA = 0.05, 0.02, 0.05
 RUNS, LOOKS = 2000, 240
+DAYS, SAMPLES = 400, 30
+DECILES = tuple(f"[{low}, {low + 1})" for low in range(10))
+TOLERANCE, FALSE_ALARMS = 0.05, 0.01
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -108,6 +111,62 @@ def interval(rng: np.random.Generator) -> Figure:
     return figure
 
 
+def drift_alarms(rng: np.random.Generator) -> Figure:
+    """How often PSI and Serin's test call no drift drift, and which shifts Serin's finds within seven days."""
+    figure, (left, right) = _two(
+        "no drift at all: days that are called drift", "a shift of the mean: found within 7 days"
+    )
+    rows = [30, 50, 100, 200, 300, 500, 1000, 2000]
+    called = np.array([np.mean([_calls(rng, n) for _ in range(DAYS)], axis=0) for n in rows])
+    for place, name in enumerate(("PSI over 0.1", "PSI over 0.2", "Serin")):
+        left.plot(rows, 100 * called[:, place], marker="o", label=name)
+    left.set(xlabel="rows a day, against a reference of 2,000", xscale="log", ylabel="%", ylim=(-3, 103))
+    left.set_xticks(rows, [str(n) for n in rows], minor=False)
+    left.minorticks_off()
+    shifts = np.arange(0, 1.01, 0.1)
+    for reference in (500, 2000, 10_000):
+        found = [100 * np.mean([_found(rng, reference, shift) for _ in range(SAMPLES)]) for shift in shifts]
+        right.plot(shifts, found, marker="o", label=f"reference of {reference:,} rows")
+    right.set(xlabel="shift of one of five features, in standard deviations", ylim=(-3, 103))
+    for axes in (left, right):
+        axes.grid(color="0.9")
+        axes.legend()
+    return figure
+
+
+def _deciles(rng: np.random.Generator, rows: int) -> tuple[Array, drift.Feature]:
+    """The edges between the deciles of a sample, and how the sample falls between them."""
+    sample = np.sort(rng.normal(size=rows))
+    edges = sample[np.arange(1, 10) * rows // 10]
+    return edges, drift.Feature("x", DECILES, tuple(_binned(edges, sample).tolist()))
+
+
+def _binned(edges: Array, values: Array) -> Counts:
+    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=10)
+
+
+def _calls(rng: np.random.Generator, rows: int) -> tuple[bool, bool, bool]:
+    """Whether PSI, as people compute it, is over 0.1 and over 0.2 on a day without drift, and whether Serin alarms."""
+    edges, feature = _deciles(rng, 2000)
+    live = _binned(edges, rng.normal(size=rows))
+    was, now = (np.maximum(counts / counts.sum(), 1e-4) for counts in (np.array(feature.reference), live))
+    psi = float(((now - was) * np.log(now / was)).sum())
+    alarm = drift.log_e([feature], [live], TOLERANCE)[0] >= math.log(1 / FALSE_ALARMS)
+    return psi > 0.1, psi > 0.2, bool(alarm)
+
+
+def _found(rng: np.random.Generator, reference: int, shift: float) -> bool:
+    """Whether seven days of 2,000 rows each are enough, when one of five features has drifted."""
+    edges, features = zip(*(_deciles(rng, reference) for _ in range(5)), strict=True)
+    sums = np.full(5, -math.inf)
+    for _ in range(7):
+        live = [_binned(cut, rng.normal(0.0 if place else shift, size=2000)) for place, cut in enumerate(edges)]
+        sums = drift.advance(sums, drift.log_e(features, live, TOLERANCE), log_most=math.inf)
+        if drift.log_mean(sums) >= math.log(1 / FALSE_ALARMS):
+            return True
+    return False
+
+
 def _two(left: str, right: str) -> tuple[Figure, tuple[Axes, Axes]]:
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     one, other = figure.subplots(1, 2)
@@ -120,7 +179,7 @@ def main() -> None:
     """Draw all."""
     FIGURES.mkdir(exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "serin", "svg.fonttype": "none", "font.size": 9}):
-        for draw in (odds, looks, interval):
+        for draw in (odds, looks, interval, drift_alarms):
             path = FIGURES / f"{draw.__name__}.svg"
             draw(np.random.default_rng(SEED)).savefig(path, metadata={"Date": None})
             print(path)
