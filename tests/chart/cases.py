@@ -143,6 +143,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "must be a public key in PEM",
     ),
     "a chain that is a key": (model(signature={"certificateChain": PUBLIC_KEY}), "must be certificates in PEM"),
+    "a signature outside its volume": (
+        model(signature={"publicKey": PUBLIC_KEY, "uri": "pvc://models/../m.sig"}),
+        "the path in a pvc:// model.signature.uri must not have",
+    ),
     "a signature with credentials": (
         model(signature={"publicKey": PUBLIC_KEY, "uri": "https://a:b@example.com/m.sig"}),
         "model.signature.uri must be",

@@ -135,6 +135,7 @@ def test_the_defaults_are_the_documented_ones(kubectl: Kubectl) -> None:
             "labelWindow": "0s",
             "warmUp": 0,
             "calibration": "0s",
+            "drift": {"tolerance": 0.05, "falseAlarmRate": 0.01, "period": "24h"},
             "metrics": [
                 {"name": "errors", "margin": 0.01, **METRIC_DEFAULTS},
                 {"name": "latency", "margin": 0.05, "slowerThan": "250ms", **METRIC_DEFAULTS},
