@@ -115,3 +115,14 @@ def test_no_input_hurts_the_server(server: Server, kind: str) -> None:
     assert len(seen) > 1, "the inputs are all alike to the server"
     with server.client() as http:
         assert infer(http, row).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"x-envoy-expected-rq-timeout-ms: " + b"9" * 400, *(b"grpc-timeout: " + b"9" * n + b"S" for n in (400, 5000))],
+    ids=["milliseconds", "seconds", "no-integer"],
+)
+def test_a_timeout_that_no_number_holds_is_none(server: Server, header: bytes) -> None:
+    client = Client(server.port)
+    assert client.status(fuzzing.http(b"/v2/models/m/infer", b"{}", header)) == 400
+    client.close()

@@ -19,6 +19,8 @@ _WORTH_COMPRESSING = 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _FASTEST = 1
 
+# Of a timeout. Longer numbers, which no float holds, are no timeouts.
+_MOST_DIGITS = 15
 _GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -134,12 +136,12 @@ class Request:
 
     def take_timeout(self, value: bytes) -> None:
         """Milliseconds, as Envoy sends them. What is no number is as good as absent."""
-        if value.isdigit():
+        if value.isdigit() and len(value) <= _MOST_DIGITS:
             self.timeout = int(value) / 1000
 
     def take_grpc_timeout(self, value: bytes) -> None:
         """A number with a unit, as gRPC clients send it."""
-        if value[:-1].isdigit() and value[-1:] in _GRPC_UNITS:
+        if value[:-1].isdigit() and value[-1:] in _GRPC_UNITS and len(value) <= _MOST_DIGITS:
             self.timeout = int(value[:-1]) * _GRPC_UNITS[value[-1:]]
 
     def take_encoding(self, value: bytes) -> None:
