@@ -4,17 +4,22 @@ Reasons and decisions are strings in the operator's code, so they are read from 
 """
 
 import ast
+import asyncio
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from math import log
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from sklearn.linear_model import LogisticRegression
+from tests.model_server.serving import serving_settings
 
 from serin_operator.act import announce
 from serin_operator.api.spec import Goal, MetricType, Role, seconds
@@ -23,16 +28,22 @@ from serin_operator.api.status import Phase
 from serin_operator.decide import reports
 from serin_operator.decide.verdict import BoundOdds, Finding, Standing
 from serin_operator.observe import pods
+from serin_server.drift.build import build
 from serin_server.failures import Reason
+from serin_server.monitor.activity import Refused
 from serin_server.monitor.cohorts import WINDOWS
-from serin_server.monitor.metrics import Metrics
+from serin_server.monitor.keys import Keyring
 from serin_server.monitor.tokens import Refusal
+from serin_server.payload_log.settings import PayloadLogSettings
+from serin_server.runtime.model import Model
+from serin_server.serve import Loaded, make_app, make_server, payload_log_for
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operator" / "src" / "serin_operator"
 GUIDE = ROOT / "docs" / "guide.md"
 METRICS = ROOT / "docs" / "metrics.md"
 STATUS = ROOT / "docs" / "status.md"
+MODEL_SERVER = ROOT / "docs" / "model-server.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/README.md")])
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -314,19 +325,36 @@ def test_reasons_to_refuse_a_label_are_listed() -> None:
     assert listed == {refusal.label for refusal in Refusal}
 
 
-def test_the_model_servers_metrics_are_listed() -> None:
-    metrics = Metrics("m", "0123456789", ["a"])
-    metrics.loaded(1.0)
+def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
+    """Those of a server with all that can be counted; labels as far as there is a series."""
+    columns = {"x0": np.arange(8.0)}
+    payload_log = PayloadLogSettings(tmp_path, include=())
+    settings = replace(serving_settings(), payload_log=payload_log)
+    model = Model(LogisticRegression().fit(columns["x0"].reshape(-1, 1), [0, 1] * 4))
+    profile = build(columns, None, model.classes, bins=2)
+    log = payload_log_for(model, settings, payload_log)
+    loaded = Loaded(settings, model, Keyring.of(bytes(32)), 1.0, profile, log)
+    app = make_app(loaded)
+    metrics = app.served.metrics
     metrics.feedback_refused("damaged")
-    metrics.feedback_counted("0123456789", "a", "a", "first", 1_800_000_000, 1_800_000_001.0)
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
+
+    async def told() -> str:
+        make_server(loaded, app)
+        return metrics.render(1_800_000_002.0).decode()
+
     exposed = {}
-    for family in text_string_to_metric_families(metrics.render(1_800_000_002.0).decode()):
+    for family in text_string_to_metric_families(asyncio.run(told())):
         if family.name.startswith("serin_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             exposed[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
-    listed = {code(row[0])[0]: set(code(row[1])) for row in table(STATUS, "Of a model server")}
+    listed = {code(row[0])[0]: set(code(row[1])) for row in table(MODEL_SERVER, "Metrics")}
     assert listed == exposed
+
+
+def test_the_reasons_of_refusals_are_listed() -> None:
+    listed = {code(row[-1])[0] for row in table(MODEL_SERVER, "Processes and limits") if len(row) == 4}
+    assert listed == set(Refused)
 
 
 def test_the_operators_metrics_are_listed() -> None:

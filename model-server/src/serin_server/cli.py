@@ -134,6 +134,9 @@ def _serve(options: argparse.Namespace) -> int:
             max_body_bytes=options.max_body_bytes,
             max_in_flight=options.max_in_flight,
             processes=options.processes,
+            max_connections=options.max_connections,
+            max_upload_bytes=options.max_upload_bytes,
+            access_log_sample=options.access_log_sample,
             payload_log=payload_log.settings_of(options),
         )
     )
@@ -262,6 +265,27 @@ def _parser() -> argparse.ArgumentParser:
         help="predictions that may run or wait; more are answered 503 (default: %(default)s)",
     )
     payload_log.add_options(serve)
+    serve.add_argument(
+        "--max-connections",
+        default=1000,
+        type=_positive(int),
+        metavar="N",
+        help="connections that may be open; more are answered 503 and closed (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--max-upload-bytes",
+        type=_positive(int),
+        metavar="N",
+        help="bytes of all bodies that are read or wait for answers; more are answered 503 "
+        "(default: a quarter of the memory that is free, at most 256 MiB)",
+    )
+    serve.add_argument(
+        "--access-log-sample",
+        default=0.0,
+        type=_share,
+        metavar="SHARE",
+        help="share of the requests that the log tells of, from 0 to 1 (default: %(default)s)",
+    )
     serve.set_defaults(command=_serve)
     return parser
 
@@ -376,6 +400,16 @@ def _count_to(most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return share
 
 
 class _positive:  # noqa: N801 - reads as a function where it is used

@@ -167,7 +167,7 @@ class Loaded:
 
 
 def _serve_alone(loaded: Loaded, listener: socket.socket) -> int:
-    _make_server(loaded, make_app(loaded)).run(listener)
+    make_server(loaded, make_app(loaded)).run(listener)
     loaded.close()
     return 0
 
@@ -185,13 +185,14 @@ def _serve_together(loaded: Loaded, listener: socket.socket) -> int:
 def _work(loaded: Loaded, ends: Ends) -> int:
     loaded.model.open()
     metrics, shared = loaded.metrics(), Worker()
-    server = _make_server(loaded, _assemble(loaded, metrics, shared))
+    server = make_server(loaded, _assemble(loaded, metrics, shared))
     code = work(ends, server, shared, metrics.render)
     loaded.close()
     return code
 
 
-def _make_server(loaded: Loaded, app: App) -> Server:
+def make_server(loaded: Loaded, app: App) -> Server:
+    """The web server of one process, with its share of what the whole server may hold."""
     settings, processes = loaded.settings, loaded.settings.processes
     prepare_thread()
     uploads = settings.max_upload_bytes or min(_MOST_UPLOAD_BYTES, free_bytes() // 4)

@@ -319,11 +319,14 @@ class Connection(asyncio.Protocol):
         if now < self._deadline:
             return
         if self._write_blocked or self._transport.is_closing():
+            self._owner.activity.refused(Refused.SLOW_CLIENT)
             self._transport.abort()
         elif self._request is None:
             self._end()
         else:
             part = "head" if self._in_head else "body"
+            if self._in_head:  # whatever answers a body that does not come counts that
+                self._owner.activity.refused(Refused.SLOW_CLIENT)
             self._refuse(RequestError(408, f"the request's {part} did not come in time"))
 
     def finish(self) -> None:

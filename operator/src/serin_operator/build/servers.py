@@ -141,6 +141,7 @@ def _serve(owner: Owner, revision: Revision, images: Images) -> dict[str, Any]:
         *("--key-path", f"{_KEY_DIRECTORY}/key"),
         *("--drain-seconds", str(DRAIN_SECONDS)),
         *_loading(revision),
+        *_serving(revision),
         *payload_log.arguments(owner.name, revision.config),
     ]
     return {
@@ -185,6 +186,16 @@ def _loading(revision: Revision) -> list[str]:
         arguments += ["--profile", _PROFILE]
     if "accelerate" in revision.config:
         arguments += ["--accelerate", revision.config["accelerate"]]
+    return arguments
+
+
+def _serving(revision: Revision) -> list[str]:
+    """How it is served, likewise."""
+    arguments = []
+    if "processes" in revision.config:
+        arguments += ["--processes", str(revision.config["processes"])]
+    if "accessLog" in revision.config:
+        arguments += ["--access-log-sample", str(revision.config["accessLog"]["sample"])]
     return arguments
 
 
