@@ -6,7 +6,8 @@ from tests.chart.tools import Manifest
 
 HASH = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 LATENCY_BOUNDS = [
-    *("1ms", "2.5ms", "5ms", "10ms", "25ms", "50ms", "75ms"),
+    *("0.1ms", "0.25ms", "0.5ms", "1ms", "2ms", "2.5ms", "5ms", "7.5ms"),
+    *("10ms", "15ms", "20ms", "25ms", "30ms", "40ms", "50ms", "75ms"),
     *("100ms", "150ms", "200ms", "250ms", "300ms", "400ms", "500ms", "750ms"),
     *("1s", "1.5s", "2s", "3s", "5s", "10s", "30s"),
 ]

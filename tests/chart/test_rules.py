@@ -45,7 +45,7 @@ def test_accepts_what_the_operator_can_read(kubectl: Kubectl, manifest: Manifest
 
 
 def test_accepts_every_bound_of_the_histograms(kubectl: Kubectl) -> None:
-    for part in (LATENCY_BOUNDS[:11], LATENCY_BOUNDS[11:]):
+    for part in (LATENCY_BOUNDS[:16], LATENCY_BOUNDS[16:]):
         metrics = [
             {"name": f"slow-{number}", "type": "latency", "slowerThan": bound, "margin": 0.01}
             for number, bound in enumerate(part)
