@@ -66,11 +66,15 @@ class Services:
             context.set_trailing_metadata(revision)  # goes with the answer; sooner would be a message of its own
             try:
                 answered = await call(message.FromString(body), context)
+                return answered if isinstance(answered, bytes) else answered.SerializeToString()
             except DecodeError:
-                await refuse(context, 400, f"the bytes are no {message.DESCRIPTOR.full_name}")
+                refusal = RequestError(400, f"the bytes are no {message.DESCRIPTOR.full_name}")
             except RequestError as error:
-                await refuse(context, error.status, error.message)
-            return answered if isinstance(answered, bytes) else answered.SerializeToString()
+                refusal = error
+            except Exception:
+                log.exception("internal error", extra={"fields": {"request_id": request_id_of(metadata_of(context))}})
+                refusal = RequestError(500, "internal error")
+            return await refuse(context, refusal.status, refusal.message)
 
         return grpc.unary_unary_rpc_method_handler(answer)
 

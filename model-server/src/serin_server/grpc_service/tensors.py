@@ -8,9 +8,11 @@ from serin_server.grpc_service.messages.open_inference_grpc_pb2 import ModelInfe
 from serin_server.protocol.binary import read_tensor, write_tensor
 from serin_server.protocol.datatypes import DATATYPES, Array, to_array
 from serin_server.protocol.errors import RequestError, invalid
+from serin_server.protocol.requests import MOST_DIMENSIONS
 from serin_server.protocol.tensors import InferRequest, InferResponse, RequestedOutput, Tensor
 
-_MOST_DIMENSIONS = 8
+# More than a model has. Empty ones are two bytes each: a message could have millions.
+_MOST_OUTPUTS = 100
 # The field of a datatype's values; FP16 has none.
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -28,6 +30,8 @@ def from_message(message: ModelInferRequest) -> InferRequest:
     """Decode a request. Raises RequestError (400)."""
     if not message.inputs:
         raise invalid("inputs must have at least one tensor")
+    if len(message.outputs) > _MOST_OUTPUTS:
+        raise invalid(f"a request takes at most {_MOST_OUTPUTS} outputs, this one has {len(message.outputs)}")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise invalid(f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs")
@@ -47,8 +51,8 @@ def _input(message: ModelInferRequest, position: int) -> Tensor:
             raise invalid("it needs a name")
         if datatype not in DATATYPES:
             raise invalid(f"datatype must be one of {', '.join(DATATYPES)}")
-        if not 0 < len(shape) <= _MOST_DIMENSIONS or min(shape) < 1:
-            raise invalid(f"shape {shape} must have 1 to {_MOST_DIMENSIONS} sizes above zero")
+        if not 0 < len(shape) <= MOST_DIMENSIONS or min(shape) < 1:
+            raise invalid(f"shape {shape} must have 1 to {MOST_DIMENSIONS} sizes above zero")
         if not message.raw_input_contents:
             return Tensor(name, datatype, _typed(tensor, shape))
         if tensor.HasField("contents"):

@@ -15,7 +15,7 @@ from serin_server.protocol.errors import RequestError, invalid
 from serin_server.protocol.rows import Columns, Rows
 from serin_server.protocol.tensors import InferRequest, RequestedOutput, Tensor, TensorSpec
 
-_MOST_DIMENSIONS = 8
+MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def _tensor(position: int, item: object, raw: _Raw | None) -> Tensor:
         raise invalid(f"{where}: datatype must be one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
         raise invalid(f"{where}: shape must be an array of sizes above zero")
-    if not 0 < len(shape) <= _MOST_DIMENSIONS:
-        raise invalid(f"{where}: shape {shape} must have 1 to {_MOST_DIMENSIONS} dimensions")
+    if not 0 < len(shape) <= MOST_DIMENSIONS:
+        raise invalid(f"{where}: shape {shape} must have 1 to {MOST_DIMENSIONS} dimensions")
     parameters = item.get("parameters")
     size = None if parameters is None else _parameters(f"{where}: parameters", parameters).get("binary_data_size")
     try:
@@ -162,6 +162,8 @@ def _parameters(where: str, parameters: object) -> Mapping[str, object]:
 
 def binary_outputs(request: InferRequest, names: Iterable[str]) -> Collection[str]:
     """Those of the outputs that the client wants as binary data, each by itself or all of them."""
+    if request.outputs is None and not request.parameters:
+        return ()
     whole = request.parameters.get("binary_data_output", False)
     asked = {output.name: output.parameters.get("binary_data", whole) for output in request.outputs or ()}
     return {name for name in names if asked.get(name, whole)}
