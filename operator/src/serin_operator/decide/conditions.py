@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 from serin_operator.api.status import Condition, Phase, Status
+from serin_operator.decide.drift_watch import CONDITION as DRIFTED
+from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed
 
 
@@ -21,7 +23,7 @@ class Activity:
 
 
 def with_conditions(
-    observed: Observed, status: Status, activity: Activity, now: float, drifted: tuple[str, str, str] | None = None
+    observed: Observed, status: Status, activity: Activity, now: float, drifted: Told | None = None
 ) -> Status:
     """The status with its conditions brought up to date; transition times change only with a condition's status.
 
@@ -33,7 +35,7 @@ def with_conditions(
     if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
     if drifted is not None:
-        wanted.append(("Drifted", *drifted))
+        wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
     conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
     return replace(status, conditions=conditions)
 

@@ -18,14 +18,20 @@ from serin_operator.decide.sums import pack, rounded_down, unpack
 from serin_operator.decide.words import count, odds, percent, shares, to_one
 
 CONDITION = "Drifted"
-FOUND = "DriftFound"
 LEAST_ROWS = 1000  # a period goes on until it has so many: the test can say little about fewer
 _MOST_LOOK_SECONDS = 60.0
 _LOOKS_A_PERIOD = 10
 _LAYOUT = 1
 _MOST_NAMED = 5
-# A condition's status, reason and message.
-Told = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the condition says; `status` is "True", "False" or "Unknown"."""
+
+    status: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +60,13 @@ def follow(observed: Observed, status: Status, now: float) -> tuple[Status, Told
     if status.drift is not None and status.drift.revision != stable.revision:
         status = replace(status, drift=None)
     before = status.condition(CONDITION) if status.drift else None
-    told = (before.status, before.reason, before.message) if before else _gathering(status.drift)
+    told = Told(before.status, before.reason, before.message) if before else _gathering(status.drift)
     if reading is None or (status.drift is not None and reading.at <= status.drift.at):
         return status, told
     if reading.problem or not reading.features:
         problem = reading.problem or "the model servers count nothing in bins: does their image know profiles?"
         stale = status.drift is None or now - status.drift.at > rules.period
-        return status, ("Unknown", "CannotSee", f"The bins can not be read: {problem}") if stale else told
+        return status, Told("Unknown", "CannotSee", f"The bins can not be read: {problem}") if stale else told
     found, verdict = _counted(status.drift, stable.revision, reading, rules)
     if verdict is None and (before is None or before.status == "Unknown"):
         verdict = _gathering(found)
@@ -100,16 +106,16 @@ def _judged(state: _State, features: Sequence[drift.Feature], rules: Rules) -> t
     rows = max(int(each.sum()) for each in state.pending)
     after = replace(state, sums=sums, pending=_nothing(features))
     if drift.log_mean(sums) < limit:
-        return after, ("False", "NoDriftFound", _no_drift(distances, rows, rules))
+        return after, Told("False", "NoDriftFound", _no_drift(distances, rows, rules))
     names = {feature.name for feature, each in zip(features, sums, strict=True) if each >= alone - 1e-3}
     names = names or {features[int(np.argmax(sums))].name}
-    return after, ("True", FOUND, _drift_found([each for each in distances if each.feature in names], rows, rules))
+    return after, Told("True", "DriftFound", _drift_found([d for d in distances if d.feature in names], rows, rules))
 
 
 def _gathering(known: Drift | None) -> Told:
     rows = known.rows if known else 0
     text = f"{count(rows)} rows of the first period so far; it takes {count(LEAST_ROWS)} at least."
-    return "Unknown", "GatheringRows", text
+    return Told("Unknown", "GatheringRows", text)
 
 
 def _drift_found(distances: Sequence[drift.Distance], rows: int, rules: Rules) -> str:
