@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from serin_server.monitor.activity import Activity
 from serin_server.runtime.batcher import BATCH_ROWS, Batcher, OverloadedError
 from serin_server.runtime.model import Model, PredictionError, Predictions
 
@@ -47,6 +48,7 @@ class Asked:
     rows: Any
     extras: tuple[str, ...] = ()
     deadline: float | None = None
+    waited: float = 0.0
     result: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def done(self, predictions: Predictions) -> None:
@@ -90,6 +92,30 @@ async def test_what_arrives_while_the_model_is_busy_shares_its_next_call(recorde
     assert [await asked.result for asked in waiting] == [[1], [2, 3], [4]]
     assert await running.result == [0]
     assert recorder.calls == [1, 4]
+
+
+async def test_calls_rows_and_waits_are_counted(recorder: Recorder) -> None:
+    activity = Activity("m", "r")
+    batcher = Batcher(Model(recorder), 10, activity)
+    running = await busy(recorder, batcher)
+    waiting = [Asked(rows(1)), Asked(rows(2, 3))]
+    for asked in waiting:
+        batcher.submit(asked)
+    assert (batcher.in_flight, batcher.waiting) == (3, 2)
+    recorder.opened.set()
+    for asked in (running, *waiting):
+        await asked.result
+    assert (batcher.in_flight, batcher.waiting) == (0, 0)
+    assert all(asked.waited > 0 for asked in waiting)
+    told = activity.render()
+    for sample in (
+        'serin_model_call_rows_bucket{model="m",revision="r",le="1.0"} 1.0',
+        'serin_model_call_rows_bucket{model="m",revision="r",le="4.0"} 2.0',
+        'serin_model_call_rows_sum{model="m",revision="r"} 4.0',
+        'serin_model_call_seconds_count{model="m",revision="r"} 2.0',
+        'serin_queue_seconds_count{model="m",revision="r"} 3.0',
+    ):
+        assert f"{sample}\n" in told
 
 
 async def test_a_lone_request_waits_for_nobody(recorder: Recorder) -> None:

@@ -5,6 +5,7 @@ import concurrent.futures
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from tests.model_server import estimators
 from tests.model_server.serving import (
+    KEY,
     REVISION,
     Server,
     infer,
@@ -29,8 +31,14 @@ from tests.model_server.serving import (
     wait_until,
 )
 
+from serin_server.monitor.feedback import FeedbackCounter
+from serin_server.monitor.keys import Keyring
 from serin_server.monitor.metrics import Metrics
+from serin_server.monitor.tokens import Tokens
+from serin_server.processes import supervisor
+from serin_server.processes.forking import Child, Ends
 from serin_server.processes.link import Link, LinkError, Question
+from serin_server.processes.shared import Alone
 from serin_server.processes.sums import summed
 
 IRIS_ROW = [5.1, 3.5, 1.4, 0.2]
@@ -148,6 +156,25 @@ def test_a_model_that_starts_threads_is_refused(tmp_path: Path) -> None:
     assert done.code == 22
     assert done.termination is not None
     assert "loading the model started 1 threads" in done.termination["message"]
+
+
+def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_SECONDS", 3)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.01)
+    handover, its_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link, its_link = socket.socketpair()
+    handover.setblocking(False)
+    metrics = Metrics("m", REVISION, None)
+    own = Alone(metrics, FeedbackCounter(Tokens(Keyring.of(KEY), "m", REVISION), metrics))
+    with (
+        subprocess.Popen(["sleep", "60"]) as silent,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        its_handover,
+        its_link,
+    ):
+        child = Child(1, silent.pid, Ends(handover, link))
+        assert supervisor.Supervisor(listener, [child], own, drain_seconds=5).run() == 128 + signal.SIGKILL
+    assert "a process hangs, and is killed" in capfd.readouterr().err
 
 
 # --- parts ---------------------------------------------------------------------------------------------------

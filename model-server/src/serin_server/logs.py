@@ -92,25 +92,23 @@ class BackgroundHandler(logging.Handler):
 
 def configure() -> None:
     """Send every log record, and Python's warnings, to stderr as JSON lines."""
-    _use(logging.StreamHandler(sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
 
 
 @contextmanager
 def in_background() -> Iterator[None]:
     """Let a thread write the log meanwhile: for event loops, and not before a fork."""
+    root = logging.getLogger()
+    before = root.handlers[:]
     handler = BackgroundHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
     handler.addFilter(Bound())
-    _use(handler)
+    root.handlers[:] = [handler]
     try:
         yield
     finally:
-        configure()
+        root.handlers[:] = before
         handler.close()
-
-
-def _use(handler: logging.Handler) -> None:
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.handlers[:] = [handler]
