@@ -6,7 +6,6 @@ instructions, so that a plain list of them (pickletools) ends at the first array
 """
 
 import bz2
-import gzip
 import io
 import lzma
 import pickle
@@ -16,18 +15,22 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
-from joblib.compressor import BinaryZlibFile
+from joblib.compressor import BinaryGzipFile, BinaryZlibFile
 
 from serin_server.failures import FatalError, Reason
 
-# An array of more bytes than this is stepped over, not kept.
+# An array, a text or bytes of more than this are stepped over, not kept.
 _KEPT_BYTES = 1024 * 1024
+# Of a frame, which must be kept. Python writes frames of 64 KiB.
+_MOST_FRAME_BYTES = 64 * 1024 * 1024
 # In all, after decompression: a small file can hold a large one.
 MOST_BYTES = 8 * 1024**3
 _CHUNK = 1024 * 1024
-_PLAIN_DTYPE = re.compile(r"[<>=|]?([?biufcSUV])(\d*)|[<>=|]?O\d*")
+_PLAIN_DTYPE = re.compile(r"[<>=|]?([?biufcSUV])(\d{0,9})|[<>=|]?O\d?")
+_WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
+_HAS_OBJECTS = 1  # of a dtype's flags
 _COMPRESSIONS: tuple[tuple[bytes, Callable[[io.BytesIO], Any]], ...] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+    (b"\x1f\x8b", lambda file: BinaryGzipFile(file, "rb")),
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ", lzma.LZMAFile),
     (b"\x5d\x00", lzma.LZMAFile),
@@ -70,10 +73,14 @@ class Inert:
 
 
 class Reading:
-    """What is in a file: its root object, and the names of all that it would fetch."""
+    """What is in a file: its root object, and the names of all that it would fetch.
+
+    `indirect` are those names that lead through an object: what `a.b` is in a module is anybody's guess.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.names: set[str] = set()
+        self.indirect: set[str] = set()
         self.sklearn_versions: set[str] = set()
         try:
             self.root = _Reader(_decompressed(data), self).load()
@@ -100,6 +107,13 @@ class _Counted:
         return data
 
     def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none of them when they are too many to be kept."""
+        if size > _KEPT_BYTES:
+            self.skip(size)
+            return b""
+        return self.read_all(size)
+
+    def read_all(self, size: int) -> bytes:
         parts = []
         while size > 0:  # in pieces: a damaged file may ask for any size
             part = self._file.read(min(size, _CHUNK))
@@ -142,6 +156,8 @@ class _Reader(pickle._Unpickler):  # the one in Python: its instructions can be 
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module}.{name}"
         self._reading.names.add(path)
+        if "." in name:
+            self._reading.indirect.add(path)
         if path not in self._made:
             self._made[path] = type(re.sub(r"\W", "_", name) or "_", (Inert,), {"path": path})
         return self._made[path]
@@ -156,14 +172,25 @@ class _Reader(pickle._Unpickler):  # the one in Python: its instructions can be 
             raise pickle.UnpicklingError("a state for what has none")
         if isinstance(state, tuple) and len(state) == 2 and state[0] is None and isinstance(state[1], dict):
             state = state[1]  # attributes in slots
+        if target.path == _WRAPPER and (target.state is not None or target.arguments):
+            # joblib would read with what is left of the earlier values, and so not what is read here.
+            raise pickle.UnpicklingError("an array that is described twice")
         target.state = state
         version = target.attribute("_sklearn_version")
         if isinstance(version, str):
             self._reading.sklearn_versions.add(version)
-        if target.path == "joblib.numpy_pickle.NumpyArrayWrapper":
+        if target.path == _WRAPPER:
             self.stack[-1] = self._array(target)
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_frame(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        if size > _MOST_FRAME_BYTES:
+            raise pickle.UnpicklingError("a frame that is larger than any")
+        self._unframer.current_frame = io.BytesIO(self._counted.read_all(size))
+
+    dispatch[pickle.FRAME[0]] = load_frame
 
     def _array(self, wrapper: Inert) -> Any:
         """What follows joblib's wrapper: the array's bytes, or a pickle of its objects."""
@@ -192,16 +219,27 @@ class _Reader(pickle._Unpickler):  # the one in Python: its instructions can be 
 def values_of(array: Any) -> list[Any] | None:
     """The elements of an array of one dimension, as joblib or numpy's own pickling writes it; None if it is another."""
     if isinstance(array, np.ndarray):
-        return array.tolist() if array.ndim == 1 else None
+        return _scalars(array.tolist()) if array.ndim == 1 else None
     if not isinstance(array, Inert):
         return None
     if isinstance(array.state, tuple) and len(array.state) == 5:  # numpy's _reconstruct
         _, shape, dtype, _, data = array.state
-        return _elements(shape, dtype, data)
+        return _scalars(_elements(shape, dtype, data))
     if array.path.endswith("._frombuffer") and len(array.arguments) == 4:
         data, dtype, shape, _ = array.arguments
-        return _elements(shape, dtype, data)
+        return _scalars(_elements(shape, dtype, data))
     return None
+
+
+def _scalars(values: list[Any] | None) -> list[Any] | None:
+    """The values if all are texts and numbers of ordinary size; other things could be endless when they are shown."""
+    return values if values is not None and all(_is_scalar(value) for value in values) else None
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return abs(value) < 2**64
+    return isinstance(value, str | float)
 
 
 def _elements(shape: Any, dtype: Any, data: Any) -> list[Any] | None:
@@ -222,5 +260,34 @@ def _dtype_code(dtype: Any) -> str | None:
     code = dtype.arguments[0]
     if not _PLAIN_DTYPE.fullmatch(code):
         return None
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
+    if dtype.state is not None and not _is_plain(dtype.state, code):
+        return None
+    order = dtype.state[1] if dtype.state else "="
     return order + code if order in ("<", ">") and code[0] not in "<>=|" else code
+
+
+def _is_plain(state: Any, code: str) -> bool:
+    """Whether a dtype's pickled state says the same as its code about its size, and about objects in it.
+
+    numpy believes the state: one that says otherwise would make joblib read other bytes, or a pickle, where this
+    reader sees numbers.
+    """
+    if not isinstance(state, tuple) or len(state) < 8:
+        return False
+    _, _, base, names, fields, size, _, flags, *_ = state
+    kind = code.lstrip("<>=|")
+    if kind.startswith("O"):
+        return names is None and fields is None and base is None
+    if not isinstance(flags, int) or flags & _HAS_OBJECTS or base is not None or not isinstance(size, int):
+        return False
+    if kind[0] in "SUV" and size != np.dtype(kind).itemsize:
+        return False
+    if kind[0] not in "SUV" and size != -1:
+        return False
+    if fields is None:
+        return names is None
+    if kind[0] != "V" or not isinstance(fields, dict):
+        return False
+    parts = [field[0] for field in fields.values() if isinstance(field, tuple) and field]
+    codes = [_dtype_code(part) for part in parts]
+    return len(parts) == len(fields) and all(one is not None and "O" not in one for one in codes)

@@ -14,7 +14,7 @@ from serin_server.protocol.metadata import OUTPUTS, PREDICT
 # among them: some run code that they are given as text.
 _KNOWN = re.compile(
     r"""
-    sklearn(\.\w+)*\.(_?[A-Z]\w*|__pyx_unpickle_\w+)
+    sklearn(\.\w+)*\.(_?[A-Z]\w*|__pyx_unpickle_\w+|newObj)
     | scipy\.sparse\._\w+\.\w+_(matrix|array)
     | scipy\.interpolate\._\w+\.[A-Z]\w*
     | numpy\.(_core|core)\.multiarray\.(_reconstruct|scalar)
@@ -36,6 +36,9 @@ _KNOWN = re.compile(
 )
 
 
+# Parts of scikit-learn that models are not made of, and that read files, or the network.
+_OUTWARD = {"datasets", "externals", "tests", "_testing", "conftest", "_build_utils"}
+
 # What comes with Python, under the names of Python 2 as well, which old protocols write.
 _PYTHON = sys.stdlib_module_names | {"__builtin__", "copy_reg"}
 
@@ -49,8 +52,29 @@ def check_joblib(data: bytes) -> Report:
     needs: dict[str, list[str]] = {name: [] for name in packages}
     if reading.sklearn_versions:
         needs["sklearn"] = sorted(reading.sklearn_versions)
-    suspects = sorted(name for name in reading.names if not _KNOWN.fullmatch(name))
+    suspects = sorted(name for name in reading.names if name in reading.indirect or not _is_known(name))
     return Report("joblib", needs, suspects, _estimator(reading.root))
+
+
+def _is_known(path: str) -> bool:
+    """Whether a name is of data alone. Only modules of scikit-learn are imported, whatever the file names."""
+    if not _KNOWN.fullmatch(path):
+        return False
+    if not path.startswith("sklearn."):
+        return True
+    # Modules also hold what they import, such as a class that opens files.
+    if _OUTWARD & set(path.split(".")):
+        return False
+    found = _look_up(path)
+    return str(getattr(found, "__module__", "")).startswith("sklearn.") or path.rpartition(".")[2].startswith("__pyx")
+
+
+def _look_up(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:  # a module of another version
+        return None
 
 
 def _estimator(root: Inert) -> Estimator:
@@ -63,7 +87,7 @@ def _estimator(root: Inert) -> Estimator:
     names = values_of(first.attribute("feature_names_in_"))
     return Estimator(
         kind=root.path if root is last else f"{root.path} that ends in {last.path}",
-        features=features if isinstance(features, int) else None,
+        features=features if isinstance(features, int) and 0 <= features < 2**31 else None,
         names=None if names is None else tuple(map(str, names)),
         classes=values_of(last.attribute("classes_")),
         methods=methods_of(last.path),
@@ -72,11 +96,7 @@ def _estimator(root: Inert) -> Estimator:
 
 def methods_of(path: str) -> tuple[str, ...]:
     """The outputs that a class of scikit-learn's has. Only scikit-learn is imported, whatever the file names."""
-    module, _, name = path.rpartition(".")
-    if not re.fullmatch(r"sklearn(\.[a-z_]+)+", module):
+    if not re.fullmatch(r"sklearn(\.[a-z_]+)+\.\w+", path):
         return (PREDICT,)
-    try:
-        kind: Any = getattr(importlib.import_module(module), name, None)
-    except ImportError:  # a module of another version
-        return (PREDICT,)
-    return tuple(name for name in OUTPUTS if hasattr(kind, name))
+    kind = _look_up(path)
+    return (PREDICT,) if kind is None else tuple(name for name in OUTPUTS if hasattr(kind, name))

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,16 @@ def check_skops(data: bytes, trusted: tuple[str, ...]) -> Report:
     """What the file is, and the types that it asks for beyond the trusted ones. Raises FatalError."""
     from serin_server.runtime.skops_file import untrusted_types
 
-    asked = [name for name in untrusted_types(data) if name not in trusted]
-    schema = _schema(data)
+    try:
+        schema = _schema(data)  # the bound on its size comes before skops reads it
+        asked = [name for name in untrusted_types(data) if name not in trusted]
+        estimator = _skops_estimator(data, schema)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, RecursionError) as error:
+        raise FatalError(Reason.NOT_A_MODEL, f"the file is not one that skops can load ({error!r})") from error
     versions: set[str] = set()
     _collect_versions(schema, versions)
     needs = {"skops": [str(schema.get("_skops_version", ""))], "sklearn": sorted(versions)}
-    return Report("skops", needs, asked, _skops_estimator(data, schema))
+    return Report("skops", needs, asked, estimator)
 
 
 def _skops_estimator(data: bytes, schema: dict[str, Any]) -> Estimator:
