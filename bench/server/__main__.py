@@ -107,7 +107,7 @@ def _measure(
                     plain = {rival: options[0] for rival, options in starts.items() if rival != ECHO}
                     footprints += footprint(case, plain, plan.rounds, plan.connections, directory)
             console.print(f"{model.key}: starting the servers")
-            with _running(starts) as servers, floors(path) as floor:
+            with _running(console, starts) as servers, floors(path) as floor:
                 for case in own:
                     done += 1
                     console.print(f"{case.title}: case {done} of {len(cases)}")
@@ -136,14 +136,24 @@ def _starts(model: Path, pythons: Mapping[str, Path], other: Path | None) -> dic
 
 
 @contextlib.contextmanager
-def _running(starts: Mapping[str, Sequence[Start]]) -> Iterator[Servers]:
-    """All of them, started side by side."""
+def _running(console: Console, starts: Mapping[str, Sequence[Start]]) -> Iterator[Servers]:
+    """All of them, started as many at a time as there are cores; without the settings of peers that do not start."""
     with contextlib.ExitStack() as stack:
-        with ThreadPoolExecutor(sum(map(len, starts.values()))) as pool:
+        with ThreadPoolExecutor(len(processes.ALL_CORES)) as pool:
             begun = {
                 name: [pool.submit(stack.enter_context, start()) for start in each] for name, each in starts.items()
             }
-        yield {name: [future.result() for future in each] for name, each in begun.items()}
+        servers: dict[str, list[Target]] = {}
+        for name, each in begun.items():
+            servers[name] = []
+            for future in each:
+                try:
+                    servers[name].append(future.result())
+                except RuntimeError as error:
+                    if name not in (MLSERVER, KSERVE):
+                        raise
+                    console.print(f"left out: {error}")
+        yield servers
 
 
 def _rivals(case: Case, servers: Servers) -> list[Rival]:

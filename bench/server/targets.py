@@ -21,7 +21,7 @@ from serin_server.cli import THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "model-server" / "src"
-_PATIENCE_SECONDS = 90
+_PATIENCE_SECONDS = 120
 _LOOK_SECONDS = 0.005
 _END_SECONDS = 10
 
@@ -54,18 +54,18 @@ def environment(**extra: str) -> dict[str, str]:
 def serin(model: Path, *, accelerate: str = "Auto", source: Path = SOURCE, name: str = "Serin") -> Iterator[Target]:
     """The model server from a tree of sources."""
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    port = _free_port()
+    port, grpc = _free_port(), _free_port()
     with tempfile.NamedTemporaryFile() as key:
         key.write(os.urandom(32))
         key.flush()
         arguments = [
             *("serve", "--model-name", MODEL, "--model-version", "v1", "--revision", "0" * 10, "--sha256", digest),
             *("--model-path", str(model), "--key-path", key.name, "--host", "127.0.0.1", "--port", str(port)),
-            *("--drain-seconds", "0.1", "--accelerate", accelerate),
+            *("--grpc-port", str(grpc), "--drain-seconds", "0.1", "--accelerate", accelerate),
         ]
         setting = "" if accelerate == "Auto" else "not accelerated"
         command = [sys.executable, "-m", "serin_server", *arguments]
-        with _running(command, _python_path(source), port, None, name, setting) as target:
+        with _running(command, _python_path(source), port, grpc, name, setting) as target:
             yield target
 
 

@@ -1,12 +1,16 @@
 """The load generator of the server's benchmark: what it sends is what it counts."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
+import grpc.aio
 import pytest
-from bench.server.clients import HttpClient
+from bench.server.clients import GrpcClient, HttpClient
 from bench.server.load import Load, run
+from bench.server.wire import GRPC_METHOD
 
 _REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -55,3 +59,31 @@ async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
     async with serving() as port:
         found = await run(port, client, connections=2, seconds=0.2, rate=100.0)
     assert 1 <= found["answers"] <= 21
+
+
+@pytest.mark.parametrize("size", [10, 40_000])
+async def test_grpc_calls_of_any_size_are_counted_once(size: int) -> None:
+    """Also those that take several frames, and wait for the peer's flow control."""
+    received = []
+
+    async def infer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        received.append(len(request))
+        if len(received) <= 3:
+            await context.abort(grpc.StatusCode.INTERNAL, "failing")
+        return request
+
+    server = grpc.aio.server()
+    service, method = GRPC_METHOD.strip("/").split("/")
+    handler = grpc.unary_unary_rpc_method_handler(infer)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    message = struct.pack(">BI", 0, size) + bytes(size)
+    try:
+        found = await run(port, lambda load: GrpcClient(load, message), connections=4, seconds=0.3, rate=None)
+    finally:
+        await server.stop(None)
+    assert set(received) == {size}
+    assert found["failures"] == 3
+    assert found["answers"] + found["failures"] == len(received)
+    assert found["answers"] > 12  # more than the first window of a connection has room for
