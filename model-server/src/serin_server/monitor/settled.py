@@ -11,6 +11,7 @@ import numpy as np
 from prometheus_client.utils import floatToGoString
 
 from serin_server.monitor.cohorts import WINDOWS, Cohorts
+from serin_server.monitor.exposition import head, labels
 
 # Absolute errors of a regression, in the unit of its prediction: 1, 2 and 5 times the powers of ten.
 ERROR_BUCKETS = (*(float(f"{digit}e{power}") for power in range(-6, 6) for digit in (1, 2, 5)), 1e6)
@@ -65,17 +66,17 @@ class SettledMetrics:
         """All series as they stand at `now`."""
         return "".join(
             [
-                _head(
+                head(
                     "serin_predictions_settled_total", "counter", "Predicted rows with an id, so old as window says."
                 ),
                 *self._rendered_predictions(now),
-                _head(
+                head(
                     "serin_feedback_settled_total",
                     "counter",
                     "Labels that came until their prediction was so old as window says, counted at that age.",
                 ),
                 *self._rendered_labels(now),
-                _head(
+                head(
                     "serin_feedback_error",
                     "histogram",
                     "Absolute difference of label and predicted number; window 0 counts labels as they arrive.",
@@ -93,18 +94,18 @@ class SettledMetrics:
 
     def _rendered_predictions(self, now: float) -> Iterator[str]:
         for (revision, attempt), rows in self._predictions.settled(now):
-            labels = _labels(attempt=attempt, model=self._model, revision=revision)
-            yield from _samples(_per_window("serin_predictions_settled_total", labels, _WINDOW_TEXTS), rows)
+            own = labels(attempt=attempt, model=self._model, revision=revision)
+            yield from _samples(_per_window("serin_predictions_settled_total", own, _WINDOW_TEXTS), rows)
 
     def _rendered_labels(self, now: float) -> Iterator[str]:
         for cell, counts in self._labels.settled(now):
             series = self._label_series.get(cell)
             if series is None:
                 revision, actual, predicted, attempt = cell
-                labels = _labels(
+                own = labels(
                     actual=actual, attempt=attempt, model=self._model, predicted=predicted, revision=revision
                 )
-                series = _per_window("serin_feedback_settled_total", labels, _WINDOW_TEXTS)
+                series = _per_window("serin_feedback_settled_total", own, _WINDOW_TEXTS)
                 self._label_series[cell] = series
             yield from _samples(series, counts)
 
@@ -114,26 +115,14 @@ class SettledMetrics:
         bounds = [*map(floatToGoString, ERROR_BUCKETS), "+Inf"]
         for arm, arrived in self._arrived.items():
             revision, attempt = arm
-            labels = _labels(attempt=attempt, model=self._model, revision=revision)
+            own = labels(attempt=attempt, model=self._model, revision=revision)
             amounts = np.array([[at, *settled[arm, index]] for index, at in enumerate(arrived)])
             cumulative = amounts[:_SUM].cumsum(axis=0).tolist()
             for bound, counts in zip(bounds, cumulative, strict=True):
-                series = _per_window("serin_feedback_error_bucket", f'{labels},le="{bound}"', texts)
+                series = _per_window("serin_feedback_error_bucket", f'{own},le="{bound}"', texts)
                 yield from _samples(series, counts)
-            yield from _samples(_per_window("serin_feedback_error_count", labels, texts), cumulative[-1])
-            yield from _samples(_per_window("serin_feedback_error_sum", labels, texts), amounts[_SUM].tolist())
-
-
-def _head(name: str, kind: str, text: str) -> str:
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-
-
-def _labels(**labels: str) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+            yield from _samples(_per_window("serin_feedback_error_count", own, texts), cumulative[-1])
+            yield from _samples(_per_window("serin_feedback_error_sum", own, texts), amounts[_SUM].tolist())
 
 
 def _per_window(name: str, labels: str, texts: Iterable[str]) -> list[str]:
