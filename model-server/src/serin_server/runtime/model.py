@@ -101,9 +101,9 @@ class Model:
             # Also SystemExit: whatever a model raises is one failed request, never the end of the server.
             raise PredictionError(f"{type(error).__name__}: {error}") from error
         count = len(rows)
-        checked = {name: _checked(name, array, count) for name, array in found.items()}
-        values = checked.pop(self.main)
-        return Predictions(values, checked, self._outcomes_of(values) if self.main == PREDICT else None)
+        values = _checked(self.main, found.pop(self.main), count)
+        others = {name: _checked(name, array, count) for name, array in found.items()} if found else found
+        return Predictions(values, others, self._outcomes_of(values) if self.main == PREDICT else None)
 
     def predict_all(self, parts: Sequence[Rows], extras: Sequence[str] = ()) -> list[Predictions]:
         """Predictions for each part, computed in one call; the parts are of one kind (protocol.rows).

@@ -63,7 +63,7 @@ class _HttpCaller:
 
     def answered(self, response: InferResponse) -> None:
         headers = self._http.headers
-        binary = binary_outputs(self._message, (output.name for output in response.outputs))
+        binary = binary_outputs(self._message, [output.name for output in response.outputs])
         body, length = responses.infer_response(response, binary)
         if length is None:
             self._reply(Answer(200, body, headers=headers))
