@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from serin_operator.act.client import Client
-from serin_operator.api.status import Condition, Forecast, Phase, Remark, Rollout, Status, Watch
+from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
 from serin_operator.loop import (
     CACHE_LAG_LIMIT_SECONDS,
@@ -100,6 +100,11 @@ WATCHED = Status(watch=Watch("b" * 10, "a" * 10, 600.0))
         pytest.param(on_trial(), on_trial(paused_at=1.0), id="a pause"),
         pytest.param(on_trial(), on_trial(remarks=(Remark("NewClasses", "a"),)), id="a remark"),
         pytest.param(WATCHED, Status(), id="the end of a watch"),
+        pytest.param(
+            Status(drift=Drift("a" * 10, 0.0, 60.0)),
+            Status(drift=Drift("a" * 10, 60.0, 60.0, periods=1)),
+            id="the end of a period",
+        ),
         pytest.param(Status(), Status(weight=5), id="a weight"),
     ],
 )
@@ -132,6 +137,12 @@ def test_news_is_written_at_once(before: Status, after: Status) -> None:
             Status(watch=Watch("b" * 10, "a" * 10, 600.0, evidence="1")),
             QUIET_WRITE_SECONDS,
             id="in the watch",
+        ),
+        pytest.param(
+            Status(drift=Drift("a" * 10, 0.0, 60.0, rows=5, evidence="1")),
+            Status(drift=Drift("a" * 10, 0.0, 120.0, rows=9, evidence="2")),
+            QUIET_WRITE_SECONDS,
+            id="rows of a period",
         ),
     ],
 )

@@ -2,12 +2,15 @@
 
 import math
 
+import aiohttp
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from tests.operator.observe.http import answering, pod
 
 from serin_operator.decide.drift import Feature, events
-from serin_operator.observe.drift import _WANTED, MOST_FEATURES, DriftLedger, arrange
+from serin_operator.observe.drift import _WANTED, MOST_FEATURES, DriftLedger, arrange, look_for_drift
 from serin_operator.observe.samples import Point
 from serin_operator.observe.scrape import parse
 from serin_server.drift.build import build
@@ -106,3 +109,46 @@ async def test_what_a_server_exposes_is_read_as_it_was_meant() -> None:
     assert dict(zip(feature.bins, live.tolist(), strict=True)) == {"= [1, 2)": 0, "= b": 1, "other": 0, "missing": 1}
     assert "below 1" in events(by_name["x"][0].bins)[0]
     assert "below 1" not in events(feature.bins)[0]
+
+
+EXPOSITION = """\
+process_start_time_seconds 1500
+serin_feature_bin_total{bin="[-Inf, 1)",feature="x",model="m",revision="r"} 4
+serin_feature_bin_total{bin="[1, +Inf)",feature="x",model="m",revision="r"} 5
+serin_feature_bin_total{bin="[1, +Inf)",feature="x",model="m",revision="another"} 6
+serin_feature_reference_ratio{bin="[-Inf, 1)",feature="x",model="m",revision="r"} 0.5
+serin_feature_reference_ratio{bin="[1, +Inf)",feature="x",model="m",revision="r"} 0.5
+serin_feature_reference_rows{feature="x",model="m",revision="r"} 30
+"""
+LEDGER = DriftLedger("r", 1400.0, {})
+
+
+async def test_the_pods_are_read(session: aiohttp.ClientSession, port: int) -> None:
+    async with answering("127.0.0.1", port, EXPOSITION):
+        pods = [pod("pod-0", "127.0.0.1", revision="r"), pod("pod-1", "127.0.0.2", revision="another")]
+        reading, ledger = await look_for_drift(session, None, ("shop", "iris"), pods, "r", LEDGER, 2000)
+    assert reading.features == (Feature("x", BINS, (15, 15)),)
+    assert [each.tolist() for each in reading.live] == [[4, 5]]
+    assert ledger is not None and ledger.counted.keys() == {"pod-0/1500"}
+
+
+async def test_prometheus_is_read(session: aiohttp.ClientSession, port: int) -> None:
+    series = []
+    for family in text_string_to_metric_families(EXPOSITION):
+        for sample in family.samples:
+            labels = {"__name__": sample.name, "pod": "pod-0", "job": "pods", **sample.labels}
+            series.append({"metric": labels, "value": [2000, str(sample.value)]})
+    answer = {"status": "success", "data": {"resultType": "vector", "result": series}}
+    async with answering("127.0.0.1", port, answer):
+        pods = [pod("pod-0", "127.0.0.9", revision="r")]
+        address = f"http://127.0.0.1:{port}"
+        reading, _ = await look_for_drift(session, address, ("shop", "iris"), pods, "r", LEDGER, 2000)
+    assert reading.features == (Feature("x", BINS, (15, 15)),)
+    assert [each.tolist() for each in reading.live] == [[4, 5]]
+
+
+async def test_what_can_not_be_read_changes_nothing(session: aiohttp.ClientSession, port: int) -> None:
+    for pods, told in (([], "no pod serves"), ([pod("pod-0", "127.0.0.1", revision="r")], "pod-0: ")):
+        reading, ledger = await look_for_drift(session, None, ("shop", "iris"), pods, "r", LEDGER, 2000)
+        assert told in (reading.problem or "")
+        assert ledger == LEDGER
