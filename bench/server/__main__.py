@@ -33,8 +33,8 @@ from bench.server.targets import Start, Target
 
 _RESULTS = Path("bench/results")
 _PAGE = Path("docs/benchmarks.md")
-_FULL = Plan(rounds=3, full_seconds=1.5, rate_seconds=2.5, connections=32)
-_QUICK = Plan(rounds=1, full_seconds=0.7, rate_seconds=1.0, connections=32)
+_FULL = Plan(rounds=3, full_seconds=1.5, rate_seconds=2.5, connections=32, trial=0.4)
+_QUICK = Plan(rounds=1, full_seconds=0.6, rate_seconds=0.8, connections=32, trial=0.5)
 _WIDTH = 180  # of what goes into a file or a pipe
 _FOOTPRINTS = ("iris-1-json", "forest-1-json")
 

@@ -20,8 +20,6 @@ from bench.server.targets import ROOT, SOURCE, Target, environment
 
 _TIMEOUT_SECONDS = 5.0
 _PREFIX_BYTES = 5  # of a gRPC message in its frame
-_PILOT_SECONDS = (0.7, 1.0)  # of each load, for a setting that is tried
-_WARM_UP_SECONDS = 0.5
 _PATIENCE_SECONDS = 90
 
 FLOORS = "floors"  # stands for a server in the record of the calls in one process
@@ -31,12 +29,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much: rounds, seconds of the load that saturates and of that at the fixed rate, connections of each."""
+    """How much: rounds, seconds of the load that saturates and of that at the fixed rate, connections of each.
+
+    `trial` is the share of these times for which a setting is tried.
+    """
 
     rounds: int
     full_seconds: float
     rate_seconds: float
     connections: int
+    trial: float
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,11 @@ def _answers_grpc(port: int, request: bytes) -> bool:
 
 def _choose(rival: Rival, able: Sequence[Target], case: Case, request: Path, plan: Plan) -> _Chosen:
     """The setting with the most answers a second, and the one with the lowest p99."""
+    full, rate = plan.trial * plan.full_seconds, plan.trial * plan.rate_seconds
     for target in able:
-        saturated(target, case, request, _WARM_UP_SECONDS, plan.connections)
+        saturated(target, case, request, full, plan.connections)  # warms up
     if len(able) == 1:
         return _Chosen(rival, able[0], able[0])
-    full, rate = _PILOT_SECONDS
     speeds = [saturated(target, case, request, full, plan.connections)["per_second"] for target in able]
     tails = [_at_rate(target, case, request, rate, plan.connections)["p99"] for target in able]
     return _Chosen(rival, able[speeds.index(max(speeds))], able[tails.index(min(tails))])
