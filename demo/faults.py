@@ -25,6 +25,31 @@ UNSEEN_PIXEL, UNSEEN_VALUE = 53, 16
 SLOW_REPEATS = 40
 MISSING_MODULE = "acme_features"
 OTHER_VERSION = "1.2.3"
+# What a model that attacks when it is loaded cannot do in a serving pod.
+BARRED = ("read a token", "write to the image", "replace the model", "become root", "open a raw socket")
+_ATTACK = """
+import os, socket
+
+def write(path):
+    with open(path, "w") as file:
+        file.write("planted")
+
+acts = (
+    lambda: open("/var/run/secrets/kubernetes.io/serviceaccount/token").close(),
+    lambda: write("/opt/serin/planted.py"),
+    lambda: write("/model/model"),
+    lambda: os.setuid(0),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+)
+told = []
+for name, act in zip(BARRED, acts, strict=True):
+    try:
+        act()
+        told.append(name + ": done")
+    except OSError:
+        told.append(name + ": barred")
+raise RuntimeError("; ".join(told))
+"""
 
 
 def erroring() -> bytes:
@@ -84,6 +109,11 @@ def without_predict() -> bytes:
 def crash_on_load() -> bytes:
     """Ends the process that loads it, with exit code 42."""
     return packed(_Calls(os._exit, CRASH_EXIT_CODE))
+
+
+def attack_on_load() -> bytes:
+    """Tries what an attacker would, in the process that loads it, and says in its exception what came of it."""
+    return packed(_Calls(exec, _ATTACK, {"BARRED": BARRED}))
 
 
 def never_ready() -> bytes:

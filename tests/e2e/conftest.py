@@ -87,6 +87,7 @@ def _model_files() -> dict[str, bytes]:
         "not-a-model": faults.not_a_model(),
         "without-predict": faults.without_predict(),
         "crash-on-load": faults.crash_on_load(),
+        "attack-on-load": faults.attack_on_load(),
         "never-ready": faults.never_ready(),
     }
 
