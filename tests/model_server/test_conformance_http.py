@@ -138,6 +138,7 @@ def test_the_generated_client_gets_predictions(generated: OpenInferenceClient, d
             RequestInput(name="x", shape=[2, 4], datatype=datatype, data=TensorData(__root__=rows), parameters=None)
         ],
         outputs=[RequestOutput(name="predict", parameters=None)],
+        parameters=None,
     )
     found = generated.model_infer("m", request=request)
     assert (found.id, found.model_name, found.model_version) == ("mine", "m", "v1")
@@ -147,7 +148,8 @@ def test_the_generated_client_gets_predictions(generated: OpenInferenceClient, d
 
 
 def test_the_generated_client_reads_errors(generated: OpenInferenceClient) -> None:
-    bad = RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData(__root__=[1.0]))
+    bad = RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData(__root__=[1.0]), parameters=None)
+    request = InferenceRequest(id=None, inputs=[bad], outputs=None, parameters=None)
     with pytest.raises(BadRequestError) as refusal:
-        generated.model_version_infer("m", "v1", request=InferenceRequest(inputs=[bad]))
+        generated.model_version_infer("m", "v1", request=request)
     assert "one row is shape [1, 4]" in str(refusal.value.body["error"])

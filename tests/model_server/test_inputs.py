@@ -110,6 +110,21 @@ def test_what_allows_missing_values(model: Any, expected: bool) -> None:
     assert allows_missing(model) is expected
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticRegression().fit([[0.0], [1.0]], [0, 1]),
+        make_pipeline("passthrough", StandardScaler(), SVC()).fit([[0.0], [1.0]], [0, 1]),
+        accelerate(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), Accelerate.AUTO).estimator,
+    ],
+    ids=["estimator", "pipeline", "accelerated"],
+)
+async def test_strings_for_a_model_of_numbers_are_the_clients_mistake(model: Any) -> None:
+    async with application(model) as client:
+        answer = await infer(client, {"inputs": [column("x", "BYTES", "1")]})
+    assert (answer.status_code, answer.json()["error"]) == (400, "the input holds strings, the model takes numbers")
+
+
 async def test_missing_values_reach_an_accelerated_model_that_allows_them() -> None:
     rows = np.random.default_rng(1).normal(size=(200, 3))
     labels = np.where(np.isnan(rows[:, 0]) | (rows[:, 0] > 0), "a", "b")

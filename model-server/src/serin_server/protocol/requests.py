@@ -24,7 +24,7 @@ class Signature:
 
     `inputs` are the tensors that it takes, as its metadata lists them; without them it takes a matrix of numbers, or
     the features as columns. `by_name`: columns keep their datatypes, instead of becoming one matrix.
-    `allows_missing`: NaN, and null in JSON, stand for missing values.
+    `allows_missing`: NaN, and null in JSON, stand for missing values. `only_numbers`: it cannot compute with strings.
     """
 
     features: int | None
@@ -32,6 +32,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...] | None = None
     by_name: bool = False
     allows_missing: bool = False
+    only_numbers: bool = False
 
 
 def parse_json(body: bytes) -> Any:
@@ -196,7 +197,11 @@ def _check_values(array: Array, signature: Signature) -> None:
             return
         if np.isinf(array).any():
             raise invalid("the input holds values that are not finite in its datatype")
-    elif array.dtype != np.object_ or not any(_is_missing(value) for value in array.flat):
+    elif array.dtype != np.object_:
+        return
+    elif signature.only_numbers:
+        raise invalid("the input holds strings, the model takes numbers")
+    elif not any(_is_missing(value) for value in array.flat):
         return
     if not signature.allows_missing:
         raise invalid("the input has missing values (null or NaN), which this model does not take")

@@ -13,6 +13,18 @@ from serin_server.protocol.tensors import TensorSpec
 
 # Packages whose estimators take strings in a data frame only as its categories.
 _BY_CATEGORY = ("lightgbm", "xgboost")
+# Made of other estimators, or with categories found out in training: their tags do not tell.
+_TAKE_WHAT_THEY_WERE_TRAINED_ON = (
+    "sklearn.compose",
+    "sklearn.pipeline",
+    "sklearn.ensemble._hist",
+    "sklearn.ensemble._stack",
+    "sklearn.ensemble._voting",
+    "sklearn.model_selection",
+    "sklearn.calibration",
+    "sklearn.multi",
+    "sklearn.impute",
+)
 _REPLACE_MISSING = ("OneHotEncoder", "TargetEncoder")
 
 
@@ -30,7 +42,23 @@ def signature_of(estimator: Any) -> Signature:
         inputs=None if names is None else _columns(estimator, names),
         by_name=by_name,
         allows_missing=allows_missing(estimator),
+        only_numbers=_takes_only_numbers(estimator),
     )
+
+
+def _takes_only_numbers(estimator: Any) -> bool:
+    """Whether it says so, as scikit-learn's own do: strings would be its failure then, and not the client's mistake."""
+    own = getattr(estimator, "serin_only_numbers", None)
+    if own is not None:
+        return bool(own)
+    steps = [step for _, step in getattr(estimator, "steps", ()) if step not in (None, "passthrough")]
+    if steps:
+        return _takes_only_numbers(steps[0])
+    kind = type(estimator)
+    if not kind.__module__.startswith("sklearn.") or kind.__module__.startswith(_TAKE_WHAT_THEY_WERE_TRAINED_ON):
+        return False
+    tags = get_tags(estimator)
+    return not (tags.no_validation or tags.input_tags.string or tags.input_tags.categorical)
 
 
 def _names(estimator: Any) -> tuple[str, ...] | None:

@@ -40,6 +40,7 @@ class Accelerated:
             if hasattr(original, method):
                 setattr(self, method, getattr(original, method))
         self.serin_takes_matrix = True
+        self.serin_only_numbers = True
         self.serin_allows_missing = allows_missing(original)
 
     def predict(self, matrix: Array) -> Array:
