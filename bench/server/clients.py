@@ -69,7 +69,7 @@ class HttpClient(Client):
             head, found, rest = self._data.partition(b"\r\n\r\n")
             if not found:
                 return
-            self._missing = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]) - len(rest)
+            self._missing = int(head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0]) - len(rest)
         if self._missing == 0:
             good = self._data.startswith(b"HTTP/1.1 200")
             self._data = b""

@@ -5,10 +5,10 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -25,6 +25,11 @@ _PATIENCE_SECONDS = 90
 FLOORS = "floors"  # stands for a server in the record of the calls in one process
 
 Record = dict[str, Any]
+T = TypeVar("T")
+
+
+class LoadError(RuntimeError):
+    """A server did not answer under load, or went away."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Rival:
     name: str
     targets: Sequence[Target]
     at_rate: bool = True  # whether its latency is looked at
+    is_peer: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class _Chosen:
 def measure(case: Case, rivals: Sequence[Rival], floor: Measure, plan: Plan, directory: Path) -> list[Record]:
     """A record for each rival that offers what the case asks for: medians over rounds in which all have their turn.
 
-    Before them the floors, if the case has some.
+    Before them the floors, if the case has some. A peer that fails under load is left out of the case, and stderr says
+    why. Raises LoadError when another server does.
     """
     request = directory / f"{case.key}.request"
     request.write_bytes(wire.request(case.wire, case.model.rows(case.rows)))
@@ -68,19 +75,35 @@ def measure(case: Case, rivals: Sequence[Rival], floor: Measure, plan: Plan, dir
     for rival in rivals:
         able = [target for target in rival.targets if offers(target, case, request.read_bytes())]
         if able:
-            chosen.append(_choose(rival, able, case, request, plan))
+            chosen += _attempt(rival, _choose, rival, able, case, request, plan)
     rounds: list[list[Record]] = [[] for _ in chosen]
     floors = []
     for _ in range(plan.rounds):
         if case.wire is Wire.JSON:
             floors.append(floor(request))
         for entry, found in zip(chosen, rounds, strict=True):
-            record = saturated(entry.fastest, case, request, plan.full_seconds, plan.connections)
-            if entry.rival.at_rate:
-                record |= _at_rate(entry.steadiest, case, request, plan.rate_seconds, plan.connections)
-            found.append(record)
-    records = [_summary(case, entry, found) for entry, found in zip(chosen, rounds, strict=True)]
+            found += _attempt(entry.rival, _round, entry, case, request, plan)
+    whole = [(entry, found) for entry, found in zip(chosen, rounds, strict=True) if len(found) == plan.rounds]
+    records = [_summary(case, entry, found) for entry, found in whole]
     return [_of(case) | {"server": FLOORS, **_medians(floors)}, *records] if floors else records
+
+
+def _attempt(rival: Rival, do: Callable[..., T], *arguments: object) -> list[T]:
+    """What it returns, or nothing when a peer fails under load. Raises LoadError when it is no peer."""
+    try:
+        return [do(*arguments)]
+    except LoadError as error:
+        if not rival.is_peer:
+            raise
+        print(f"left out of this case: {error}", file=sys.stderr, flush=True)
+        return []
+
+
+def _round(entry: _Chosen, case: Case, request: Path, plan: Plan) -> Record:
+    record = saturated(entry.fastest, case, request, plan.full_seconds, plan.connections)
+    if entry.rival.at_rate:
+        record |= _at_rate(entry.steadiest, case, request, plan.rate_seconds, plan.connections)
+    return record
 
 
 def _of(case: Case) -> Record:
@@ -184,11 +207,13 @@ def _load(
     ]
     done = subprocess.run(
         command,
-        check=True,
-        stdout=subprocess.PIPE,
+        capture_output=True,
+        text=True,
         timeout=seconds + _PATIENCE_SECONDS,
         cwd=ROOT,
         env=environment(PYTHONPATH=str(SOURCE)),
     )
+    if done.returncode:
+        raise LoadError(f"{target.title}, {case.title}: {done.stderr.strip()[-500:]}")
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -31,7 +31,8 @@ class Server(asyncio.Protocol):
         assert data == _REQUEST
         Server.received += 1
         status = b"500 Internal Server Error" if Server.received <= self._failing else b"200 OK"
-        self._transport.write(b"HTTP/1.1 %s\r\nContent-Length: 4\r\n\r\nab" % status)
+        head = b"HTTP/1.1 %s\r\nInference-Header-Content-Length: 9\r\nContent-Length: 4\r\n\r\nab" % status
+        self._transport.write(head)
         asyncio.get_running_loop().call_soon(self._transport.write, b"cd")
 
 
