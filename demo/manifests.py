@@ -36,16 +36,16 @@ def model_uri(name: str) -> str:
     return f"http://{STORE}/{name}.joblib"
 
 
-def model_store(models: Mapping[str, bytes], namespace: str) -> list[Manifest]:
-    """A small HTTP server with these model files, by name: one ConfigMap each, a Deployment, a Service."""
-    files = [
+def model_store(files: Mapping[str, bytes], namespace: str) -> list[Manifest]:
+    """A small HTTP server with these files, by name: one ConfigMap each, a Deployment, a Service."""
+    maps = [
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": f"model-{name}", "namespace": namespace},
-            "binaryData": {f"{name}.joblib": base64.b64encode(data).decode()},
+            "binaryData": {name: base64.b64encode(data).decode()},
         }
-        for name, data in models.items()
+        for name, data in files.items()
     ]
     labels = {"app.kubernetes.io/name": STORE}
     server = {
@@ -59,7 +59,7 @@ def model_store(models: Mapping[str, bytes], namespace: str) -> list[Manifest]:
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
     }
-    sources = [{"configMap": {"name": f"model-{name}"}} for name in models]
+    sources = [{"configMap": {"name": f"model-{name}"}} for name in files]
     pod = {
         "securityContext": _POD_SECURITY,
         "automountServiceAccountToken": False,
@@ -84,7 +84,7 @@ def model_store(models: Mapping[str, bytes], namespace: str) -> list[Manifest]:
         "metadata": {"name": STORE, "namespace": namespace, "labels": labels},
         "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": "http"}]},
     }
-    return [*files, deployment, service]
+    return [*maps, deployment, service]
 
 
 def traffic(

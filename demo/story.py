@@ -50,7 +50,7 @@ class Story:
         for model in (first, better, harmful):
             accuracy = f"{100 * model.accuracy:.1f} % right on rows that it never saw"
             self.screen.say(f"  {model.name:8} {accuracy}")
-        self._prepare({model.name: model.data for model in (first, better, harmful)})
+        self._prepare({f"{model.name}.joblib": model.data for model in (first, better, harmful)})
 
         self._deploy(first.name)
         self._watch("the first model starts", self._is_ready, READY_SECONDS)

@@ -17,7 +17,7 @@ def pod_specs(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_the_store_serves_the_bytes_of_each_model_under_its_uri() -> None:
-    objects = manifests.model_store({"first": b"\x80\x00", "better": b"\xff"}, "demo")
+    objects = manifests.model_store({"first.joblib": b"\x80\x00", "better.joblib": b"\xff"}, "demo")
     files = {
         name: base64.b64decode(data)
         for one in objects
@@ -29,7 +29,7 @@ def test_the_store_serves_the_bytes_of_each_model_under_its_uri() -> None:
     assert manifests.model_uri("first") == f"http://{service['metadata']['name']}/first.joblib"
     [pod] = pod_specs(objects)
     mounted = [source["configMap"]["name"] for source in pod["volumes"][0]["projected"]["sources"]]
-    assert mounted == ["model-first", "model-better"]
+    assert mounted == ["model-first.joblib", "model-better.joblib"]
 
 
 def test_the_traffic_pod_gets_rows_with_their_labels() -> None:
@@ -47,7 +47,7 @@ def test_the_rows_of_the_demo_fit_into_a_config_map() -> None:
 
 
 def test_every_pod_is_restricted() -> None:
-    objects = manifests.model_store({"first": b"x"}, "demo") + manifests.traffic("digits", ROWS, "demo", rps=1)
+    objects = manifests.model_store({"first.joblib": b"x"}, "demo") + manifests.traffic("digits", ROWS, "demo", rps=1)
     for spec in pod_specs(objects):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -13,6 +13,7 @@ from tests.e2e.deployments import ModelDeployment, quick_spec
 from tests.e2e.figures import Figures
 from tests.e2e.installed import Operator, Reaper, reaper_manifest
 from tests.e2e.traffic import Traffic
+from tests.e2e.vouched import Vouched, vouch
 from tests.e2e.watching import Watch
 
 _FIGURES = pytest.StashKey[Figures]()
@@ -62,11 +63,11 @@ def operator(cluster: Cluster) -> Operator:
 
 
 @pytest.fixture(scope="session")
-def namespace(cluster: Cluster) -> Iterator[str]:
+def namespace(cluster: Cluster, vouched: Vouched) -> Iterator[str]:
     """A namespace under the strictest pod security standard, with a store of good, bad and faulty models."""
     name = f"serin-e2e-{uuid.uuid4().hex[:6]}"
     cluster.apply([manifests.namespace(name)])
-    cluster.apply(manifests.model_store(_model_files(), name))
+    cluster.apply(manifests.model_store(_model_files() | vouched.files, name))
     cluster.kubectl("rollout", "status", "-n", name, f"deployment/{manifests.STORE}", "--timeout=120s")
     yield name
     _remove_namespace(cluster, name)
@@ -77,8 +78,14 @@ def _remove_namespace(cluster: Cluster, name: str) -> None:
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
+@pytest.fixture(scope="session")
+def vouched(tmp_path_factory: pytest.TempPathFactory) -> Vouched:
+    """A model with a signature and a reference profile beside it."""
+    return vouch(models.better().data, models.split()[0], tmp_path_factory.mktemp("vouched"))
+
+
 def _model_files() -> dict[str, bytes]:
-    return {
+    named = {
         **{model.name: model.data for model in (*models.story(), *models.lookalikes())},
         "erroring": faults.erroring(),
         "slow": faults.slow(),
@@ -90,6 +97,7 @@ def _model_files() -> dict[str, bytes]:
         "attack-on-load": faults.attack_on_load(),
         "never-ready": faults.never_ready(),
     }
+    return {f"{name}.joblib": data for name, data in named.items()}
 
 
 @pytest.fixture(scope="session")
