@@ -111,7 +111,7 @@ def test_a_day_counts_by_its_average(chances: list[float], tolerance: float) -> 
     """Rows of one day come from different shares, of which only the average is within the limit."""
     feature = Feature("x", ("= a", "other"), (5000, 5000))
     limit = min(1.0, float(drift._limits(feature, tolerance, 1)[0]))
-    chances = [each * limit / max(1e-9, np.mean(chances)) for each in chances]
+    chances = [each * limit / max(1e-9, float(np.mean(chances))) for each in chances]
     if max(chances) > 1:
         return
     total = 0.0

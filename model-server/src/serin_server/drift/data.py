@@ -39,7 +39,7 @@ def read_table(path: Path, names: Sequence[str] | None) -> Table:
 
 
 def _csv(path: Path, _names: Sequence[str] | None) -> Table:
-    return _columns(pd.read_csv(path, float_precision="round_trip", low_memory=False))
+    return _columns(pd.read_csv(path, low_memory=False))
 
 
 def _parquet(path: Path, _names: Sequence[str] | None) -> Table:
