@@ -109,23 +109,24 @@ def test_a_scrape_fails_when_a_process_hangs(iris: Path) -> None:
 
 
 def test_the_server_drains_and_ends_when_a_process_dies(iris: Path) -> None:
-    with serving(iris, "--processes", "2", "--drain-seconds", "0.5") as server:
+    with serving(iris, "--processes", "2", "--drain-seconds", "30") as server:
         os.kill(workers(server)[0], signal.SIGKILL)
         with server.client() as client:
             wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
             assert infer(client, infer_body(IRIS_ROW)).status_code == 200
             assert client.get("/metrics").status_code == 503
+        server.process.send_signal(signal.SIGINT)  # cuts the drain short
         assert server.process.wait(10) == 128 + signal.SIGKILL
         assert any(line["message"].startswith("a process has ended") for line in server.log_lines())
 
 
 def test_no_request_is_lost_when_several_processes_drain(tmp_path: Path) -> None:
     model = save(estimators.Slow(tmp_path / "started"), tmp_path / "model")
-    drain = 1.0
+    drain = 2.0
 
     def ask_until_the_end(server: Server) -> list[int]:
         codes = []
-        end = time.monotonic() + drain * 0.9
+        end = time.monotonic() + drain * 0.5
         client = server.client()
         while time.monotonic() < end:
             response = infer(client, infer_body([0.01]))
@@ -158,23 +159,35 @@ def test_a_model_that_starts_threads_is_refused(tmp_path: Path) -> None:
     assert "loading the model started 1 threads" in done.termination["message"]
 
 
-def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(supervisor, "SILENT_SECONDS", 3)
-    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.01)
+def supervised(command: list[str]) -> int:
+    """The exit code of a supervisor whose one worker is this command."""
     handover, its_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link, its_link = socket.socketpair()
     handover.setblocking(False)
     metrics = Metrics("m", REVISION, None)
     own = Alone(metrics, FeedbackCounter(Tokens(Keyring.of(KEY), "m", REVISION), metrics))
     with (
-        subprocess.Popen(["sleep", "60"]) as silent,
+        subprocess.Popen(command) as worker,
         socket.create_server(("127.0.0.1", 0)) as listener,
         its_handover,
         its_link,
     ):
-        child = Child(1, silent.pid, Ends(handover, link))
-        assert supervisor.Supervisor(listener, [child], own, drain_seconds=5).run() == 128 + signal.SIGKILL
+        if command == ["false"]:
+            state = Path(f"/proc/{worker.pid}/stat")
+            wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z")
+        child = Child(1, worker.pid, Ends(handover, link))
+        return supervisor.Supervisor(listener, [child], own, drain_seconds=5).run()
+
+
+def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_SECONDS", 3)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.01)
+    assert supervised(["sleep", "60"]) == 128 + signal.SIGKILL
     assert "a process hangs, and is killed" in capfd.readouterr().err
+
+
+def test_a_process_that_ended_at_once_is_noticed() -> None:
+    assert supervised(["false"]) == 1
 
 
 # --- parts ---------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ def fork_workers(count: int, work: Callable[[Ends], int], inherited: socket.sock
 
     Raises FatalError when a thread runs: the children would have its locks, as they stand, without the thread.
     """
+    if sys.platform != "linux":
+        raise FatalError(Reason.INVALID_CONFIGURATION, "several processes need Linux: leave --processes out")
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise FatalError(

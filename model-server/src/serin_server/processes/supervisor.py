@@ -181,6 +181,7 @@ class Supervisor:
             if worker.silent == SILENT_SECONDS:
                 log.error("a process hangs, and is killed", extra={"fields": {"process": worker.number}})
                 os.kill(worker.child.pid, signal.SIGKILL)
+        self._reap()  # also those that ended before their signal was listened for
 
     def _reap(self) -> None:
         for pid in list(self._workers):
