@@ -105,6 +105,18 @@ def test_drift_is_told_in_words_and_ends_when_it_does() -> None:
     assert told(observed.status) == ("False", "NoDriftFound")
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.05, 0.01, 0.003])
+def test_one_feature_alone_makes_the_alarm_with_what_is_kept_of_its_sum(rate: float) -> None:
+    observed, now = serving(falseAlarmRate=rate)
+    for features in (FEATURES[:1], (FEATURES[0], *(replace(FEATURES[1], name=f"colour {i}") for i in range(40)))):
+        seen = look(observed, read(*[NOTHING[0]] * len(features), at=now, features=features), now)
+        counts = [RICHER[0], *[ALIKE[1]] * (len(features) - 1)]
+        for period in range(1, 4):
+            reading = read(*(10 * np.array(counts)).tolist(), at=now + period * PERIOD, features=features)
+            seen = look(seen, reading, now + period * PERIOD)
+            assert told(seen.status) == ("True", "DriftFound")
+
+
 def test_a_period_goes_on_until_it_has_rows_enough() -> None:
     observed, now = serving()
     few = tuple(tuple(count // 2 for count in each) for each in RICHER)

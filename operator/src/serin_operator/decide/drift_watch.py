@@ -23,6 +23,7 @@ _MOST_LOOK_SECONDS = 60.0
 _LOOKS_A_PERIOD = 10
 _LAYOUT = 1
 _MOST_NAMED = 5
+_ROUNDING = 0.01  # the most that is kept of a sum is so much over what makes an alarm, to be that after rounding too
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _judged(state: _State, features: Sequence[drift.Feature], rules: Rules) -> t
     limit = -math.log(rules.false_alarm_rate)
     alone = limit + math.log(len(features))  # with this a feature makes the alarm by itself
     found = drift.log_e(features, state.pending, rules.tolerance)
-    sums = rounded_down(drift.advance(state.sums, found, log_most=alone)).astype(np.float64)
+    sums = rounded_down(drift.advance(state.sums, found, log_most=alone + _ROUNDING)).astype(np.float64)
     distances = [
         drift.furthest(feature, rows)
         for feature, rows in zip(features, state.pending, strict=True)
@@ -107,7 +108,7 @@ def _judged(state: _State, features: Sequence[drift.Feature], rules: Rules) -> t
     after = replace(state, sums=sums, pending=_nothing(features))
     if drift.log_mean(sums) < limit:
         return after, Told("False", "NoDriftFound", _no_drift(distances, rows, rules))
-    names = {feature.name for feature, each in zip(features, sums, strict=True) if each >= alone - 1e-3}
+    names = {feature.name for feature, each in zip(features, sums, strict=True) if each >= alone}
     names = names or {features[int(np.argmax(sums))].name}
     return after, Told("True", "DriftFound", _drift_found([d for d in distances if d.feature in names], rows, rules))
 
