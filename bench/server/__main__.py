@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,7 @@ Servers = Mapping[str, Sequence[Target]]
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 if every goal is kept, else 1."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(143))  # so that the servers are ended too
     console, began = Console(), time.monotonic()
     if not console.is_terminal:
         console.width = _WIDTH
