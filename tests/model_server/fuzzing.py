@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serin_server.grpc_service.messages import open_inference_grpc_pb2 as v2
+from serin_server.grpc_service.messages import serin_feedback_pb2 as labels
+
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, -0.0, 1e308, 5e-324),
     *("", "x", "\0", "\ud7ff", "NaN", "FP64", "BYTES", "__proto__", "é" * 50, "1" * 5000),
@@ -153,9 +156,9 @@ def _request(chance: random.Random) -> dict[str, Any]:
         inputs = [{"name": name, "shape": [rows], "datatype": "FP64", "data": [1.5] * rows} for name in names]
     request: dict[str, Any] = {"id": "1", "parameters": {"a": 1}, "inputs": inputs}
     if chance.random() < 0.6:
-        names = ("predict", "predict_proba", "prediction_id")
+        wanted = ("predict", "predict_proba", "prediction_id")
         parameters = {"binary_data": chance.random() < 0.5}
-        request["outputs"] = [{"name": name, "parameters": parameters} for name in chance.sample(names, 2)]
+        request["outputs"] = [{"name": name, "parameters": parameters} for name in chance.sample(wanted, 2)]
     return request
 
 
@@ -204,16 +207,16 @@ def binary(chance: random.Random, _tokens: list[str]) -> Input:
 
 def feedback(chance: random.Random, tokens: list[str]) -> Input:
     """Labels, for genuine, changed and foreign prediction ids."""
-    labels: Any = []
+    sent: Any = []
     for _ in range(chance.choice((0, 1, 1, 3))):
         token = chance.choice(tokens)
         if chance.random() < 0.5:
             token = changed_bytes(chance, token.encode()).decode("latin-1")
         label = chance.choice((0, 1, "0", *ODD_VALUES))
-        labels.append({"prediction_id": token, "label": label})
+        sent.append({"prediction_id": token, "label": label})
     if chance.random() < 0.5:
-        labels = changed_value(chance, labels)
-    return Input(http(_FEEDBACK, _json(chance, labels)))
+        sent = changed_value(chance, sent)
+    return Input(http(_FEEDBACK, _json(chance, sent)))
 
 
 def zipped(chance: random.Random, _tokens: list[str]) -> Input:
@@ -261,3 +264,36 @@ KINDS: dict[str, Callable[[random.Random, list[str]], Input]] = {
     "zipped": zipped,
     "framing": framing,
 }
+
+
+# --- gRPC ------------------------------------------------------------------------------------------------------
+
+
+def make_message(seed: int, number: int, token: str) -> tuple[str, bytes]:
+    """A method's path and the bytes of a message to it, well formed or not."""
+    chance = random.Random(f"{seed}/grpc/{number}")
+    if chance.random() < 0.15:
+        label = labels.FeedbackRequest(model_name="m")
+        label.labels.add(prediction_id=token, int64_value=1)
+        return "/serin.FeedbackService/Feedback", changed_bytes(chance, label.SerializeToString())
+    request = v2.ModelInferRequest(model_name="m", id="1")
+    rows = chance.choice((1, 3))
+    raw_contents = chance.random() < 0.6
+    for name in chance.choice((["x"], ["a", "b", "c", "d"])):
+        shape = [rows, 4] if name == "x" else [rows]
+        datatype = chance.choice(list(DATATYPES))
+        size = rows * (4 if name == "x" else 1)
+        tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+        if chance.random() < 0.1:
+            tensor.shape[0] = chance.choice((0, -1, 2**62, 2**31, 7))
+        if raw_contents:
+            raw = struct.pack(f"<{size}{DATATYPES[datatype]}", *([1] * size))
+            request.raw_input_contents.append(changed_bytes(chance, raw) if chance.random() < 0.3 else raw)
+        else:
+            tensor.contents.fp64_contents.extend([1.5] * size)
+            tensor.contents.bool_contents.extend([True] * chance.choice((0, size)))
+            tensor.contents.int64_contents.extend([2**40] * chance.choice((0, 0, size)))
+    for name in chance.sample(("predict", "predict_proba", "prediction_id"), chance.choice((0, 0, 1, 2))):
+        request.outputs.add(name=name)
+    data = request.SerializeToString()
+    return "/inference.GRPCInferenceService/ModelInfer", changed_bytes(chance, data) if chance.random() < 0.5 else data

@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
 from tests.model_server import fuzzing
 from tests.model_server.serving import Server, infer, infer_body, outputs, save, serving
+from tests.model_server.test_conformance_grpc import grpc_port
 
 SEED = int(os.environ.get("SERIN_FUZZ_SEED", "1"))
 INPUTS = int(os.environ.get("SERIN_FUZZ_INPUTS", "2500"))
-SHARES = {"infer": 0.35, "binary": 0.25, "feedback": 0.15, "zipped": 0.05, "framing": 0.2}
+SHARES = {"infer": 0.3, "binary": 0.25, "feedback": 0.1, "zipped": 0.05, "framing": 0.15}
+GRPC_SHARE = 0.15
 BODY_BYTES = 200_000
 GROWTH_BYTES = 48 * 2**20  # a body of the largest size costs a few times itself, the allocator keeps some
 
@@ -29,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     columns = pd.DataFrame([[0.0] * 4, [1.0] * 4], columns=["a", "b", "c", "d"])
     model = DummyClassifier(strategy="prior").fit(columns, [0, 1])
     path = save(model, tmp_path_factory.mktemp("fuzz") / "model")
-    with serving(path, "--max-body-bytes", str(BODY_BYTES)) as server:
+    with serving(path, "--max-body-bytes", str(BODY_BYTES), "--grpc-port", "0") as server:
         yield server
 
 
@@ -115,6 +118,37 @@ def test_no_input_hurts_the_server(server: Server, kind: str) -> None:
     assert len(seen) > 1, "the inputs are all alike to the server"
     with server.client() as http:
         assert infer(http, row).status_code == 200
+
+
+def test_no_message_hurts_the_server(server: Server) -> None:
+    """The same over gRPC. INTERNAL and UNKNOWN are its 500."""
+    with server.client() as http:
+        row = infer_body([1.0, 2.0, 3.0, 4.0])
+        token = str(outputs(infer(http, row))["prediction_id"][0])
+    seen: Counter[str] = Counter()
+    before = 0
+    count = int(INPUTS * GRPC_SHARE)
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port(server)}") as channel:
+        for number in range(count):
+            if number == count // 5:
+                before = peak_bytes(server)
+            method, message = fuzzing.make_message(SEED, number, token)
+            code = grpc.StatusCode.OK
+            try:
+                channel.unary_unary(method)(message, timeout=20)
+            except grpc.RpcError as error:
+                code = error.code()
+            seen[code.name] += 1
+            where = f"SERIN_FUZZ_SEED={SEED}, grpc {number}: {method} {message[:2000]!r}"
+            assert code.name in ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"), (
+                code,
+                where,
+            )
+    grown = peak_bytes(server) - before
+    print(f"grpc: {count} inputs of seed {SEED}, codes {dict(sorted(seen.items()))}, grown by {grown >> 10} KiB")
+    assert grown < GROWTH_BYTES
+    assert len(seen) > 1
+    assert not [line for line in server.log_lines() if line["level"] == "error"]
 
 
 @pytest.mark.parametrize(

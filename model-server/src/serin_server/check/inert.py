@@ -145,6 +145,8 @@ def _decompressed(data: bytes) -> _Counted:
 
 class _Reader(pickle._Unpickler):  # the one in Python: its instructions can be replaced, C's cannot
     stack: list[Any]
+    read: Any  # of what is unframed
+    _unframer: Any
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: _Counted, reading: Reading) -> None:
