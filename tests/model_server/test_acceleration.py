@@ -193,7 +193,7 @@ def test_a_conversion_that_takes_too_much_memory_is_given_up(monkeypatch: pytest
 
 @pytest.mark.parametrize(("limit", "free"), [("max", None), (str(2**62), None), ("1000", 1000 - 700 + 400)])
 def test_the_room_is_what_the_container_may_still_use(tmp_path: Path, limit: str, free: int | None) -> None:
-    group = memory._Group(*(tmp_path / name for name in ("max", "current", "stat")), "inactive_file")
+    group = memory._Group(tmp_path / "max", tmp_path / "current", tmp_path / "stat", "inactive_file")
     group.limit.write_text(limit + "\n")
     group.used.write_text("700\n")
     group.statistics.write_text("anon 300\ninactive_file 400\n")
