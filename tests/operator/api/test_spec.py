@@ -65,7 +65,7 @@ def test_a_uri_alone_gets_every_default() -> None:
     assert spec.rollout.steps == (Step(5, 60.0), Step(25, 60.0), Step(50, 60.0))
     assert (spec.rollout.max_duration, spec.rollout.on_inconclusive) == (86400.0, OnInconclusive.HOLD)
     assert (spec.rollout.paused, spec.rollout.keep_previous, spec.rollout.watch) == (False, 600.0, 600.0)
-    assert (spec.rollout.mode, spec.rollout.exposure_budget, spec.rollout.max_weight) == (Mode.STEPS, 100, 50)
+    assert (spec.rollout.mode, spec.rollout.exposure_budget, spec.rollout.max_weight) == (Mode.STEPS, 300, 25)
     assert (spec.analysis.interval, spec.analysis.prometheus) == (5.0, None)
     assert (spec.analysis.label_window, spec.analysis.warm_up, spec.analysis.calibration) == (0.0, 0, 0.0)
     assert (spec.analysis.false_rollback_rate, spec.analysis.false_promotion_rate) == (0.05, 0.05)
