@@ -1,9 +1,8 @@
 """A loaded model, seen through what serving needs of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ class PredictionError(Exception):
     """The model failed, or answered with something that is not a prediction for each row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(NamedTuple):
     """`values` are the main output, [rows] or [rows, …]; `extras` are the others that were asked for, rows first.
 
     `outcomes` has one element a row, None when rows have several values and when nothing is predicted.
