@@ -1,5 +1,6 @@
 """How much memory is left, and a limit for this process."""
 
+import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,16 @@ _GROUPS = (
     ),
 )
 _MACHINE = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 
 
 def free_bytes(groups: tuple[_Group, ...] = _GROUPS) -> int:
-    """What the container may still use: up to its limit, and no more than the machine has."""
+    """What the container may still use: up to its limit, and no more than the machine has.
+
+    Where the system does not tell what is free (macOS), all of the machine's memory counts.
+    """
+    if not _MACHINE.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = [_field(_MACHINE, "MemAvailable:") * 1024]
     for group in groups:
         if group.limit.exists():
@@ -47,8 +54,13 @@ def free_bytes(groups: tuple[_Group, ...] = _GROUPS) -> int:
 
 
 def limit_growth(more: int) -> None:
-    """Let this process allocate so many more bytes than now; what asks for more gets a MemoryError, or ends."""
-    limit = _field(Path("/proc/self/status"), "VmData:") * 1024 + more
+    """Let this process allocate so many more bytes than now; what asks for more gets a MemoryError, or ends.
+
+    Only Linux can: elsewhere nothing is limited.
+    """
+    if not _STATUS.exists():
+        return
+    limit = _field(_STATUS, "VmData:") * 1024 + more
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
