@@ -37,7 +37,6 @@ def test_one_scrape_has_what_all_processes_answered(guarded: Guarded) -> None:
     samples = _scrape(mdep, revision)
     assert samples("serin_requests_total", code="200") == answered
     assert samples("serin_feature_bin_total", feature="(prediction)") == answered
-    assert samples("serin_feedback_total") == answered
     traffic.rate(RPS)
 
 
