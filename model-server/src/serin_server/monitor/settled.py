@@ -66,9 +66,7 @@ class SettledMetrics:
         """All series as they stand at `now`."""
         return "".join(
             [
-                head(
-                    "serin_predictions_settled_total", "counter", "Predicted rows with an id, so old as window says."
-                ),
+                head("serin_predictions_settled_total", "counter", "Predicted rows with an id, so old as window says."),
                 *self._rendered_predictions(now),
                 head(
                     "serin_feedback_settled_total",
@@ -102,9 +100,7 @@ class SettledMetrics:
             series = self._label_series.get(cell)
             if series is None:
                 revision, actual, predicted, attempt = cell
-                own = labels(
-                    actual=actual, attempt=attempt, model=self._model, predicted=predicted, revision=revision
-                )
+                own = labels(actual=actual, attempt=attempt, model=self._model, predicted=predicted, revision=revision)
                 series = _per_window("serin_feedback_settled_total", own, _WINDOW_TEXTS)
                 self._label_series[cell] = series
             yield from _samples(series, counts)
