@@ -8,7 +8,7 @@ FUZZ_SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) -m tests.cluster
 
-.PHONY: help demo test check lint types unit fuzz chart e2e bench-decisions bench-server venv lock generate cluster-up cluster-down cluster-status images clean preflight
+.PHONY: help demo test check lint types unit process fuzz chart e2e bench-decisions bench-server venv lock generate cluster-up cluster-down cluster-status images clean preflight
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,7 @@ help: ## list the targets
 demo: preflight venv ## watch a better model be promoted and a harmful one be stopped, on a real cluster
 	$(BIN)/python -m demo $(DEMO_ARGS)
 
-test: preflight check fuzz chart e2e ## everything, in order of cost
+test: preflight check process fuzz chart e2e ## everything, in order of cost
 
 check: lint types unit ## lint, types and unit tests: no cluster, under two minutes
 
@@ -29,7 +29,10 @@ types: venv ## mypy, strict
 	$(BIN)/mypy
 
 unit: venv ## unit tests
-	$(BIN)/pytest -m "not helm and not cluster and not e2e" -n 2
+	$(BIN)/pytest -m "not process and not helm and not cluster and not e2e" -n 2
+
+process: venv ## tests of model servers and routers as processes of this machine
+	$(BIN)/pytest -m process -n 2
 
 fuzz: venv ## 100,000 malformed requests to the model server; FUZZ_SEED=N runs the same ones again
 	SERIN_FUZZ_INPUTS=100000 SERIN_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/pytest -s -o timeout=900 tests/model_server/test_fuzz.py

@@ -82,6 +82,7 @@ def test_skops_and_onnx_are_described(tmp_path: Path) -> None:
     assert list(shapes(check(path, Format.ONNX, ()))) == ["X", "predict", "prediction_id"]
 
 
+@pytest.mark.process
 def test_code_in_a_file_is_named_and_not_run(tmp_path: Path) -> None:
     path, proof = tmp_path / "model.joblib", tmp_path / "ran"
     joblib.dump(estimators.OnLoad(Path.touch, proof), path)

@@ -25,6 +25,8 @@ from serin_server.grpc_service.messages import open_inference_grpc_pb2 as v2
 from serin_server.grpc_service.messages import serin_feedback_pb2 as labels
 from serin_server.grpc_service.port import reserve
 
+pytestmark = pytest.mark.process
+
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.0, 3.0, 5.0, 2.0]]
 MAX_BODY = 100_000
 

@@ -15,6 +15,8 @@ from tests.model_server.estimators import Words
 from tests.model_server.serving import Server, save, serving
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.process
+
 FLOWERS = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])
 KINDS = [0, 2]
 

@@ -10,6 +10,8 @@ import pytest
 from tests.model_server import estimators
 from tests.model_server.serving import Server, infer, infer_body, outputs, save, serving, wait_until
 
+pytestmark = pytest.mark.process
+
 DRAIN_SECONDS = 1.5
 
 

@@ -187,6 +187,7 @@ def bins(client: httpx.Client, feature: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.process
 def test_a_server_counts_on_the_profile_beside_the_model(server: Server) -> None:
     with server.client() as client:
         assert metric(client, "serin_feature_reference_rows", feature="0") == 150
@@ -203,6 +204,7 @@ def test_a_server_counts_on_the_profile_beside_the_model(server: Server) -> None
         assert metric(client, "serin_feature_bin_total", feature=PREDICTION, bin="= 0") == 1
 
 
+@pytest.mark.process
 def test_several_processes_count_as_one_and_tell_one_reference(profiled: Path) -> None:
     arguments = ["--model-name", "m", "--host", "127.0.0.1", "--port", "0", "--processes", "2"]
     with served("serve", str(profiled), *arguments) as server:
@@ -219,6 +221,7 @@ def test_without_a_profile_nothing_is_counted(client: httpx.Client) -> None:
     assert "serin_feature" not in client.get("/metrics").text
 
 
+@pytest.mark.process
 def test_another_models_profile_ends_the_server(iris: Path, profiled: Path, tmp_path: Path) -> None:
     raw = json.loads(profiled.with_name("iris.joblib.profile.json").read_text())
     (tmp_path / "profile").write_text(json.dumps(raw | {"features": raw["features"][:3]}))
@@ -229,6 +232,7 @@ def test_another_models_profile_ends_the_server(iris: Path, profiled: Path, tmp_
     assert "3 features, the model takes 4" in done.termination["message"]
 
 
+@pytest.mark.process
 def test_a_pod_serves_with_a_profile(profiled: Path) -> None:
     with serving(profiled, "--profile", f"{profiled}.profile.json") as server, server.client() as client:
         assert metric(client, "serin_feature_reference_rows", feature="3", revision=REVISION) == 150

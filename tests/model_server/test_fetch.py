@@ -315,12 +315,14 @@ def test_a_disk_that_cannot_be_written_is_not_the_sources_fault(store: ModelStor
     assert failure.value.reason is Reason.STORAGE_FAILED
 
 
+@pytest.mark.process
 def test_the_digest_command_prints_and_leaves_what_it_found(store: ModelStore) -> None:
     done = run("digest", "--uri", store.url("/model"))
     assert (done.code, done.termination) == (0, {"sha256": SHA256, "size": len(MODEL)})
     assert json.loads(done.stdout) == done.termination
 
 
+@pytest.mark.process
 def test_the_fetch_command_ends_with_its_reasons_exit_code(store: ModelStore, tmp_path: Path) -> None:
     output = tmp_path / "model"
     done = run("fetch", "--uri", store.url("/403"), "--sha256", SHA256, "--output", output, SERIN_FETCH_TOKEN="t0k")
@@ -334,6 +336,7 @@ def test_the_fetch_command_ends_with_its_reasons_exit_code(store: ModelStore, tm
     assert output.read_bytes() == MODEL
 
 
+@pytest.mark.process
 def test_a_digest_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     done = run("fetch", "--uri", "http://host/model", "--sha256", "abc", "--output", tmp_path / "model")
     assert done.code == 2

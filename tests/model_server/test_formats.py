@@ -141,6 +141,7 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(
     assert reads == [path]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("suffix", "data"), [("onnx", as_onnx(MODEL)), ("skops", skops.io.dumps(MODEL))])
 def test_the_server_answers_with_either(tmp_path: Path, suffix: str, data: bytes) -> None:
     path = tmp_path / f"model.{suffix}"
@@ -150,6 +151,7 @@ def test_the_server_answers_with_either(tmp_path: Path, suffix: str, data: bytes
     assert outputs(answer)["predict"] == ["up", "down"]
 
 
+@pytest.mark.process
 def test_a_file_of_ones_own_is_served_with_no_more_than_its_name(tmp_path: Path) -> None:
     path = save(MODEL, tmp_path / "my model.joblib")
     with served("serve", str(path), "--host", "127.0.0.1", "--port", "0") as server, server.client() as client:
@@ -160,6 +162,7 @@ def test_a_file_of_ones_own_is_served_with_no_more_than_its_name(tmp_path: Path)
     assert "accelerated" in loaded["acceleration"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

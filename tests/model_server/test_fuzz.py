@@ -18,6 +18,8 @@ from tests.model_server import fuzzing
 from tests.model_server.serving import Server, infer, infer_body, outputs, save, serving
 from tests.model_server.test_conformance_grpc import grpc_port
 
+pytestmark = pytest.mark.process
+
 SEED = int(os.environ.get("SERIN_FUZZ_SEED", "1"))
 INPUTS = int(os.environ.get("SERIN_FUZZ_INPUTS", "2500"))
 SHARES = {"infer": 0.3, "binary": 0.25, "feedback": 0.1, "zipped": 0.05, "framing": 0.15}

@@ -22,6 +22,8 @@ from tests.model_server.serving import (
     serve_arguments,
 )
 
+pytestmark = pytest.mark.process
+
 # Runs the server and writes down whatever reaches out of it: Python tells all of these before they happen.
 WATCHED = """
 import sys

@@ -18,6 +18,8 @@ from serin_server.failures import FatalError, Reason
 from serin_server.runtime.loading import load
 from serin_server.serve import serve as serve_here
 
+pytestmark = pytest.mark.process
+
 
 def trained_elsewhere() -> LogisticRegression:
     """A model whose pickled state says that another scikit-learn trained it."""

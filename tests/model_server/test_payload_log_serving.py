@@ -14,6 +14,8 @@ from serin_server.failures import FatalError
 from serin_server.payload_log.settings import PayloadLogSettings
 from serin_server.serve import serve
 
+pytestmark = pytest.mark.process
+
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
 
 

@@ -41,6 +41,8 @@ from serin_server.processes.link import Link, LinkError, Question
 from serin_server.processes.shared import Alone
 from serin_server.processes.sums import summed
 
+pytestmark = pytest.mark.process
+
 IRIS_ROW = [5.1, 3.5, 1.4, 0.2]
 
 

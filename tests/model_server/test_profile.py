@@ -189,6 +189,7 @@ def raw_profile(path: Path) -> dict[str, Any]:
     return raw
 
 
+@pytest.mark.process
 def test_the_profile_of_a_model_lies_beside_it(data: Path) -> None:
     done = run("profile", data / "iris.csv", "--model", data / "iris.joblib")
     assert done.code == 0, done.stderr

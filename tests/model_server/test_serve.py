@@ -26,6 +26,8 @@ from tests.model_server.serving import (
 
 from serin_server.runtime.loading import load
 
+pytestmark = pytest.mark.process
+
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
 
 
@@ -210,9 +212,13 @@ def test_a_failing_model_is_a_500_and_the_server_goes_on(tmp_path: Path) -> None
             assert response.headers["x-serin-revision"] == REVISION
         assert requests_counted(client, 500) == 3
         assert outputs(infer(client, infer_body([0])))["predict"] == ["fine"]
-        failed = [line for line in server.log_lines() if line["message"] == "the model failed"]
-    assert [line["request_id"] for line in failed] == ["request-1", "request-2", "request-3"]
-    assert "estimators.py" in failed[0]["exception"]
+
+        def failed() -> list[dict[str, Any]]:
+            return [line for line in server.log_lines() if line["message"] == "the model failed"]
+
+        wait_until(lambda: len(failed()) == 3)  # a thread of its own writes the log
+        assert [line["request_id"] for line in failed()] == ["request-1", "request-2", "request-3"]
+        assert "estimators.py" in failed()[0]["exception"]
 
 
 def test_health_answers_while_the_model_computes_and_the_queue_is_bounded(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from tests.loopback import Upstream, envoy, free_port, until
+
+pytestmark = pytest.mark.process
 
 DRAIN = Path(__file__).parents[2] / "router" / "drain"
 TYPE = "type.googleapis.com/envoy.extensions.filters"

@@ -20,6 +20,8 @@ from serin_operator.build.owner import Owner
 from serin_operator.decide.observed import Route
 from serin_operator.observe.routers import healthy_hosts, live_route
 
+pytestmark = pytest.mark.process
+
 OWNER = Owner("demo", "digits", "uid")
 STABLE, CANARY = "aaaaaaaaaa", "bbbbbbbbbb"
 INFER = "/v2/models/digits/infer"
