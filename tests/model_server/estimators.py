@@ -15,7 +15,7 @@ Matrix = NDArray[Any]
 
 
 class Slow(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Creates the file `started`, and takes as many seconds as the first value of the input says."""
+    """Takes as many seconds as the first value of the input says; creates the file `started` first, if any."""
 
     classes_ = np.array([0, 1])
     n_features_in_ = 1
@@ -24,8 +24,9 @@ class Slow(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.started = started
 
     def predict(self, matrix: Matrix) -> Matrix:
-        self.started.touch()
-        time.sleep(float(matrix[0, 0]))
+        if seconds := float(matrix[0, 0]):
+            self.started.touch()
+            time.sleep(seconds)
         return np.zeros(matrix.shape[0], dtype=int)
 
 

@@ -5,11 +5,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.model_server import estimators
@@ -146,3 +147,39 @@ async def test_rows_with_an_id_and_their_labels_are_told_again_at_an_age(monkeyp
     assert f'serin_predictions_settled_total{{{series},window="10"}} 2.0\n' in metrics
     assert f'serin_predictions_settled_total{{{series},window="300"}} 0.0\n' in metrics
     assert f'serin_feedback_error_bucket{{{series},le="0.5",window="10"}} 1.0\n' in metrics
+
+
+class Counting(BaseEstimator):  # type: ignore[misc]
+    """Remembers what it was asked to predict, which it can not."""
+
+    n_features_in_ = 3
+
+    def __init__(self) -> None:
+        self.asked: list[np.ndarray] = []
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        self.asked.append(rows)
+        raise ValueError("no row of zeros was ever seen")
+
+
+class Plain:
+    """The same, and none of scikit-learn's kind."""
+
+    n_features_in_ = 3
+    asked: ClassVar[list[np.ndarray]] = []
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        self.asked.append(rows)
+        return rows
+
+
+def test_an_estimator_predicts_once_before_the_first_request() -> None:
+    """What it imports or makes at its first call has made canaries look slow."""
+    estimator = Counting()
+    Model(estimator).open()
+    assert [rows.tolist() for rows in estimator.asked] == [[[0, 0, 0]]]
+
+
+def test_an_object_of_another_kind_is_called_by_requests_only() -> None:
+    Model(Plain()).open()
+    assert Plain.asked == []

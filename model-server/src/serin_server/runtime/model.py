@@ -1,10 +1,12 @@
 """A loaded model, seen through what serving needs of it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from serin_server.monitor.classes import Outcome, class_outcome, quantity_outcome
 from serin_server.protocol.datatypes import Array, datatype_name
@@ -12,6 +14,8 @@ from serin_server.protocol.metadata import OUTPUTS, PREDICT, PROBABILITIES, TRAN
 from serin_server.protocol.rows import Rows, together
 from serin_server.protocol.tensors import TensorSpec
 from serin_server.runtime.inputs import Frames, signature_of
+
+log = logging.getLogger(__name__)
 
 
 class PredictionError(Exception):
@@ -68,6 +72,21 @@ class Model:
         opening = getattr(self._estimator, "open_session", None)
         if callable(opening):
             opening()
+        if callable(opening) or isinstance(self._estimator, BaseEstimator):
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Predict once: what is imported or made only then, such as pandas, must not slow the first request.
+
+        Objects of other kinds may not expect a call that nobody made.
+        """
+        features = self.signature.features
+        if features is None:
+            return
+        try:
+            self.predict(np.zeros((1, features)))
+        except PredictionError as error:
+            log.info("the model does not predict a row of zeros", extra={"fields": {"why": str(error)}})
 
     @property
     def classes(self) -> list[str] | None:
