@@ -66,11 +66,14 @@ preflight: ## say what is missing before anything starts
 
 venv: $(VENV)/.installed ## the virtual environment, from the lock
 
+# The lock is complete. Without --no-deps, pip would take what is asked for with an extra to be another requirement, without a
+# pin, as soon as a newer release than the lock's is out.
 $(VENV)/.installed: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Serin needs Python 3.11 or newer; found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	touch $@
 
 # Names no index, so that a lock serves behind any mirror. What is tested is what ships: the images' locks follow dev's.
