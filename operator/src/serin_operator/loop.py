@@ -33,7 +33,7 @@ from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.drift import DriftLedger, look_for_drift
 from serin_operator.observe.pods import Pod, resolution, workload
-from serin_operator.observe.routers import ask_routers
+from serin_operator.observe.routing import Sight, verify
 from serin_operator.observe.snapshot import look
 from serin_operator.settings import Settings
 
@@ -237,7 +237,7 @@ class Loop:
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),
             workloads={revision: workload(pods, revision) for revision in revisions},
-            router=await ask_routers(self._session, pods) if wanted.router else None,
+            router=await verify(spec.traffic.router, Sight(self._session, pods)) if wanted.router else None,
             snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
             drift=drift,

@@ -36,6 +36,12 @@ class Mode(StrEnum):
     ADAPTIVE = "Adaptive"
 
 
+class RouterType(StrEnum):
+    """What splits the requests between the stable revision and the canary."""
+
+    EMBEDDED = "Embedded"
+
+
 class MetricType(StrEnum):
     """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
@@ -108,8 +114,9 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The embedded router; `timeout` is in seconds per request."""
+    """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods."""
 
+    router: RouterType
     router_replicas: int
     router_resources: Mapping[str, Any]
     timeout: float
@@ -258,6 +265,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             config={key: server[key] for key in _SERVER_CONFIG if key in server},
         ),
         traffic=Traffic(
+            router=RouterType(traffic["router"]["type"]),
             router_replicas=traffic["router"]["replicas"],
             router_resources=traffic["router"]["resources"],
             timeout=seconds(traffic["timeout"]),

@@ -2,7 +2,7 @@
 
 from serin_operator.api.spec import Spec
 from serin_operator.api.status import Status
-from serin_operator.build import resolver, router, servers
+from serin_operator.build import resolver, router, routing, servers
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
 from serin_operator.decide.roles import running
@@ -22,9 +22,5 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
     for revision in running(status):
         wanted.append(servers.service(owner, revision))
         wanted.append(servers.deployment(owner, revision, spec.server.replicas, router.grace(spec.traffic), images))
-    files = router.config_map(owner, status, spec.traffic)
-    if files:
-        wanted.append(files)
-    wanted.append(router.deployment(owner, spec.traffic, images))
-    wanted.append(router.service(owner))
-    return wanted
+    writer = routing.writer(spec.traffic.router)
+    return [*wanted, *writer.write(owner, spec, status, images), writer.entry(owner, status)]

@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from serin_operator.api.spec import Traffic
+from serin_operator.api.spec import Spec, Traffic
 from serin_operator.api.status import Status
 from serin_operator.build import envoy
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
@@ -13,7 +13,13 @@ from serin_operator.build.pods import container_security, pod_basics
 from serin_operator.decide.roles import route_of, running
 
 
-def service(owner: Owner) -> Manifest:
+def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
+    """The files with the route first, then the routers that serve it."""
+    files = config_map(owner, status, spec.traffic)
+    return [*([files] if files else []), deployment(owner, spec.traffic, images)]
+
+
+def entry(owner: Owner, status: Status) -> Manifest:
     """What clients call: the ModelDeployment's own name, port 80."""
     labels = owner.labels(ROUTER)
     return {

@@ -1,0 +1,31 @@
+"""The port of routers, its writing half: what a route looks like to each kind of router.
+
+`observe.routing` has the other half, which reads back what serves. A router is a module here with `write` and `entry`,
+and a function there.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from serin_operator.api.spec import RouterType, Spec
+from serin_operator.api.status import Status
+from serin_operator.build import router
+from serin_operator.build.owner import Images, Manifest, Owner
+
+
+class Writer(Protocol):
+    """Builds what one kind of router needs for the route that a status calls for."""
+
+    def write(self, owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
+        """Everything but the Service that clients call, in the order to apply it."""
+
+    def entry(self, owner: Owner, status: Status) -> Manifest:
+        """The Service that clients call: it has the ModelDeployment's own name, port 80."""
+
+
+_WRITERS: Mapping[RouterType, Writer] = {RouterType.EMBEDDED: router}
+
+
+def writer(kind: RouterType) -> Writer:
+    """The one for this kind of router."""
+    return _WRITERS[kind]
