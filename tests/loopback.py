@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 class Upstream:
     """A model server's stand-in: answers every POST after `delay` seconds and names itself.
 
-    `attempts` and `paths` have one element per request.
+    `attempts`, `paths` and `headers` have one element per request.
     """
 
     name: str
@@ -55,12 +55,14 @@ class Upstream:
     ready: bool = True
     attempts: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
     async def _infer(self, request: web.Request) -> web.Response:
         await request.read()
         self.attempts.append(request.headers.get("x-envoy-attempt-count"))
         self.paths.append(request.path)
+        self.headers.append(request.headers)
         await asyncio.sleep(self.delay)
         return web.json_response({"by": self.name}, status=self.status, headers={"x-serin-revision": self.name})
 

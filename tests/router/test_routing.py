@@ -59,8 +59,10 @@ class Router:
     def write(self, route: Route, *, with_canary: bool = True) -> None:
         """Change the files as the operator does."""
         revisions, fallbacks = ([STABLE, CANARY], {CANARY: STABLE}) if with_canary else ([STABLE], {})
+        mirrored = route.canary if route.mirror else None
+        clusters = config.clusters(OWNER, revisions, fallbacks, f"{with_canary} {mirrored}", mirrored=mirrored)
         files = {
-            "cds.json": config.clusters(OWNER, revisions, fallbacks, str(with_canary)),
+            "cds.json": clusters,
             "rds.json": config.routes(route, self.request_seconds, str(route)),
         }
         self.volume.write(

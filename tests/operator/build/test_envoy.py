@@ -25,6 +25,11 @@ SERVING = replace(ROLLING, canary=None, previous=None, retiring=(), weight=0, ro
 Files = dict[str, Any]
 
 
+def shadow(percent: int) -> Status:
+    assert ROLLING.rollout
+    return replace(ROLLING, weight=0, rollout=replace(ROLLING.rollout, mirror=percent))
+
+
 def files(status: Status, traffic: Traffic | None = None) -> Files:
     manifest = config_map(OWNER, status, traffic or make_spec().traffic)
     assert manifest
@@ -49,6 +54,13 @@ def clusters(found: Files) -> dict[str, list[str]]:
     }
 
 
+def forwarded(found: Files) -> set[str]:
+    """The clusters that routes name, also for copies."""
+    actions = [entry["route"] for entry in routes(found) if "route" in entry]
+    copies = [policy["cluster"] for action in actions for policy in action.get("request_mirror_policies", [])]
+    return {action["cluster"] for action in actions} | set(copies)
+
+
 def validate(directory: Path, bootstrap: Files) -> str:
     """What Envoy says of a bootstrap; it ends with an error for what it would not start with."""
     config = directory / "bootstrap.json"
@@ -64,7 +76,14 @@ def validate(directory: Path, bootstrap: Files) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("status", [pytest.param(SERVING, id="serving"), pytest.param(ROLLING, id="rolling")])
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(SERVING, id="serving"),
+        pytest.param(ROLLING, id="rolling"),
+        pytest.param(shadow(20), id="shadow"),
+    ],
+)
 def test_envoy_accepts_the_files(status: Status, tmp_path: Path) -> None:
     found = files(status)
     for name in ("cds.json", "rds.json"):
@@ -108,16 +127,41 @@ def test_the_route_says_what_the_status_says(weight: int) -> None:
     found = files(replace(ROLLING, weight=weight))
     (table,) = found["rds.json"]["resources"]
     assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, weight)
-    assert [entry["name"] for entry in routes(found)] == ["feedback", "canary", "stable"]
+    assert [entry["name"] for entry in routes(found)] == ["closed", "feedback", "canary", "stable"]
+
+
+@pytest.mark.parametrize("percent", [1, 20, 100])
+def test_a_shadow_is_mirrored_to_as_the_status_says(percent: int) -> None:
+    found = files(shadow(percent))
+    (table,) = found["rds.json"]["resources"]
+    assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, mirror=percent)
+    assert [entry["name"] for entry in routes(found)] == ["closed", "feedback", "shadow", "stable"]
+    assert f"mirror-{CANARY}" in clusters(found)
+    assert forwarded(found) == {f"mirror-{CANARY}", f"revision-{STABLE}"}
+
+
+def test_nothing_is_mirrored_unless_the_status_says_so() -> None:
+    for status in (SERVING, ROLLING, replace(shadow(20), canary=None, rollout=None)):
+        assert not [name for name in clusters(files(status)) if name.startswith("mirror-")]
+        assert "shadow" not in [entry["name"] for entry in routes(files(status))]
+
+
+def test_what_servers_tell_each_other_is_closed_to_clients() -> None:
+    closed, *_ = routes(files(ROLLING))
+    pattern = closed["match"]["safe_regex"]["regex"]
+    for path in ("/v2/models/iris/answers", "/v2/models/iris/answers/new"):
+        assert re.fullmatch(pattern, path)
+    assert not re.fullmatch(pattern, "/v2/models/iris/infer")
+    assert closed["direct_response"]["status"] == 404
 
 
 def test_without_weight_there_is_no_canary_route() -> None:
     for status in (SERVING, replace(ROLLING, weight=0)):
-        assert [entry["name"] for entry in routes(files(status))] == ["feedback", "stable"]
+        assert [entry["name"] for entry in routes(files(status))] == ["closed", "feedback", "stable"]
 
 
 def test_feedback_goes_to_stable_and_is_matched_first() -> None:
-    feedback, *_ = routes(files(ROLLING))
+    _, feedback, *_ = routes(files(ROLLING))
     assert feedback["route"]["cluster"] == f"revision-{STABLE}"
     pattern = feedback["match"]["safe_regex"]["regex"]
     assert re.fullmatch(pattern, "/v2/models/iris/feedback")
@@ -136,9 +180,15 @@ def test_clusters_are_named_by_revision_and_fall_back_to_stable() -> None:
 
 
 def test_every_route_has_its_cluster() -> None:
-    for status in (SERVING, ROLLING, replace(ROLLING, weight=0), replace(ROLLING, previous=None, retiring=())):
+    for status in (
+        SERVING,
+        ROLLING,
+        shadow(20),
+        replace(ROLLING, weight=0),
+        replace(ROLLING, previous=None, retiring=()),
+    ):
         found = files(status)
-        assert {entry["route"]["cluster"] for entry in routes(found)} <= clusters(found).keys()
+        assert forwarded(found) <= clusters(found).keys()
 
 
 def test_what_a_canary_fails_to_answer_is_asked_of_stable_once() -> None:
@@ -165,7 +215,7 @@ def test_a_promotion_changes_no_cluster_in_use() -> None:
     assert rolling.stable and rolling.canary
     promoted = replace(rolling, stable=rolling.canary, canary=None, previous=rolling.stable, weight=0)
     before, after = files(rolling), files(promoted)
-    named = {entry["route"]["cluster"] for found in (before, after) for entry in routes(found)}
+    named = forwarded(before) | forwarded(after)
     assert named == {f"revision-{STABLE}", f"canary-{CANARY}", f"revision-{CANARY}"}
     for name in named:
         assert clusters(before)[name] == clusters(after)[name]

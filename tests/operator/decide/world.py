@@ -432,5 +432,6 @@ def _files(manifest: dict[str, Any], status: Status) -> Files:
     data = manifest["data"]
     clusters = {resource["name"] for resource in json.loads(data["cds.json"])["resources"]}
     (table,) = json.loads(data["rds.json"])["resources"]
-    named = {entry["route"]["cluster"] for host in table["virtual_hosts"] for entry in host["routes"]}
+    actions = [entry["route"] for host in table["virtual_hosts"] for entry in host["routes"] if "route" in entry]
+    named = {action["cluster"] for action in actions}
     return Files(route, frozenset(clusters), frozenset(named), json.dumps(data, sort_keys=True))

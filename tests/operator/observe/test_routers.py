@@ -41,6 +41,14 @@ def canary(fraction: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shadow(fraction: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "shadow",
+        "match": {"safe_regex": {}, "runtime_fraction": {"default_value": fraction}},
+        "route": {"cluster": f"revision-{STABLE}", "request_mirror_policies": [{"cluster": f"mirror-{CANARY}"}]},
+    }
+
+
 FEEDBACK = {"name": "feedback", "match": {}, "route": {"cluster": f"revision-{STABLE}"}}
 REST = {"name": "stable", "match": {"prefix": "/"}, "route": {"cluster": f"revision-{STABLE}"}}
 
@@ -52,6 +60,8 @@ REST = {"name": "stable", "match": {"prefix": "/"}, "route": {"cluster": f"revis
         ((FEEDBACK, canary({"numerator": 25}), REST), Route(STABLE, CANARY, 25)),
         ((FEEDBACK, canary({"numerator": 1, "denominator": "HUNDRED"}), REST), Route(STABLE, CANARY, 1)),
         ((FEEDBACK, canary({}), REST), Route(STABLE, CANARY, 0)),
+        ((FEEDBACK, shadow({"numerator": 20}), REST), Route(STABLE, CANARY, mirror=20)),
+        ((FEEDBACK, canary({"numerator": 5}), shadow({"numerator": 20}), REST), Route(STABLE, CANARY, 5, 20)),
     ],
 )
 def test_the_live_route_is_read(routes: tuple[dict[str, Any], ...], expected: Route) -> None:
@@ -59,8 +69,14 @@ def test_the_live_route_is_read(routes: tuple[dict[str, Any], ...], expected: Ro
 
 
 def test_what_is_built_is_what_is_read() -> None:
-    (table,) = envoy.routes(Route(STABLE, CANARY, 7), 30.0, "")["resources"]
-    assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, 7)
+    for route in (
+        Route(STABLE),
+        Route(STABLE, CANARY, 7),
+        Route(STABLE, CANARY, mirror=7),
+        Route(STABLE, CANARY, 7, 9),
+    ):
+        (table,) = envoy.routes(route, 30.0, "")["resources"]
+        assert live_route({"configs": [{"route_config": table}]}) == route
 
 
 @pytest.mark.parametrize("said", [{}, {"configs": []}])

@@ -149,12 +149,14 @@ class Rollout:
     """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving.
 
     In mode Adaptive `steps` is 0 and `step` counts the raises. `exposed` are the requests that the canary has had.
-    `started_at` and `step_started_at` move on by the length of every pause when it ends.
+    `mirror` is the per cent of the inferences that the canary gets a copy of, in place of traffic of its own; 0 when
+    it is no shadow. `started_at` and `step_started_at` move on by the length of every pause when it ends.
     """
 
     started_at: float = field(metadata=_TIME)
     steps: int = 0
     step: int | None = None
+    mirror: int = 0
     step_started_at: float | None = field(default=None, metadata=_TIME)
     step_trials: Mapping[str, int] = field(default_factory=dict)
     verified_weight: int = 0

@@ -4,6 +4,10 @@ Clusters are named by revision, never by role, so that a promotion changes route
 through a second cluster of its own, `canary-<revision>`, whose lower priority is the stable revision: what the
 canary fails to answer is answered by stable, and no client sees a canary's error. Retries carry
 `x-envoy-attempt-count`, by which the model servers keep them out of the evidence.
+
+A canary may also be shown copies of requests that stable answers. They go through a third cluster, `mirror-<revision>`,
+that holds few of them at once: what it can not take is not copied, and no client waits for it. Both copies carry the
+mark SHADOW_MARK and one `x-request-id`, by which the model servers tell that they are answers to the same request.
 """
 
 from typing import Any
@@ -16,10 +20,17 @@ STATUS_PORT = 9902
 ADMIN_PORT = 9901
 ROUTES = "inference"
 CANARY_ROUTE = "canary"
+SHADOW_ROUTE = "shadow"
 STABLE_ROUTE = "stable"
+SHADOW_MARK = "x-serin-shadow"
 _TYPE = "type.googleapis.com/"
 _RETRY_BODY_LIMIT = 8 * 1024 * 1024  # what the model server takes; a larger body can not be sent twice
 _STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters")
+
+# Copies that one router has under way at once: what a canary that hangs can cost it in memory and connections. One that
+# answers within 10 ms gets 6,400 a second.
+MIRRORED_AT_ONCE = 64
+_INFER = "/v2/models/[^/]+(/versions/[^/]+)?/infer"
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.
 _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
@@ -35,6 +46,11 @@ def canary_cluster_of(revision: str) -> str:
     return f"canary-{revision}"
 
 
+def mirror_cluster_of(revision: str) -> str:
+    """The cluster that takes copies of requests to a revision's pods, and few at once."""
+    return f"mirror-{revision}"
+
+
 def bootstrap() -> dict[str, Any]:
     """The static part: two listeners, and where the files are that change."""
     return {
@@ -48,21 +64,34 @@ def bootstrap() -> dict[str, Any]:
     }
 
 
-def clusters(owner: Owner, revisions: list[str], fallbacks: dict[str, str], version: str) -> dict[str, Any]:
-    """CDS: one cluster per revision, and one more for each revision in `fallbacks` (revision → its fallback)."""
+def clusters(
+    owner: Owner, revisions: list[str], fallbacks: dict[str, str], version: str, *, mirrored: str | None = None
+) -> dict[str, Any]:
+    """CDS: one cluster per revision, and one more for each revision in `fallbacks` (revision → its fallback).
+
+    mirrored: the revision that gets copies of requests, if one does.
+    """
     resources = [_cluster(cluster_of(revision), [owner.server(revision)]) for revision in revisions]
     resources += [
         _cluster(canary_cluster_of(revision), [owner.server(revision), owner.server(fallback)])
         for revision, fallback in sorted(fallbacks.items())
     ]
+    if mirrored is not None:
+        resources.append(_mirror_cluster(mirrored, owner.server(mirrored)))
     return {"version_info": version, "resources": resources}
 
 
 def routes(route: Route, timeout: float, version: str) -> dict[str, Any]:
-    """RDS: feedback to stable, `weight` per cent to the canary, the rest to stable. `timeout` in seconds."""
-    table = [_feedback_route(route, timeout), _stable_route(route, timeout)]
+    """RDS: feedback to stable, `weight` per cent to the canary, the rest to stable. `timeout` in seconds.
+
+    Of what goes to stable, `mirror` per cent of the inferences are copied to the canary.
+    """
+    table = [_closed_route(), _feedback_route(route, timeout)]
     if route.canary and route.weight:
-        table.insert(1, _canary_route(route.canary, route.weight, timeout))
+        table.append(_canary_route(route.canary, route.weight, timeout))
+    if route.canary and route.mirror:
+        table.append(_shadow_route(route, route.canary, timeout))
+    table.append(_stable_route(route, timeout))
     return {
         "version_info": version,
         "resources": [
@@ -84,6 +113,15 @@ def routes(route: Route, timeout: float, version: str) -> dict[str, Any]:
     }
 
 
+def _closed_route() -> dict[str, Any]:
+    """What model servers tell each other of requests is no client's to read."""
+    return {
+        "name": "closed",
+        "match": {"safe_regex": {"regex": "/v2/models/[^/]+/answers(/.*)?"}},
+        "direct_response": {"status": 404},
+    }
+
+
 def _feedback_route(route: Route, timeout: float) -> dict[str, Any]:
     return {
         "name": "feedback",
@@ -97,7 +135,33 @@ def _stable_route(route: Route, timeout: float) -> dict[str, Any]:
     return {
         "name": STABLE_ROUTE,
         "match": {"prefix": "/"},
+        "request_headers_to_remove": [SHADOW_MARK],
         "route": _forward(route.stable, timeout, "connect-failure,refused-stream,reset,retriable-status-codes"),
+    }
+
+
+def _shadow_route(route: Route, canary: str, timeout: float) -> dict[str, Any]:
+    """What stable answers and the canary gets a copy of. A copy is never sent again, and its answer is dropped.
+
+    A body that is larger than what may be held, or whose size is not told before, is not copied.
+    """
+    stable = _stable_route(route, timeout)
+    policy = {"cluster": mirror_cluster_of(canary), "disable_shadow_host_suffix_append": True}
+    return stable | {
+        "name": SHADOW_ROUTE,
+        "match": {
+            "safe_regex": {"regex": _INFER},
+            "headers": [
+                {"name": ":method", "string_match": {"exact": "POST"}},
+                {"name": "content-length", "range_match": {"start": 0, "end": _RETRY_BODY_LIMIT + 1}},
+            ],
+            "runtime_fraction": {"default_value": {"numerator": route.mirror, "denominator": "HUNDRED"}},
+        },
+        "request_headers_to_add": [
+            {"header": {"key": SHADOW_MARK, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+        "request_headers_to_remove": [],
+        "route": stable["route"] | {"request_mirror_policies": [policy]},
     }
 
 
@@ -137,6 +201,7 @@ def _canary_route(canary: str, weight: int, timeout: float) -> dict[str, Any]:
             ],
             "runtime_fraction": {"default_value": {"numerator": weight, "denominator": "HUNDRED"}},
         },
+        "request_headers_to_remove": [SHADOW_MARK],
         "route": {
             "cluster": canary_cluster_of(canary),
             "timeout": _duration(timeout),
@@ -221,6 +286,21 @@ def _cluster(name: str, hosts: list[str]) -> dict[str, Any]:
                 for priority, host in enumerate(hosts)
             ],
         },
+    }
+
+
+def _mirror_cluster(revision: str, host: str) -> dict[str, Any]:
+    few = {
+        "max_connections": MIRRORED_AT_ONCE,
+        "max_pending_requests": MIRRORED_AT_ONCE,
+        "max_requests": MIRRORED_AT_ONCE,
+        "max_retries": 0,
+    }
+    return _cluster(mirror_cluster_of(revision), [host]) | {
+        "circuit_breakers": {"thresholds": [{"priority": "DEFAULT", **few}]},
+        # Over the limit of what is held for a canary that does not read, the request itself would have to wait.
+        "per_connection_buffer_limit_bytes": 2 * _RETRY_BODY_LIMIT,
+        "health_checks": [],  # the name has the ready pods only, and nobody waits for a copy that fails
     }
 
 

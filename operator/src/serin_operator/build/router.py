@@ -53,7 +53,11 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
         "metadata": owner.metadata(owner.router, owner.labels(ROUTER)),
         "data": {
             "bootstrap.json": _text(envoy.bootstrap()),
-            "cds.json": _versioned(lambda version: envoy.clusters(owner, revisions, fallbacks, version)),
+            "cds.json": _versioned(
+                lambda version: envoy.clusters(
+                    owner, revisions, fallbacks, version, mirrored=route.canary if route.mirror else None
+                )
+            ),
             "rds.json": _versioned(lambda version: envoy.routes(route, traffic.timeout, version)),
         },
     }

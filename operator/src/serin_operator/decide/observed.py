@@ -33,11 +33,15 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which revisions answer clients, and the canary's share in per cent."""
+    """Which revisions answer clients, and the canary's share in per cent.
+
+    mirror: the per cent of the inferences of which the canary gets a copy; nobody gets its answers to those.
+    """
 
     stable: str
     canary: str | None = None
     weight: int = 0
+    mirror: int = 0
 
 
 @dataclass(frozen=True, slots=True)

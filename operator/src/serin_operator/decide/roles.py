@@ -8,9 +8,10 @@ def route_of(status: Status) -> Route | None:
     """The route that a status calls for; None before there is anything to route to."""
     if status.stable is None:
         return None
-    if status.canary is None or status.weight == 0:
+    mirror = status.rollout.mirror if status.rollout else 0
+    if status.canary is None or (status.weight == 0 and mirror == 0):
         return Route(stable=status.stable.revision)
-    return Route(status.stable.revision, status.canary.revision, status.weight)
+    return Route(status.stable.revision, status.canary.revision, status.weight, mirror)
 
 
 def kept(status: Status) -> tuple[Revision, ...]:

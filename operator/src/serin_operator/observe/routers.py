@@ -58,12 +58,24 @@ def live_route(dump: Mapping[str, Any]) -> Route:
     for config in dump.get("configs", []):
         routes = {route["name"]: route for route in config["route_config"]["virtual_hosts"][0]["routes"]}
         stable = routes[envoy.STABLE_ROUTE]["route"]["cluster"].removeprefix(envoy.cluster_of(""))
-        canary = routes.get(envoy.CANARY_ROUTE)
-        if canary is None:
-            return Route(stable)
-        weight = canary["match"]["runtime_fraction"]["default_value"].get("numerator", 0)
-        return Route(stable, canary["route"]["cluster"].removeprefix(envoy.canary_cluster_of("")), weight)
+        canary, shadow = routes.get(envoy.CANARY_ROUTE), routes.get(envoy.SHADOW_ROUTE)
+        if canary is not None:
+            revision = canary["route"]["cluster"].removeprefix(envoy.canary_cluster_of(""))
+            return Route(stable, revision, weight=_per_cent(canary), mirror=_per_cent(shadow))
+        if shadow is not None:
+            (policy,) = shadow["route"]["request_mirror_policies"]
+            revision = policy["cluster"].removeprefix(envoy.mirror_cluster_of(""))
+            return Route(stable, revision, mirror=_per_cent(shadow))
+        return Route(stable)
     raise ValueError("it has no route yet")
+
+
+def _per_cent(route: Mapping[str, Any] | None) -> int:
+    """The share of the requests that a route takes; 0 without one."""
+    if route is None:
+        return 0
+    share: int = route["match"]["runtime_fraction"]["default_value"].get("numerator", 0)
+    return share
 
 
 def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
