@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,6 +113,13 @@ class ModelDeployment:
         """Names of a revision's pods."""
         labels = f"{LABEL}={self.name},serin.dev/component=server,serin.dev/revision={revision}"
         return {pod["metadata"]["name"] for pod in select(self.cluster, "pods", self.namespace, labels)}
+
+    def shown(self) -> dict[str, str]:
+        """What `kubectl get` shows, by column."""
+        head, row = self.cluster.kubectl("get", KIND, self.name, "-n", self.namespace).splitlines()
+        starts = [column.start() for column in re.finditer(r"\S+", head)]
+        places = [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        return {head[place].strip(): row[place].strip() for place in places}
 
     # --- waiting ---
 

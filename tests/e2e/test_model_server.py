@@ -43,9 +43,11 @@ def test_one_scrape_has_what_all_processes_answered(guarded: Guarded) -> None:
 def test_traffic_that_is_like_the_reference_is_no_drift_until_it_is_not(guarded: Guarded) -> None:
     mdep, traffic = guarded
     mdep.wait("a period was judged", lambda s: condition(s, "Drifted").get("reason") == "NoDriftFound", 200)
+    assert mdep.shown()["REASON"] == "Serving"
     traffic.shares({9: 0.9})
     status = mdep.wait("drift is found", lambda s: is_true(s, "Drifted"), 200)
     assert "(prediction)" in condition(status, "Drifted")["message"]
+    assert mdep.shown()["REASON"] == "DriftFound"
     assert is_true(status, "Ready")
 
 

@@ -1,5 +1,7 @@
 """What a model and its server do to the world outside: nothing after the load, and a hostile model's load ends it."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -8,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
 from tests.model_server import estimators
 from tests.model_server.serving import (
     KEY,
@@ -68,6 +73,34 @@ def test_a_server_reaches_out_to_nobody_once_it_serves(iris: Path, tmp_path: Pat
                 assert client.get(path).status_code == 200
         assert record.read_text() == loaded
         assert "socket.connect" not in loaded
+
+
+@pytest.mark.parametrize(("suffix", "processes"), [("joblib", 1), ("joblib", 2), ("onnx", 1)])
+def test_a_server_without_a_network_serves_and_wants_none(tmp_path: Path, suffix: str, processes: int) -> None:
+    """From its start to its end, native code too. See `offline` for what is counted, and who counts it."""
+    rows = np.random.default_rng(1).normal(size=(60, 4))
+    trained = LogisticRegression().fit(rows, np.arange(60) % 3)
+    model = tmp_path / f"model.{suffix}"
+    if suffix == "onnx":
+        model.write_bytes(to_onnx(trained, rows[:1], options={"zipmap": False}).SerializeToString())
+    else:
+        save(trained, model)
+    # Without root, a namespace of users gives the right to make one of networks.
+    apart = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip(
+            "this user may not make a network namespace: run it as root on Linux to see that no network is needed"
+        )
+    done = subprocess.run(
+        [*apart, sys.executable, "-m", "tests.model_server.offline", model, str(processes)],
+        env=environment(tmp_path / "termination-log"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"server": 0, "knocks": 2}
 
 
 def connect_on_load(port: int) -> None:

@@ -25,7 +25,7 @@ def test_the_first_revision_takes_over_at_once() -> None:
     first = world.step()
     assert [record.decision for record in first.news] == ["Started"]
     assert first.after.phase is Phase.PENDING
-    assert [(c.type, c.status) for c in first.after.conditions] == [("Ready", "False"), ("Reconciling", "True")]
+    assert [(c.type, c.status) for c in first.after.conditions] == [("Reconciling", "True"), ("Ready", "False")]
     record = world.until("Serving")
     assert record.to_revision == world.revision("v1")
     status = world.status

@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,27 @@ from sklearn.exceptions import InconsistentVersionWarning
 from serin_server.failures import FatalError, Reason
 from serin_server.runtime.loading import check_predicts, missing_module, other_version, summary
 
+# What skops and zipfile meet bytes with that no skops wrote, also with a schema that is nested without end.
+_FOREIGN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+)
+
 
 def untrusted_types(data: bytes) -> list[str]:
     """The types in the file that skops does not know to be safe, sorted. Constructs nothing. Raises FatalError."""
     try:
         return sorted(skops.io.get_untrusted_types(data=data))
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+    except ImportError as error:
+        raise FatalError(Reason.MISSING_MODULE, f"the model needs more than this image has: {error}") from error
+    except _FOREIGN as error:
         raise FatalError(Reason.NOT_A_MODEL, f"the file is not one that skops can load ({summary(error)})") from error
 
 

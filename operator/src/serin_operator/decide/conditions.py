@@ -7,6 +7,15 @@ from serin_operator.decide.drift_watch import CONDITION as DRIFTED
 from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed
 
+# By type and status: what somebody who looks should be told before that all is well.
+_TELLING = {
+    ("Stalled", "True"),
+    ("Reconciling", "True"),
+    ("Ready", "False"),
+    ("MetricsAvailable", "False"),
+    (DRIFTED, "True"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:
@@ -27,15 +36,18 @@ def with_conditions(
 ) -> Status:
     """The status with its conditions brought up to date; transition times change only with a condition's status.
 
-    drifted: status, reason and message of the condition on drift, last so that it hides no other in a short listing.
+    drifted: status, reason and message of the condition on drift. The first condition is the one that a short listing
+    shows: what Serin does or is stuck on, else what is not as it should be, else whether the stable revision answers.
     """
-    wanted = [_ready(status)]
+    wanted = []
     if activity.reason:
         wanted.append(("Stalled" if activity.stalled else "Reconciling", "True", activity.reason, activity.message))
+    wanted.append(_ready(status))
     if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
     if drifted is not None:
         wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
+    wanted.sort(key=lambda each: each[:2] not in _TELLING)
     conditions = tuple(_condition(status, kind, value, reason, message, now) for kind, value, reason, message in wanted)
     return replace(status, conditions=conditions)
 
