@@ -169,6 +169,7 @@ def gate(name: str = "accuracy", **changes: object) -> Prospect:
         ([gate(bound=0.04, missing_under=ENOUGH)], "accuracy never allows promotion: even the stable revision breaks"),
         ([gate(per_minute=0.001)], "no worsening of accuracy is likely to be found within maxDuration (24 h)"),
         ([gate(missing=-1.0)], "a verdict takes about 0 s"),
+        ([gate(delay=30.0)], "about 54 min if the canary is good (longest for accuracy, whose labels count 30 min"),
     ],
 )  # fmt: skip
 def test_what_people_read(gates: list[Prospect], says: str) -> None:
@@ -180,6 +181,38 @@ def test_the_slowest_gate_limits_the_forecast() -> None:
     assert (told.limited_by, told.per_minute, told.time) == ("errors", 60.0, 7.0)
     assert told.minutes == pytest.approx(wait([(10, 0)], 60.0))
     assert told.detectable == detectable([(10, 0)], 1440, per_minute=60.0)
+
+
+def test_evidence_that_comes_late_comes_as_fast_afterwards() -> None:
+    schedule = [(10.0, 5.0), (50.0, 2.0)]
+    at_once = waits([gate()], schedule)[0]
+    assert waits([gate(delay=30.0)], schedule)[0] == pytest.approx(at_once + 30)
+    assert waits([gate(delay=30.0, under_way=20.0)], schedule)[0] == pytest.approx(at_once + 10)
+    assert waits([gate(delay=30.0, under_way=40.0)], schedule)[0] == at_once
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0, 3.0, 60.0])
+def test_a_schedule_that_lasts_longer_than_the_evidence_takes_hides_a_delay(delay: float) -> None:
+    """At so much traffic the evidence suffices in the first moments, and then its labels are waited for."""
+    assert waits([gate(per_minute=6e8, delay=delay)], [(10, 2), (50, 2)])[0] == pytest.approx(max(4, delay), abs=1e-3)
+    assert waits([gate(missing=0.0, delay=delay)], [(10, 2), (50, 2)])[0] == 4
+
+
+@given(
+    st.lists(st.tuples(st.floats(1, 99), st.floats(0, 30)), min_size=1, max_size=4),
+    st.floats(0, 60),
+    st.floats(0.1, 1e4),
+)
+def test_a_delay_costs_at_most_itself(schedule: list[tuple[float, float]], delay: float, per_minute: float) -> None:
+    at_once = waits([gate(per_minute=per_minute)], schedule)[0]
+    late = waits([gate(per_minute=per_minute, delay=delay)], schedule)[0]
+    assert at_once <= late <= at_once + delay + 1e-6 * late
+
+
+def test_nothing_is_found_in_time_that_ends_before_the_first_label_counts() -> None:
+    told = forecast([gate(delay=30.0)], [(10, 0)], [(10, 0)], max_minutes=60, time=0)
+    assert told.detectable == detectable([(10, 0)], 30)
+    assert forecast([gate(delay=90.0)], [(10, 0)], [(10, 0)], max_minutes=60, time=0).detectable is None
 
 
 def test_what_never_comes_has_no_minutes() -> None:

@@ -122,7 +122,7 @@ def _plan(gate: Prospect, schedule: Schedule, within: float | None) -> Plan:
     if gate.for_rollback is not None and math.isfinite(minutes):
         worsening = forecast.detectable_worsening(
             schedule,
-            minutes,
+            max(0.0, minutes - gate.delay),
             failure_rate=gate.failure_rate,
             tolerance=gate.tolerance,
             per_minute=gate.per_minute,

@@ -5,7 +5,8 @@ that a minute of traffic adds: no test that keeps its error rate is quicker (Wal
 minute worth 1/phi of that. What is told to plan for is PLANNING_FACTOR times as long.
 
 A schedule is a sequence of (weight in per cent, least minutes) from now on; the last weight serves for as long as it
-takes. A metric's traffic is its trials per minute in both arms together.
+takes. A metric's traffic is its trials per minute in both arms together. Where labels are counted at an age, all
+evidence comes so much later; once the first have come, it comes as fast as without.
 """
 
 import math
@@ -37,6 +38,7 @@ class Prospect:
     called. phi: every log likelihood ratio is divided by it. missing: log odds still to be gained for the goal.
     for_rollback: log odds at which this metric alone rolls back; None if it can not.
     bound, missing_under: the absolute bound, and the log odds still to be gained that the canary is under it.
+    delay: minutes from a trial to when it is counted. under_way: minutes since the canary's first trial.
     """
 
     name: str
@@ -51,6 +53,13 @@ class Prospect:
     for_rollback: float | None
     bound: float | None = None
     missing_under: float = 0.0
+    delay: float = 0.0
+    under_way: float = 0.0
+
+    @property
+    def silence(self) -> float:
+        """Minutes until the canary's first trial is counted."""
+        return max(0.0, self.delay - self.under_way)
 
 
 def minutes_to_promotion(
@@ -77,8 +86,8 @@ def waits(gates: Sequence[Prospect], schedule: Schedule) -> list[float]:
     for_goal, under_bound = _gains(gates, _weights(schedule))
     return [
         max(
-            _minutes(schedule, gate.per_minute * for_goal[i], gate.missing),
-            _minutes(schedule, gate.per_minute * under_bound[i], gate.missing_under),
+            _minutes(schedule, gate.per_minute * for_goal[i], gate.missing, gate.silence),
+            _minutes(schedule, gate.per_minute * under_bound[i], gate.missing_under, gate.silence),
         )
         for i, gate in enumerate(gates)
     ]
@@ -142,7 +151,7 @@ def forecast(
     if slowest.for_rollback is not None:
         detectable = detectable_worsening(
             whole,
-            max_minutes,
+            max(0.0, max_minutes - slowest.delay),
             failure_rate=slowest.failure_rate,
             tolerance=slowest.tolerance,
             per_minute=slowest.per_minute,
@@ -199,15 +208,22 @@ def _gain_for_goal(
     return divergence(canary_rate, failure_rate, np.where(superior, 0.0, margin), weights)
 
 
-def _minutes(schedule: Schedule, gains: Array, log_odds: float) -> float:
-    """Minutes until the schedule is done and PLANNING_FACTOR * log_odds are gained; gains: per minute of each step."""
+def _minutes(schedule: Schedule, gains: Array, log_odds: float, silence: float = 0.0) -> float:
+    """Minutes until the schedule is done and PLANNING_FACTOR * log_odds are gained; gains: per minute of each step.
+
+    silence: minutes until the first of them come.
+    """
     if not schedule:
         raise ValueError("a schedule needs at least one step")
     least = sum(minutes for _, minutes in schedule)
-    missing = PLANNING_FACTOR * log_odds - float(gains @ np.array([minutes for _, minutes in schedule]))
+    missing, gained = PLANNING_FACTOR * log_odds, 0.0
     if missing <= 0:
         return least
-    return least + missing / float(gains[-1]) if gains[-1] > 0 else math.inf
+    for (_, minutes), gain in zip(schedule[:-1], gains[:-1], strict=True):
+        if missing <= gain * minutes:
+            return max(least, silence + gained + missing / float(gain))
+        missing, gained = missing - float(gain) * minutes, gained + minutes
+    return max(least, silence + gained + missing / float(gains[-1])) if gains[-1] > 0 else math.inf
 
 
 def _spent(schedule: Schedule, minutes: float) -> Iterator[tuple[float, float]]:
@@ -228,7 +244,8 @@ def _message(slowest: Prospect, minutes: float, detectable: float | None, max_mi
         return f"No {slowest.trials} were counted yet for {name}, so nothing can be said about the time it takes."
     good = f"better by {points(slowest.margin)}" if slowest.goal is Goal.SUPERIOR else "good"
     if math.isfinite(minutes):
-        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {name})"
+        late = f", whose labels count {duration(slowest.delay)} after the prediction" if slowest.delay else ""
+        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {name}{late})"
     elif slowest.bound is not None and slowest.failure_rate >= slowest.bound:
         wait = f"{name} never allows promotion: even the stable revision breaks its bound"
     else:

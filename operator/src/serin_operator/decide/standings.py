@@ -9,7 +9,7 @@ from serin_operator.api.status import Tally
 from serin_operator.decide import evidence, one_arm
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.forecast import Prospect, canary_trials
-from serin_operator.decide.keys import macro, metric_key
+from serin_operator.decide.keys import labelled, macro, metric_key
 from serin_operator.decide.lineup import COVERAGE, against_record, over_bound, strata
 from serin_operator.decide.looks import record_limit
 from serin_operator.decide.reports import Facts, Since, Strata, trials_of
@@ -90,6 +90,7 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
             phi=each.numbers.phi,
             alone=found.alone.get(each.metric.name),
             standing=standing,
+            under_way=(state.at - state.since) / 60,
         )
         for each, standing in zip(found.tested, found.verdicts, strict=True)
         if each.metric.gates
@@ -105,10 +106,12 @@ def prospect(
     phi: float,
     alone: float | None,
     standing: Standing | None = None,
+    under_way: float = 0.0,
 ) -> Prospect:
     """What a forecast needs of one gate.
 
     stable: failures and trials per stratum. alone: of `verdict.odds_alone`. standing: None before the rollout.
+    under_way: minutes since it began.
     """
     failure_rate, spread = _pooled(stable)
     enough = -math.log(analysis.false_promotion_rate)
@@ -126,6 +129,8 @@ def prospect(
         for_rollback=None if alone is None else math.log(alone),
         bound=metric.bound,
         missing_under=0.0 if metric.bound is None else enough - under,
+        delay=analysis.label_window / 60 if labelled(metric) else 0.0,
+        under_way=under_way,
     )
 
 
