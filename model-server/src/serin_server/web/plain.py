@@ -48,15 +48,7 @@ class PlainInference:
 
     def takes(self, request: Request, started: float) -> bool:
         """Whether it answers the request, now or when its predictions are there."""
-        if (
-            request.problem is not None
-            or request.inference_header is not None
-            or request.zipped
-            or request.unsupported is not None
-            or request.gone
-            or not request.complete
-            or request.retry
-        ):
+        if request.retry or not request.is_bare:
             return False
         plain = read_plain(request.body, self._features)
         if plain is None:
