@@ -48,6 +48,7 @@ class Asked:
     rows: Any
     extras: tuple[str, ...] = ()
     deadline: float | None = None
+    lane: Any = None
     waited: float = 0.0
     result: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 

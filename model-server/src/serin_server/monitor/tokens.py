@@ -111,32 +111,37 @@ class Tokens:
     def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
         self._begin_second(int(now))
-        header, all_tags, nonce = self._header, self._tags, self._nonce
-        # Rows of one class share one Outcome object, whose text is not encoded again.
-        tails: dict[int, bytes] = {}
+        header, nonce = self._header, self._nonce
+        # Of the outcomes, by identity: rows of one class share an object, whose tail and tags are looked up once.
+        known: dict[int, tuple[bytes, bytes]] = {}
         contents = []
         for outcome in outcomes:
-            tail = tails.get(id(outcome))
-            if tail is None:
-                tail = tails[id(outcome)] = _tail(outcome, retry)
             nonce = (nonce + 1) & 0xFFFF_FFFF_FFFF_FFFF
             place = nonce % _TOGETHER
             if place == 0:
-                all_tags.clear()
-            if outcome.kind is Kind.QUANTITY:
-                tag = _tags(self._sponge, nonce, tail)
-            else:
-                tags = all_tags.get(tail)
-                if tags is None:
-                    tags = all_tags[tail] = _tags(self._sponge, nonce, tail)
-                tag = tags[place * _TAG_BYTES : (place + 1) * _TAG_BYTES]
-            contents.append(header + _NONCE.pack(nonce) + tail + tag)
+                known.clear()
+                self._tags.clear()
+            found = known.get(id(outcome))
+            if found is None:
+                tail = _tail(outcome, retry)
+                if outcome.kind is Kind.QUANTITY:
+                    contents.append(header + _NONCE.pack(nonce) + tail + _tags(self._sponge, nonce, tail))
+                    continue
+                found = known[id(outcome)] = tail, self._class_tags(nonce, tail)
+            start = place * _TAG_BYTES
+            contents.append(header + _NONCE.pack(nonce) + found[0] + found[1][start : start + _TAG_BYTES])
         self._nonce = nonce
         if len(contents) > 1 and len(set(map(len, contents))) == 1:
             return _texts(contents)
         return [
             binascii.b2a_base64(content, newline=False).translate(_URL_ALPHABET, b"=").decode() for content in contents
         ]
+
+    def _class_tags(self, nonce: int, tail: bytes) -> bytes:
+        tags = self._tags.get(tail)
+        if tags is None:
+            tags = self._tags[tail] = _tags(self._sponge, nonce, tail)
+        return tags
 
     def _begin_second(self, second: int) -> None:
         """Tokens of one second start alike, and so does the computation of their tags."""

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import sklearn
 
 from serin_server.monitor.activity import Activity
-from serin_server.protocol.rows import Rows, kind
+from serin_server.protocol.rows import Rows, kind, together
 from serin_server.runtime.model import Model, PredictionError, Predictions
 
 # A model is quick while a call takes less than this on average; it must be clearly quicker to become so.
@@ -49,6 +49,10 @@ class Call(Protocol):
     def deadline(self) -> float | None:
         """When nobody waits any more, in seconds of time.perf_counter."""
 
+    @property
+    def lane(self) -> "Lane | None":
+        """Who takes its predictions together with those of the other calls of that lane, None for itself."""
+
     waited: float
     """Seconds from `submit` to the model's call; set by the batcher before one of the next three is called."""
 
@@ -59,6 +63,13 @@ class Call(Protocol):
 
     def expired(self) -> None:
         """The deadline passed before the model was free."""
+
+
+class Lane(Protocol):
+    """Calls whose rows are of one kind, a matrix, and that want the main output alone."""
+
+    def done(self, calls: Sequence[Any], whole: Predictions) -> None:
+        """Called instead of the calls' own `done`, with the predictions of all of them in their order."""
 
 
 class Batcher:
@@ -137,14 +148,18 @@ class Batcher:
         return batch, rows
 
     def _compute(self, batch: Sequence[Call]) -> tuple[list[Predictions | PredictionError], float, float]:
-        """One result a call, the seconds that they took, and of them the model's own.
+        """One result a call, the seconds that they took, and of them the model's own. A lane's calls have one together.
 
         A call that fails does not fail those beside it.
         """
         started, cpu_started = time.perf_counter(), time.thread_time()
         results: list[Predictions | PredictionError]
+        parts = [call.rows for call in batch]
         try:
-            results = list(self._model.predict_all([call.rows for call in batch], batch[0].extras))
+            if batch[0].lane is None:
+                results = list(self._model.predict_all(parts, batch[0].extras))
+            else:
+                results = [self._model.predict(parts[0] if len(parts) == 1 else together(parts))]
         except PredictionError as error:
             results = [error] if len(batch) == 1 else [result for call in batch for result in self._compute([call])[0]]
         seconds = time.perf_counter() - started
@@ -163,6 +178,10 @@ class Batcher:
         self._learn(own)
         if self._waiting:
             self._request_turn()
+        lane = batch[0].lane
+        if lane is not None and len(results) == 1 and isinstance(results[0], Predictions):
+            lane.done(batch, results[0])
+            return
         for call, result in zip(batch, results, strict=True):
             if isinstance(result, Predictions):
                 call.done(result)
@@ -176,7 +195,9 @@ class Batcher:
 
 def _alike(one: Call, other: Call) -> bool:
     """Whether the model computes the same for both in one call as in two."""
-    return one.extras == other.extras and kind(one.rows) == kind(other.rows)
+    if one.lane is not other.lane:
+        return False
+    return one.lane is not None or (one.extras == other.extras and kind(one.rows) == kind(other.rows))
 
 
 def prepare_thread() -> None:

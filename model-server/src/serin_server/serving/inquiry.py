@@ -67,6 +67,7 @@ class Inquiry:
     predictions: Predictions
     wanted: Sequence[str]
     extras: Sequence[str]
+    lane = None  # each takes its predictions itself
 
     def __init__(
         self,
@@ -138,7 +139,8 @@ class Inquiry:
             for watcher in self._served.watchers:
                 watcher.answered(self, response)
 
-    def failed(self, error: PredictionError) -> None:
+    def failed(self, error: Exception) -> None:
+        """End with the answer that tells of the error."""
         if not self._is_over:
             self._end(error)
 

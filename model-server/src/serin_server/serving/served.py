@@ -91,10 +91,10 @@ class ServedModel:
             elif outcomes is not None:
                 ids = np.array(self.tokens.issue(outcomes, now, retry), dtype=np.object_)
                 outputs.append(Tensor(name, "BYTES", ids))
-        self._count(outcomes, PREDICTION_ID in wanted, now, retry)
+        self.count(outcomes, PREDICTION_ID in wanted, now, retry)
         return InferResponse(self.name, self.version, request.id, outputs)
 
-    def _count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, retry: bool) -> None:
+    def count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, retry: bool) -> None:
         """Count rows with ids, and predicted classes; values of a regression have no bounded set of labels."""
         if outcomes is None:
             return

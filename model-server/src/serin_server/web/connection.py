@@ -5,7 +5,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import httptools
 
@@ -136,21 +136,23 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._request = Request(self._answered)
         self._target = b""
-        self._chunks = []
         self._size = self._silent = 0
         self._in_head = True
         self._deadline = self._loop.time() + self._limits.head_seconds
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count_head(len(url))
+        self._size += len(url)
+        if self._size > self._limits.head_bytes:
+            self._head_is_too_long()
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
         value = value or b""
+        self._size += len(name) + len(value)
         if not self._in_head:
-            self._size += len(name) + len(value)  # a trailer says nothing, but takes part in the body's limit
-            return
-        self._count_head(len(name) + len(value))
+            return  # a trailer says nothing, but takes part in the body's limit
+        if self._size > self._limits.head_bytes:
+            self._head_is_too_long()
         take = HEADERS.get(name.lower())
         if take is not None and self._request is not None:
             take(self._request, value)
@@ -281,10 +283,8 @@ class Connection(asyncio.Protocol):
 
     # --- bounds --------------------------------------------------------------------------------------------
 
-    def _count_head(self, size: int) -> None:
-        self._size += size
-        if self._size > self._limits.head_bytes:
-            raise RequestError(431, f"the request's head has more than {self._limits.head_bytes} bytes")
+    def _head_is_too_long(self) -> NoReturn:
+        raise RequestError(431, f"the request's head has more than {self._limits.head_bytes} bytes")
 
     def _count_silent(self, size: int) -> None:
         """Bound what the parser keeps to itself: a header, or a trailer, without an end."""

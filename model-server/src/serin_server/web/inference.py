@@ -11,6 +11,7 @@ from serin_server.protocol.tensors import InferRequest, InferResponse
 from serin_server.serving.inquiry import Inquiry
 from serin_server.serving.served import ServedModel
 from serin_server.web.messages import RETRY_LATER, Answer, Request
+from serin_server.web.plain import PlainInference
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,31 @@ class HttpInference:
 
     def answer(self, request: Request) -> None:
         """Answer a request in every case, now or when its predictions are there."""
-        caller = _HttpCaller(self, request)
+        started = time.perf_counter() if request.complete else request.begun
+        if self._plain is not None and self._plain.takes(request, started):
+            return
+        inquiry = self.inquiry(request, started)
+        if not request.gone:
+            request.when_gone = inquiry.gone
+        inquiry.begin()
+
+    @cached_property
+    def _plain(self) -> PlainInference | None:
+        return PlainInference.of(self.served, self)
+
+    def inquiry(self, request: Request, started: float, message: InferRequest | None = None) -> Inquiry:
+        """The way of the request to its one end. `message` is what it says, if that was read already."""
         inquiry = Inquiry(
             self.served,
-            caller,
-            started=time.perf_counter() if request.complete else request.begun,
+            _HttpCaller(self, request, message),
+            started=started,
             deadline=request.deadline,
             retry=request.retry,
             request_id=request.request_id,
             trace_id=None if request.trace is None else request.trace.trace_id,
         )
         request.inquiry = inquiry
-        if not request.gone:
-            request.when_gone = inquiry.gone
-        inquiry.begin()
+        return inquiry
 
 
 class _HttpCaller:
@@ -50,9 +62,11 @@ class _HttpCaller:
 
     _message: InferRequest
 
-    def __init__(self, http: HttpInference, request: Request) -> None:
+    def __init__(self, http: HttpInference, request: Request, message: InferRequest | None) -> None:
         self._http = http
         self._request = request
+        if message is not None:
+            self._message = message
 
     def read(self) -> InferRequest:
         request = self._request

@@ -3,10 +3,9 @@
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serin_server.protocol.errors import ClientGoneError, RequestError
 from serin_server.tracing import Trace, parse_traceparent
@@ -24,8 +23,7 @@ _MOST_DIGITS = 15
 _GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A response ready to be sent."""
 
     status: int
@@ -57,37 +55,45 @@ class Request:
     All times are of time.perf_counter, in seconds.
     """
 
-    __slots__ = (
-        "_on_answer", "accepts_gzip", "answer", "attempt_count", "begun", "body", "complete", "expects", "gone", "held",
-        "inference_header", "inquiry", "is_head", "keep_alive", "method", "problem", "request_id", "size", "target",
-        "timeout", "trace", "unsupported", "when_gone", "zipped",
-    )  # fmt: skip
+    # What most requests have is the class's: to set all of it would take longer than to read the headers.
+    body = b""
+    complete = False  # read in full
+    gone = False
+    answer: Answer | None = None
+    when_gone: Callable[[], None] | None = None
+    problem: RequestError | None = None  # why the body cannot be had
+    keep_alive = True
+    is_head = False
+    method = target = b""
+    size = 0  # bytes of the body as it came
+    held = 0  # of them those that count against what the server may hold
+    inquiry: Inquired | None = None  # what the log tells of an inference
+    expects = False  # the client waits for 100 Continue before it sends the body
+    # From the headers.
+    attempt_count = b"1"
+    request_id: str | None = None
+    trace: Trace | None = None
+    timeout: float | None = None
+    zipped = False
+    unsupported: str | None = None
+    inference_header: bytes | None = None  # the length of the JSON before binary data
+    accepts_gzip = False
 
     def __init__(self, on_answer: Callable[["Request"], None] = _nowhere) -> None:
         self._on_answer = on_answer
         self.begun = time.perf_counter()
-        self.body = b""
-        self.complete = False  # read in full
-        self.gone = False
-        self.answer: Answer | None = None
-        self.when_gone: Callable[[], None] | None = None
-        self.problem: RequestError | None = None  # why the body cannot be had
-        self.keep_alive = True
-        self.is_head = False
-        self.method = self.target = b""
-        self.size = 0  # bytes of the body as it came
-        self.held = 0  # of them those that count against what the server may hold
-        self.inquiry: Inquired | None = None  # what the log tells of an inference
-        self.expects = False  # the client waits for 100 Continue before it sends the body
-        # From the headers.
-        self.attempt_count = b"1"
-        self.request_id: str | None = None
-        self.trace: Trace | None = None
-        self.timeout: float | None = None
-        self.zipped = False
-        self.unsupported: str | None = None
-        self.inference_header: bytes | None = None  # the length of the JSON before binary data
-        self.accepts_gzip = False
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its body is there, in full and as it is, and nothing else says how to answer it."""
+        return (
+            self.complete
+            and self.problem is None
+            and self.inference_header is None
+            and not self.zipped
+            and self.unsupported is None
+            and not self.gone
+        )
 
     @property
     def retry(self) -> bool:
