@@ -1,7 +1,10 @@
 """What models take and answer beyond one matrix: columns by name, missing values, many dimensions, named outputs."""
 
 import asyncio
+import functools
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -23,9 +26,10 @@ from sklearn.svm import SVC
 from tests.model_server.serving import outputs
 from tests.model_server.test_models import application, infer
 
+from serin_server.failures import FatalError, Reason
 from serin_server.runtime.acceleration import Accelerate, accelerate
 from serin_server.runtime.formats import Format, load_format
-from serin_server.runtime.inputs import allows_missing
+from serin_server.runtime.inputs import allows_missing, signature_of
 
 PEOPLE = pd.DataFrame(
     {
@@ -236,6 +240,130 @@ async def test_boosted_trees_take_matrices_and_columns_with_categories(model: An
     assert outputs(answer)["predict"] == [0, 1]
     assert outputs(answer)["predict_proba"] == pytest.approx(plain.predict_proba([[-1.0], [1.0]]).ravel())
     assert metadata["inputs"] == [{"name": "input", "datatype": "FP64", "shape": [-1, 1]}]
+
+
+# --- categories that boosted trees have learnt -----------------------------------------------------------------------
+
+TOWNS = ["Bonn", "Kiel", "Ulm"]
+FLOORS = [3, 5, 9]
+HOMES = pd.DataFrame(
+    {
+        "age": np.linspace(-1, 1, 300),
+        "town": pd.Categorical(np.resize(TOWNS, 300)),
+        "floor": pd.Categorical(np.repeat(FLOORS, 100)),
+    }
+)
+IN_ULM = (HOMES["town"] == "Ulm").astype(int)
+
+
+@functools.cache
+def boosted(kind: str) -> Any:
+    if kind == "xgboost":
+        return xgboost.XGBClassifier(n_estimators=5, enable_categorical=True).fit(HOMES, IN_ULM)
+    return lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(HOMES, IN_ULM)
+
+
+def home(town: Any, floor: Any = 3, age: Any = 0.0, types: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """A request with one row; `types` are other datatypes than the features have."""
+    types = {"age": "FP64", "town": "BYTES", "floor": "INT64", **types}
+    values = {"age": age, "town": town, "floor": floor}
+    return {"inputs": [column(name, types[name], value) for name, value in values.items()]}
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+async def test_the_metadata_tells_which_features_have_categories(kind: str) -> None:
+    async with application(boosted(kind)) as client:
+        metadata = (await client.get("/v2/models/m")).json()
+    assert {one["name"]: one["datatype"] for one in metadata["inputs"]} == {
+        "age": "FP64",
+        "town": "BYTES",
+        "floor": "INT64",
+    }
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+async def test_categories_are_those_of_the_training_and_not_of_the_request(kind: str) -> None:
+    """A row alone, and beside others, is what the model itself says of it; a missing one as well."""
+    model = boosted(kind)
+    asked = pd.DataFrame(
+        {
+            "age": [0.0] * 4,
+            "town": pd.Categorical(["Ulm", "Kiel", "Bonn", None], TOWNS),
+            "floor": pd.Categorical([9, 5, 3, 3], FLOORS),
+        }
+    )
+    towns = ["Ulm", "Kiel", "Bonn", None]
+    rows = [column("age", "FP64", *[0.0] * 4), column("town", "BYTES", *towns), column("floor", "INT64", 9, 5, 3, 3)]
+    async with application(model) as client:
+        together = await infer(client, {"inputs": rows})
+        alone = [await infer(client, home(town, floor)) for town, floor in zip(towns, [9, 5, 3, 3], strict=True)]
+    expected = model.predict(asked).tolist()
+    assert outputs(together)["predict"] == expected
+    assert [outputs(answer)["predict"][0] for answer in alone] == expected
+    assert expected[:3] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("town", ["Aachen", "Rom", "Zürich", ""])
+async def test_a_category_that_xgboost_has_not_seen_is_refused(town: str) -> None:
+    """It would take most of them for the next in its list, and fail on the others."""
+    async with application(boosted("xgboost")) as client:
+        answer = await infer(client, home(town))
+        number = await infer(client, home("Ulm", 4))
+    assert (answer.status_code, number.status_code) == (400, 400)
+    told = f"town is {town!r}, which is not among the categories that the model knows: Bonn, Kiel, Ulm"
+    assert answer.json()["error"] == told
+    assert "floor is 4, which is not among the categories that the model knows: 3, 5, 9" in number.json()["error"]
+
+
+async def test_a_category_that_lightgbm_has_not_seen_is_missing_to_it() -> None:
+    """As when it is asked without a server."""
+    async with application(boosted("lightgbm")) as client:
+        answers = [
+            await infer(client, {**home(town), "outputs": [{"name": "predict_proba"}]}) for town in ("Rom", None)
+        ]
+    assert outputs(answers[0])["predict_proba"] == outputs(answers[1])["predict_proba"]
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (home(1.0, types={"town": "FP64"}), "town has categories, which are strings"),
+        (home("Ulm", "three", types={"floor": "BYTES"}), "floor has categories, which are numbers"),
+        (home("Ulm", 3, "old", types={"age": "BYTES"}), "age holds strings, the model takes numbers"),
+        ({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [0, 1, 2]}]}, "(town, floor)"),
+    ],
+)
+async def test_a_column_of_another_kind_is_the_clients_mistake(kind: str, body: dict[str, Any], message: str) -> None:
+    async with application(boosted(kind)) as client:
+        answer = await infer(client, body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("booster", ["gbtree", "dart"])
+@pytest.mark.parametrize("numbers", [np.int8, np.uint8, np.int16, np.int32, np.int64])
+async def test_every_way_xgboost_keeps_categories_is_read(booster: str, numbers: Any) -> None:
+    floors = pd.Categorical(HOMES["floor"].to_numpy(), np.array(FLOORS, dtype=numbers))
+    # In no order, and one of them is never seen.
+    towns = pd.Categorical(HOMES["town"].to_numpy(), ["Ulm", "Koeln", "Kiel", "Bonn"])
+    people = pd.DataFrame({"age": np.zeros(len(HOMES)), "town": towns, "floor": floors})
+    high = (HOMES["floor"].to_numpy() == 9).astype(int)
+    model = xgboost.XGBClassifier(n_estimators=5, enable_categorical=True, booster=booster).fit(people, high)
+    async with application(model) as client:
+        answers = [await infer(client, home("Koeln", floor)) for floor in FLOORS]
+        refused = await infer(client, home("Rom"))
+    assert [outputs(answer)["predict"] for answer in answers] == [[0], [0], [1]]
+    assert "Ulm, Koeln, Kiel, Bonn" in refused.json()["error"]
+
+
+def test_categories_that_xgboost_has_written_wrongly_are_refused() -> None:
+    """It would answer for one of them as for another."""
+    people = HOMES.assign(town=HOMES["town"].cat.rename_categories({"Bonn": "Köln"}))
+    model = xgboost.XGBClassifier(n_estimators=5, enable_categorical=True).fit(people, IN_ULM)
+    with pytest.raises(FatalError, match="the categories of town have other characters") as failure:
+        signature_of(model)
+    assert failure.value.reason is Reason.LOAD_FAILED
 
 
 async def test_an_onnx_model_with_inputs_of_several_datatypes_and_dimensions() -> None:

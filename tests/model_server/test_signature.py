@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.model_server import estimators
 from tests.model_server.serving import environment, run, save
 
+from serin_server.check.command import check as check_file
 from serin_server.failures import FatalError, Reason
 from serin_server.runtime.acceleration import Accelerate
 from serin_server.runtime.formats import Format
@@ -75,8 +76,10 @@ class Signer:
         return signature
 
 
-def signer(directory: Path, issuer: Signer | None = None, *, signs: bool = True) -> Signer:
-    """A new key; its certificate is its own root without an issuer."""
+def signer(
+    directory: Path, issuer: Signer | None = None, *, signs: bool = True, days: tuple[int, int] = (-1, 1)
+) -> Signer:
+    """A new key; its certificate is its own root without an issuer, and valid between these days from now."""
     directory.mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, directory.name)])
@@ -86,8 +89,8 @@ def signer(directory: Path, issuer: Signer | None = None, *, signs: bool = True)
         .issuer_name(issuer.certificate.subject if issuer else name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(days=1))
-        .not_valid_after(NOW + datetime.timedelta(days=1))
+        .not_valid_before(NOW + datetime.timedelta(days=days[0]))
+        .not_valid_after(NOW + datetime.timedelta(days=days[1]))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(signs, False, not signs, False, False, issuer is None, False, False, False), True)
         .sign(issuer.key if issuer else key, hashes.SHA256())
@@ -158,6 +161,40 @@ def test_a_certificate_that_is_not_for_signing_does_not_vouch(model: Path, root:
     reader = signer(model.parent / "reader", root, signs=False)
     failure = refused(SignatureCheck(reader.sign(model, with_certificate=True), certificates=root.pem), sha256(model))
     assert "cannot be used for signing" in failure.message
+
+
+def test_a_certificate_that_has_ended_vouches_and_that_is_told(
+    model: Path, root: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pod that starts again must not fail for it, and nothing says that the signature was not made in time."""
+    issuer = signer(model.parent / "issuer", days=(-30, 30))
+    past = signer(model.parent / "past", issuer, days=(-20, -10))
+    check = SignatureCheck(past.sign(model, with_certificate=True), certificates=issuer.pem)
+    assert check.verify(sha256(model)) == past.certificate.not_valid_after_utc
+    opened, _ = open_model(model, sha256(model), Format.JOBLIB, (), Accelerate.NEVER, check)
+    assert opened.description == "LogisticRegression"
+    assert [record.message for record in caplog.records] == ["the signer's certificate has ended"]
+    certificate = check_file(model, Format.JOBLIB, (), check)["certificate"]
+    assert certificate == {"ends": past.certificate.not_valid_after_utc.isoformat(), "ended": True}
+
+
+def test_the_end_that_is_told_is_the_first_in_the_chain(
+    model: Path, alice: Signer, root: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    check = SignatureCheck(alice.sign(model, with_certificate=True), certificates=root.pem)
+    assert check.verify(sha256(model)) == alice.certificate.not_valid_after_utc
+    assert check_file(model, Format.JOBLIB, (), check)["certificate"]["ended"] is False
+    open_model(model, sha256(model), Format.JOBLIB, (), Accelerate.NEVER, check)
+    assert caplog.records == []
+    assert SignatureCheck(alice.sign(model), public_key=alice.public_key).verify(sha256(model)) is None
+
+
+def test_a_certificate_from_outside_its_issuers_time_does_not_vouch(model: Path) -> None:
+    """Its chain is looked at as of the day on which it begins."""
+    issuer = signer(model.parent / "issuer", days=(-30, -20))
+    late = signer(model.parent / "late", issuer, days=(-10, 10))
+    check = SignatureCheck(late.sign(model, with_certificate=True), certificates=issuer.pem)
+    assert "has expired" in refused(check, sha256(model)).message
 
 
 def test_other_bytes_and_other_files_are_not_vouched_for(model: Path, alice: Signer, tmp_path: Path) -> None:
@@ -234,9 +271,10 @@ def test_a_file_that_is_swapped_after_its_check_is_not_loaded(tmp_path: Path, mo
     hostile = save(estimators.OnLoad(Path.touch, proof), tmp_path / "hostile").read_bytes()
 
     class Swapping(SignatureCheck):
-        def verify(self, sha256: str) -> None:
-            super().verify(sha256)
+        def verify(self, sha256: str) -> datetime.datetime | None:
+            ends = super().verify(sha256)
             model.write_bytes(hostile)
+            return ends
 
     check = Swapping(alice.sign(model), public_key=alice.public_key)
     opened, digest = open_model(model, sha256(model), Format.JOBLIB, (), Accelerate.NEVER, check)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ def check(
     """
     data = read(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    if signature is not None:
-        signature.verify(sha256)
+    ends = None if signature is None else signature.verify(sha256)
     if format_ is Format.SKOPS:
         report = check_skops(data, trusted)
     elif format_ is Format.ONNX:
@@ -49,6 +49,8 @@ def check(
     }
     if signature is not None:
         found["signature"] = "valid"
+    if ends is not None:
+        found["certificate"] = {"ends": ends.isoformat(), "ended": ends < datetime.now(UTC)}
     if report.estimator is not None:
         found["model"] = report.estimator.kind
         if report.estimator.described:

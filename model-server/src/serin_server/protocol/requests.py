@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from serin_server.protocol.binary import read_tensor
+from serin_server.protocol.categories import Categories, check_categories
 from serin_server.protocol.datatypes import DATATYPES, Array, to_array
 from serin_server.protocol.errors import RequestError, invalid
 from serin_server.protocol.rows import Columns, Rows
@@ -25,6 +26,7 @@ class Signature:
     `inputs` are the tensors that it takes, as its metadata lists them; without them it takes a matrix of numbers, or
     the features as columns. `by_name`: columns keep their datatypes, instead of becoming one matrix.
     `allows_missing`: NaN, and null in JSON, stand for missing values. `only_numbers`: it cannot compute with strings.
+    `categories`: those of its features, by name, where it tells; all its other features are numbers then.
     """
 
     features: int | None
@@ -33,6 +35,7 @@ class Signature:
     by_name: bool = False
     allows_missing: bool = False
     only_numbers: bool = False
+    categories: Mapping[str, Categories] | None = None
 
 
 def parse_json(body: bytes) -> Any:
@@ -187,6 +190,8 @@ def to_rows(inputs: Sequence[Tensor], signature: Signature) -> Rows:
         arrays = columns.values() if signature.by_name else (rows,)  # type: ignore[assignment]
     for array in arrays:
         _check_values(array, signature)
+    if signature.categories is not None and signature.by_name:
+        check_categories(rows, signature.categories)
     return rows
 
 

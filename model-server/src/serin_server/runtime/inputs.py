@@ -1,18 +1,18 @@
 """What an estimator takes: features, their names and datatypes, and whether values may be missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils import get_tags
 
+from serin_server.protocol.categories import Categories
 from serin_server.protocol.datatypes import Array
 from serin_server.protocol.requests import Signature
 from serin_server.protocol.rows import Columns, Rows
 from serin_server.protocol.tensors import TensorSpec
+from serin_server.runtime.categories import categories_of
 
-# Packages whose estimators take strings in a data frame only as its categories.
-_BY_CATEGORY = ("lightgbm", "xgboost")
 # Made of other estimators, or with categories found out in training: their tags do not tell.
 _TAKE_WHAT_THEY_WERE_TRAINED_ON = (
     "sklearn.compose",
@@ -36,13 +36,15 @@ def signature_of(estimator: Any) -> Signature:
     features = getattr(estimator, "n_features_in_", None)
     names = _names(estimator)
     by_name = names is not None and not getattr(estimator, "serin_takes_matrix", False)
+    categories = None if names is None else categories_of(estimator, names)
     return Signature(
         features=None if features is None else int(features),
         names=names,
-        inputs=None if names is None else _columns(estimator, names),
+        inputs=None if names is None else _columns(estimator, names, categories or {}),
         by_name=by_name,
         allows_missing=allows_missing(estimator),
         only_numbers=_takes_only_numbers(estimator),
+        categories=categories,
     )
 
 
@@ -109,9 +111,10 @@ def _replaces_missing(step: Any) -> bool:
 # --- columns -------------------------------------------------------------------------------------------------------
 
 
-def _columns(estimator: Any, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-    """One tensor a feature. Datatypes are those of an encoder's categories, and FP64 where nothing tells."""
+def _columns(estimator: Any, names: tuple[str, ...], categories: Mapping[str, Categories]) -> tuple[TensorSpec, ...]:
+    """One tensor a feature. Datatypes are those of its or an encoder's categories, FP64 where nothing tells."""
     found = dict(_encoded(estimator, names))
+    found |= {name: _category_datatype(np.array(known.values)) for name, known in categories.items()}
     return tuple(TensorSpec(name, found.get(name, "FP64"), (-1,)) for name in names)
 
 
@@ -154,19 +157,25 @@ def _category_datatype(categories: Array) -> str:
 class Frames:
     """Makes data frames of rows, for an estimator that was trained on named columns."""
 
-    def __init__(self, estimator: Any, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], categories: Mapping[str, Categories] | None) -> None:
+        """`categories` are those of a boosted model, which takes strings as nothing else."""
         import pandas  # only for models that want it: it takes half a second and 40 MB
 
         self._make = pandas.DataFrame
+        self._of_codes = pandas.Categorical.from_codes
         self._names = list(names)
-        self._by_category = type(estimator).__module__.partition(".")[0] in _BY_CATEGORY
+        self._known = {
+            name: pandas.Index(known.values, dtype=known.dtype) for name, known in (categories or {}).items()
+        }
 
     def of(self, rows: Rows) -> Any:
         """The data frame of columns, or of a matrix whose columns are in the names' order."""
-        if not isinstance(rows, Columns):
+        if isinstance(rows, Columns):
+            columns = dict(rows.arrays)
+        elif not self._known:
             return self._make(rows, columns=self._names)
-        frame = self._make(dict(rows.arrays))
-        if self._by_category:
-            strings = [name for name, array in rows.arrays.items() if array.dtype == np.object_]
-            frame = frame.astype(dict.fromkeys(strings, "category"))
-        return frame
+        else:  # a row of zeros at the start: requests for such a model are columns
+            columns = dict(zip(self._names, rows.T, strict=True))
+        for name, known in self._known.items():
+            columns[name] = self._of_codes(known.get_indexer(columns[name]), known)  # -1, for missing, where unknown
+        return self._make(columns)

@@ -58,7 +58,7 @@ class Model:
         self.main = PREDICT if PREDICT in self.methods else TRANSFORM
         self._frames: Frames | None = None
         if self.signature.by_name and self.signature.names and not getattr(estimator, "takes_columns", False):
-            self._frames = Frames(estimator, self.signature.names)
+            self._frames = Frames(self.signature.names, self.signature.categories)
         classes = getattr(estimator, "classes_", None)
         # Models with several targets have a list of arrays here.
         self._outcomes: dict[object, Outcome] | None = None

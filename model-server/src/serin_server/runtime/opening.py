@@ -1,7 +1,9 @@
 """From a model file to a model that predicts."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from serin_server.runtime.formats import Format, load_format
 from serin_server.runtime.loading import read, read_checked
 from serin_server.runtime.model import Model
 from serin_server.runtime.signature import SignatureCheck
+
+log = logging.getLogger(__name__)
 
 _PLATFORMS = {Format.JOBLIB: "sklearn_joblib", Format.SKOPS: "sklearn_skops", Format.ONNX: "onnxruntime_onnx"}
 
@@ -34,7 +38,9 @@ def open_model(
     data = read(path) if sha256 is None else read_checked(path, sha256)
     found = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
     if signature is not None:
-        signature.verify(found)
+        ends = signature.verify(found)
+        if ends is not None and ends < datetime.now(UTC):
+            log.warning("the signer's certificate has ended", extra={"fields": {"ended": ends.isoformat()}})
     loaded: Any = load_format(data, format_, trusted_types)
     del data  # as large as the model
     if format_ is Format.ONNX:
