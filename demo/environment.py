@@ -16,6 +16,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 RELEASE = "serin"
 SERIN_NAMESPACE = "serin-system"
+OPERATORS = "app.kubernetes.io/component=operator"  # the label of its pods
 TAG = "dev"
 IMAGES = ("operator", "model-server", "router", "demo")
 Manifest = dict[str, Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demo import manifests, models
-from demo.environment import RELEASE, SERIN_NAMESPACE, Cluster, CommandError
+from demo.environment import OPERATORS, SERIN_NAMESPACE, Cluster, CommandError
 from demo.summary import Summary, Verdict, decided_at, summarise, verdict
 from demo.view import Screen, frame
 
@@ -146,7 +146,7 @@ class Story:
         try:
             pods = self._kubectl("get", "pods", "-o", "wide")
             events = self._kubectl("get", "events", "--sort-by=.lastTimestamp").splitlines()[-15:]
-            log = self.cluster.kubectl("-n", SERIN_NAMESPACE, "logs", f"deployment/{RELEASE}", "--tail=5")
+            log = self.cluster.kubectl("-n", SERIN_NAMESPACE, "logs", "-l", OPERATORS, "--prefix", "--tail=5")
         except CommandError as error:
             return f"{conditions}\n{error}"
         return "\n".join([conditions, pods, *events, log])

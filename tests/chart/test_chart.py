@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from tests.chart.tools import CHART, CRD, VALUES, Helm, Manifest, load, of_kind, only
 
-from serin_operator.settings import Settings
+from serin_operator.settings import Candidacy, Settings
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
@@ -25,6 +25,8 @@ REFUSED_VALUES: dict[str, Any] = {
     "a pattern as namespace": {"watchNamespaces": ["team-*"]},
     "an address without a scheme": {"prometheus": {"address": "prometheus:9090"}},
     "a password in an address": {"prometheus": {"address": "http://me:secret@prometheus:9090"}},
+    "no replica": {"replicas": 0},
+    "replicas as a word": {"replicas": "two"},
     "a level that logging has not": {"logLevel": "verbose"},
     "a foreign ServiceAccount without a name": {"serviceAccount": {"create": False, "name": ""}},
     "an unknown resource key": {"resources": {"requests": {}, "limit": {}}},
@@ -170,7 +172,7 @@ def test_the_operator_cannot_change_a_spec(helm: Helm) -> None:
 @pytest.mark.helm
 def test_without_namespaces_the_rights_are_the_clusters(helm: Helm) -> None:
     manifests = helm.template()
-    assert not of_kind(manifests, "Role")
+    assert [role["metadata"]["name"] for role in of_kind(manifests, "Role")] == ["serin-lease"]
     (binding,) = of_kind(manifests, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == "serin-system:serin"
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "serin", "namespace": "serin-system"}]
@@ -182,11 +184,27 @@ def test_with_namespaces_the_rights_are_theirs_alone(helm: Helm) -> None:
     manifests = helm.template("--set", "watchNamespaces={team-a,team-b}", "--set", "rbac.aggregateRoles=false")
     assert not of_kind(manifests, "ClusterRole")
     assert not of_kind(manifests, "ClusterRoleBinding")
-    assert [role["metadata"]["namespace"] for role in of_kind(manifests, "Role")] == ["team-a", "team-b"]
+    namespaces = ["serin-system", "team-a", "team-b"]
+    assert [role["metadata"]["namespace"] for role in of_kind(manifests, "Role")] == namespaces
     bindings = of_kind(manifests, "RoleBinding")
-    assert [binding["metadata"]["namespace"] for binding in bindings] == ["team-a", "team-b"]
+    assert [binding["metadata"]["namespace"] for binding in bindings] == namespaces
     assert {binding["subjects"][0]["namespace"] for binding in bindings} == {"serin-system"}
     assert env_of(manifests)["SERIN_WATCH_NAMESPACES"] == "team-a,team-b"
+
+
+@pytest.mark.helm
+@every_values
+def test_the_rights_on_leases_are_the_least(helm: Helm, values: Path | None) -> None:
+    """Of one name and in the operator's own namespace; only `create` cannot be bound to a name."""
+    manifests = helm.template(*values_of(values))
+    on_leases = [(name, rule) for name, rule in rules_of(manifests) if "leases" in rule["resources"]]
+    lease = env_of(manifests)["SERIN_LEASE"]
+    assert [(name, rule["verbs"], rule.get("resourceNames")) for name, rule in on_leases] == [
+        (f"{lease}-lease", ["create"], None),
+        (f"{lease}-lease", ["get", "update"], [lease]),
+    ]
+    (role,) = [role for role in of_kind(manifests, "Role") if role["metadata"]["name"] == f"{lease}-lease"]
+    assert role["metadata"]["namespace"] == "serin-system"
 
 
 @pytest.mark.helm
@@ -255,6 +273,7 @@ def test_every_setting_reaches_the_operator(helm: Helm) -> None:
         "SERIN_PROMETHEUS_ADDRESS": "http://prometheus.monitoring:9090",
         "SERIN_REQUIRE_SIGNATURE": "false",
         "SERIN_LOG_LEVEL": "info",
+        "SERIN_LEASE": "rollouts",
     }
     monitor = only(manifests, "ServiceMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -267,6 +286,8 @@ def test_the_operator_reads_its_settings(helm: Helm, values: Path | None, monkey
     manifests = helm.template(*values_of(values))
     for name, value in env_of(manifests).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("POD_NAME", "serin-5d8f-x2x7p")
+    monkeypatch.setenv("POD_NAMESPACE", "serin-system")
     chosen = load(CHART / "values.yaml") | (load(values) if values else {})
     settings = Settings.from_environment()
     assert settings.images.server == env_of(manifests)["SERIN_SERVER_IMAGE"]
@@ -276,6 +297,8 @@ def test_the_operator_reads_its_settings(helm: Helm, values: Path | None, monkey
     assert settings.prometheus == (chosen["prometheus"]["address"] or None)
     assert settings.log_level == chosen["logLevel"].upper()
     assert settings.require_signature == chosen["requireSignature"]
+    lease = only(manifests, "Deployment")["metadata"]["name"]
+    assert settings.candidacy == Candidacy("serin-system", lease, "serin-5d8f-x2x7p")
 
 
 @pytest.mark.helm
@@ -292,11 +315,12 @@ def test_selectors_find_the_operators_pod(helm: Helm, values: Path | None) -> No
 
 
 @pytest.mark.helm
-def test_one_operator_at_a_time_with_probes_and_its_own_name(helm: Helm) -> None:
+def test_two_operators_with_probes_and_names_of_their_own(helm: Helm) -> None:
     manifests = helm.template()
     spec = only(manifests, "Deployment")["spec"]
     container = container_of(manifests)
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert (spec["replicas"], spec["strategy"]) == (2, rolling)
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
@@ -305,6 +329,26 @@ def test_one_operator_at_a_time_with_probes_and_its_own_name(helm: Helm) -> None
         "POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
         "POD_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
     }
+
+
+@pytest.mark.helm
+def test_operators_are_apart_where_that_is_possible_and_do_not_go_together(helm: Helm) -> None:
+    manifests = helm.template()
+    deployment = only(manifests, "Deployment")
+    selector = deployment["spec"]["selector"]
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert all(one["whenUnsatisfiable"] == "ScheduleAnyway" and one["labelSelector"] == selector for one in spread)
+    budget = only(manifests, "PodDisruptionBudget")["spec"]
+    assert budget["selector"] == selector
+    assert budget["maxUnavailable"] == 1
+
+
+@pytest.mark.helm
+def test_a_single_operator_keeps_no_node_from_being_drained(helm: Helm) -> None:
+    manifests = helm.template("--set", "replicas=1")
+    assert only(manifests, "Deployment")["spec"]["replicas"] == 1
+    assert of_kind(manifests, "PodDisruptionBudget") == []
 
 
 @pytest.mark.helm

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from demo.environment import SERIN_NAMESPACE, Cluster
+from demo.environment import OPERATORS, SERIN_NAMESPACE, Cluster
 from demo.manifests import KIND, model_uri
 from tests.e2e.cluster import Manifest, select, try_kubectl
 from tests.e2e.watching import Watch
@@ -196,7 +196,7 @@ class ModelDeployment:
                 *history,
                 try_kubectl(self.cluster, "get", "pods", *name, "-l", f"{LABEL}={self.name}", "-o", "wide"),
                 try_kubectl(self.cluster, "get", "events", *name, "--sort-by=.lastTimestamp")[-3000:],
-                try_kubectl(self.cluster, "logs", "-n", SERIN_NAMESPACE, "deploy/serin", "--tail=20")[-6000:],
+                try_kubectl(self.cluster, "logs", "-n", SERIN_NAMESPACE, "-l", OPERATORS, "--tail=20")[-6000:],
             ]
         )
 
@@ -219,6 +219,13 @@ def decisions(status: Status) -> list[dict[str, Any]]:
         if record["decision"] == "Started":
             break
     return found[::-1]
+
+
+def metric(status: Status, name: str) -> dict[str, Any]:
+    """The report on one metric; of no trials when it is not there."""
+    empty = {"trials": 0, "failures": 0}
+    found = (one for one in status.get("metrics", []) if one["name"] == name)
+    return next(found, {"canary": empty, "stable": empty})
 
 
 def epoch(time: str) -> float:

@@ -1,4 +1,4 @@
-"""The operator as it is installed: its metrics, its pod, and its death."""
+"""The operator as it is installed: who of its replicas leads, their metrics, and their deaths."""
 
 import subprocess
 import time
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
 
-from demo.environment import SERIN_NAMESPACE, Cluster, image
+from demo.environment import OPERATORS, RELEASE, SERIN_NAMESPACE, Cluster, image
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tests.e2e.cluster import Manifest, environment, select
 
-_LABELS = "app.kubernetes.io/component=operator"
 _PORT = 8080
 _REAPER = "reaper"
 _START_SECONDS = 60
-# Runs in a pod that shares the node's process table. It looks the process up when it is told a container's id, so
-# that "kill" takes no time; a process cannot be killed by SIGKILL from inside its own container, where it is number 1.
+# Runs in a pod that shares the node's process table. It looks the process up when it is told a container's id, so that
+# a signal takes no time. SIGKILL and SIGSTOP do nothing from inside a process's own container, where it is number 1.
 _REAPER_PROGRAM = """
 import os, signal, sys
 from pathlib import Path
@@ -39,9 +38,8 @@ for line in sys.stdin:
         target = find(container)
         print("aimed", target, flush=True)
     elif target:
-        os.kill(target, signal.SIGKILL)
-        print("killed", target, flush=True)
-        target = 0
+        os.kill(target, signal.Signals[word])
+        print("sent", target, flush=True)
     else:
         print("no target", flush=True)
 """
@@ -49,25 +47,51 @@ for line in sys.stdin:
 
 @dataclass
 class Operator:
-    """The running operator."""
+    """The running operators. What is asked of one is asked of the one that leads."""
 
     cluster: Cluster
 
+    def pods(self) -> list[Manifest]:
+        """The pods that are ready and about to stay."""
+        return [
+            pod
+            for pod in select(self.cluster, "pods", SERIN_NAMESPACE, OPERATORS)
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+        ]
+
+    def leader(self) -> str:
+        """Who has the Lease: a pod's name, and after it a word for the process; empty when nobody has."""
+        return str(self.cluster.get("lease", RELEASE, SERIN_NAMESPACE)["spec"].get("holderIdentity", ""))
+
+    def wait_leader(self, *others: str) -> str:
+        """Who leads, as soon as it is none of these."""
+        deadline = time.monotonic() + _START_SECONDS
+        while (leader := self.leader()) in ("", *others):
+            assert time.monotonic() < deadline, f"nobody but {others} leads after {_START_SECONDS} s"
+            time.sleep(0.1)
+        return leader
+
     def pod(self) -> Manifest | None:
-        """Its ready pod, if there is one."""
-        for pod in select(self.cluster, "pods", SERIN_NAMESPACE, _LABELS):
-            conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
-            if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
-                return pod
-        return None
+        """The ready pod that leads, if there is one."""
+        leader = self.leader().rpartition("_")[0]
+        return next((pod for pod in self.pods() if pod["metadata"]["name"] == leader), None)
 
     def wait_ready(self) -> Manifest:
-        """Its pod, as soon as it is ready."""
+        """The pod that leads, as soon as one does."""
         deadline = time.monotonic() + _START_SECONDS
         while (pod := self.pod()) is None:
-            assert time.monotonic() < deadline, f"no operator pod is ready after {_START_SECONDS} s"
+            assert time.monotonic() < deadline, f"no ready operator leads after {_START_SECONDS} s"
             time.sleep(0.3)
         return pod
+
+    def wait_replicas(self, count: int) -> list[Manifest]:
+        """The pods, as soon as so many are ready."""
+        deadline = time.monotonic() + _START_SECONDS
+        while len(pods := self.pods()) != count:
+            assert time.monotonic() < deadline, f"{len(pods)} operators are ready after {_START_SECONDS} s"
+            time.sleep(0.3)
+        return pods
 
     def memory(self) -> float:
         """Bytes that its process has in memory."""
@@ -75,17 +99,30 @@ class Operator:
         return sample.value
 
     def api_calls(self) -> Counter[str]:
-        """How many calls of each kind it has sent to the API server since it started, watches aside."""
+        """How many calls of each kind it has sent to the API server since it started, watches and its Lease aside."""
         calls: Counter[str] = Counter()
         for sample in self._samples("serin_operator_api_calls_total"):
-            calls[f"{sample.labels['verb']} {sample.labels['kind']}"] += int(sample.value)
+            if sample.labels["kind"] != "Lease":
+                calls[f"{sample.labels['verb']} {sample.labels['kind']}"] += int(sample.value)
         return calls
 
-    def _samples(self, name: str) -> list[Sample]:
-        pod = self.wait_ready()["metadata"]["name"]
-        path = f"/api/v1/namespaces/{SERIN_NAMESPACE}/pods/{pod}:{_PORT}/proxy/metrics"
+    def leads(self, pod: str) -> bool:
+        """Whether this pod says that it acts."""
+        [sample] = self._samples("serin_operator_leading", pod)
+        return sample.value == 1
+
+    def health(self, pod: str) -> str:
+        """What this pod says of itself."""
+        return self.cluster.kubectl("get", "--raw", f"{_proxy(pod)}/healthz").strip()
+
+    def _samples(self, name: str, pod: str = "") -> list[Sample]:
+        path = f"{_proxy(pod or self.wait_ready()['metadata']['name'])}/metrics"
         families = text_string_to_metric_families(self.cluster.kubectl("get", "--raw", path))
         return [sample for family in families for sample in family.samples if sample.name == name]
+
+
+def _proxy(pod: str) -> str:
+    return f"/api/v1/namespaces/{SERIN_NAMESPACE}/pods/{pod}:{_PORT}/proxy"
 
 
 def reaper_manifest(namespace: str) -> Manifest:
@@ -112,7 +149,7 @@ def reaper_manifest(namespace: str) -> Manifest:
 
 
 class Reaper:
-    """Ends the operator by SIGKILL, at once when it is asked to."""
+    """Ends or stops the operator that leads by a signal, at once when it is asked to."""
 
     def __init__(self, cluster: Cluster, namespace: str, operator: Operator) -> None:
         self._cluster = cluster
@@ -142,7 +179,7 @@ class Reaper:
             self._process.wait()
 
     def aim(self) -> None:
-        """Waits for a ready operator and finds its process."""
+        """Waits for a ready operator that leads and finds its process."""
         self._pod = self._operator.wait_ready()
         [container] = self._pod["status"]["containerStatuses"]
         container_id = container["containerID"].partition("://")[2]
@@ -152,8 +189,12 @@ class Reaper:
 
     def kill(self) -> float:
         """Sends SIGKILL. Returns the time of it. Call `replace` next."""
-        answer = self._ask("kill")
-        assert answer.startswith("killed"), answer
+        return self.send("SIGKILL")
+
+    def send(self, signal: str) -> float:
+        """Sends a signal to the process that was found last. Returns the time of it."""
+        answer = self._ask(signal)
+        assert answer.startswith("sent"), answer
         return time.time()
 
     def replace(self) -> None:

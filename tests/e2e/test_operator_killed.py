@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.e2e.deployments import ModelDeployment, Status, condition, decisions, steps
+from tests.e2e.deployments import ModelDeployment, Status, condition, decisions, metric, steps
 from tests.e2e.installed import Reaper
-from tests.e2e.traffic import Traffic
+from tests.e2e.traffic import Traffic, answered
 
 RPS = 60
 SEED = random.SystemRandom().randrange(10**6)
@@ -109,14 +109,14 @@ def test_every_request_is_evidence_once_however_often_the_operator_dies(mortal: 
 
     assert "canary" in mdep.status, mdep.account()
     arms = {arm: mdep.status[arm]["revision"] for arm in ("canary", "stable")}
-    expected = {arm: _answered(after, revision) - _answered(before, revision) for arm, revision in arms.items()}
+    expected = {arm: answered(after, revision) - answered(before, revision) for arm, revision in arms.items()}
     assert expected["canary"] > 4 * RPS
     mdep.wait(
         f"errors counts {expected}",
-        lambda s: {arm: _metric(s, "errors")[arm]["trials"] for arm in arms} == expected,
+        lambda s: {arm: metric(s, "errors")[arm]["trials"] for arm in arms} == expected,
         2 * QUIET_SECONDS,
     )
-    labelled = {arm: _metric(mdep.status, "accuracy")[arm]["trials"] for arm in arms}
+    labelled = {arm: metric(mdep.status, "accuracy")[arm]["trials"] for arm in arms}
     assert labelled == expected
     assert after["failed"] == 0
 
@@ -147,15 +147,5 @@ def _clients_reach(mdep: ModelDeployment, traffic: Traffic, revision: str) -> No
         before = traffic.stats()
         traffic.wait_for(RPS)
         after = traffic.stats()
-        answering = {name for name in after["by_revision"] if _answered(after, name) > _answered(before, name)}
+        answering = {name for name in after["by_revision"] if answered(after, name) > answered(before, name)}
         assert after["failed"] == 0, after["errors"]
-
-
-def _answered(stats: dict[str, Any], revision: str) -> int:
-    return int(stats["by_revision"].get(revision, {"n": 0})["n"])
-
-
-def _metric(status: Status, name: str) -> dict[str, Any]:
-    empty = {"trials": 0, "failures": 0}
-    found = (metric for metric in status.get("metrics", []) if metric["name"] == name)
-    return next(found, {"canary": empty, "stable": empty})

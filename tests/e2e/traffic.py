@@ -72,7 +72,7 @@ class Traffic:
 
     def answered(self, revision: str) -> int:
         """How many requests a revision answered so far."""
-        return int(self.stats()["by_revision"].get(revision, {"n": 0})["n"])
+        return answered(self.stats(), revision)
 
     def harm(self, canary: str, stable: str, since: Mapping[str, Any] | None = None) -> float:
         """Wrong answers of a canary beyond those that the stable revision would have given in its place.
@@ -123,3 +123,8 @@ class Traffic:
         self.figures.traffic[self.mdep] = final
         self.figures.write()
         assert final["failed"] == 0, f"requests to {self.mdep} failed: {final['errors']}"
+
+
+def answered(stats: Mapping[str, Any], revision: str) -> int:
+    """How many requests a revision had answered by then."""
+    return int(stats["by_revision"].get(revision, {"n": 0})["n"])

@@ -1,35 +1,47 @@
-"""The loop's memory: which status holds, and what the watches missed."""
+"""The loop's memory: which status holds, and what the watches missed. And when it acts at all."""
 
+import asyncio
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
 import pytest
+from tests.operator.definition import raw_spec
 
-from serin_operator.act.client import Client
+from serin_operator.act.client import Client, NotLeadingError
 from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
 from serin_operator.loop import (
     CACHE_LAG_LIMIT_SECONDS,
+    CACHE_LAG_SECONDS,
     EVIDENCE_WRITE_SECONDS,
     QUIET_WRITE_SECONDS,
     Loop,
+    Memory,
     worth_writing,
 )
 from serin_operator.observe.cache import Cache
-from serin_operator.settings import Settings
+from serin_operator.settings import Candidacy, Settings
 
 PLACE = ("team", "iris")
-SETTINGS = Settings(Images("server", "router", "Never"), (), None, "INFO")
+SETTINGS = Settings(Images("server", "router", "Never"), (), None, "INFO", Candidacy("serin-system", "serin", "pod"))
 
 
 class Listing:
-    """An API server that only lists, and holds these uids whatever the kind."""
+    """An API server that only lists and reads: it holds these uids whatever the kind, and perhaps one resource."""
 
-    def __init__(self, *uids: str) -> None:
+    def __init__(self, *uids: str, held: dict[str, Any] | None = None) -> None:
         self._uids = set(uids)
+        self.held = held
         self.asked: list[tuple[str, str | None, str]] = []
+        self.reads = 0
+
+    async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        assert (kind, namespace, name) == ("ModelDeployment", *PLACE)
+        self.reads += 1
+        return self.held
 
     async def uids(self, kind: str, namespace: str | None, selector: str) -> set[str]:
         self.asked.append((kind, namespace, selector))
@@ -42,7 +54,7 @@ def resource(uid: str, version: int, **status: Any) -> dict[str, Any]:
 
 
 def loop(client: Any, cache: Cache) -> Loop:
-    return Loop(SETTINGS, cast(Client, client), cast(aiohttp.ClientSession, None), cache)
+    return Loop(SETTINGS, cast(Client, client), cast(aiohttp.ClientSession, None), cache, "operator-1")
 
 
 async def test_what_the_api_server_no_longer_lists_is_a_ghost() -> None:
@@ -72,16 +84,185 @@ async def test_a_ghost_does_not_stand_before_its_namesake() -> None:
     ],
 )
 async def test_the_status_that_holds(second: dict[str, Any], phase: Phase) -> None:
-    one = loop(Listing(), Cache())
-    memory = one._remember(PLACE, resource("uid", 7, phase="Serving"))
+    client = Listing(held=resource("uid", 7, phase="Serving"))
+    one = loop(client, Cache())
+    memory = await remembered(one, client.held)
     memory.status = memory.status.__class__(phase=Phase.PROGRESSING)  # decided, not written yet
-    assert one._remember(PLACE, second).status.phase is phase
+    client.held = second
+    assert (await remembered(one, second)).status.phase is phase
+    assert client.reads == (2 if second["metadata"]["uid"] == "other" else 1)
 
 
-async def test_an_older_status_that_stays_comes_from_a_backup() -> None:
-    one = loop(Listing(), Cache())
-    one._remember(PLACE, resource("uid", 7, phase="Serving")).since = time.monotonic() - CACHE_LAG_LIMIT_SECONDS
-    assert one._remember(PLACE, resource("uid", 3, phase="Pending")).status.phase is Phase.PENDING
+async def remembered(one: Loop, seen: Mapping[str, Any] | None) -> Memory:
+    assert seen is not None
+    memory = await one._remember(PLACE, seen)
+    assert memory is not None
+    return memory
+
+
+async def test_what_the_api_server_holds_counts_at_first_and_not_what_the_cache_still_shows() -> None:
+    """Whoever takes over may have missed what its predecessor wrote last."""
+    one = loop(Listing(held=resource("uid", 9, phase="RolledBack")), Cache())
+    memory = await remembered(one, resource("uid", 7, phase="Progressing"))
+    assert (memory.status.phase, memory.resource_version) == (Phase.ROLLED_BACK, 9)
+
+
+@pytest.mark.parametrize("held", [None, resource("other", 9)], ids=["gone", "a namesake"])
+async def test_what_is_gone_is_waited_for(held: dict[str, Any] | None) -> None:
+    client = Listing(held=held)
+    one = loop(client, Cache(resources={PLACE: [resource("uid", 7)]}))
+    assert await one._remember(PLACE, resource("uid", 7)) is None
+    assert await one._pass(PLACE) == CACHE_LAG_SECONDS
+
+
+async def test_an_older_status_that_the_api_server_holds_comes_from_a_backup() -> None:
+    client = Listing(held=resource("uid", 7, phase="Serving"))
+    one = loop(client, Cache())
+    (await remembered(one, client.held)).since = time.monotonic() - CACHE_LAG_LIMIT_SECONDS
+    client.held = resource("uid", 3, phase="Pending")
+    assert (await remembered(one, client.held)).status.phase is Phase.PENDING
+
+
+async def test_a_watch_that_hangs_does_not_bring_an_old_status_back() -> None:
+    client = Listing(held=resource("uid", 7, phase="RolledBack"))
+    one = loop(client, Cache())
+    (await remembered(one, client.held)).since = time.monotonic() - CACHE_LAG_LIMIT_SECONDS
+    memory = await remembered(one, resource("uid", 3, phase="Progressing"))
+    assert (memory.status.phase, memory.resource_version) == (Phase.ROLLED_BACK, 7)
+
+
+class Writes(Listing):
+    """An API server that holds one ModelDeployment, and notes what is written in which order."""
+
+    def __init__(self, held: dict[str, Any]) -> None:
+        super().__init__(held=held)
+        self.writes: list[str] = []
+        self.statuses: list[dict[str, Any]] = []
+
+    async def replace_status(self, resource: Mapping[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        self.writes.append("status")
+        self.statuses.append(status)
+        metadata = {**resource["metadata"], "resourceVersion": str(int(resource["metadata"]["resourceVersion"]) + 1)}
+        return {**resource, "metadata": metadata, "status": status}
+
+    async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+        self.writes.append(manifest["kind"])
+        more = {"uid": "u", "resourceVersion": "50", "generation": 1}
+        return {**manifest, "metadata": {**manifest["metadata"], **more}}
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        self.writes.append(manifest["kind"])
+        return dict(manifest)
+
+
+def new_resource(version: int = 7, **status: Any) -> dict[str, Any]:
+    """As a user made it."""
+    raw = raw_spec()
+    kind = {"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment"}
+    found = {**kind, **resource("uid", version, **status), "spec": raw}
+    found["metadata"]["generation"] = 1
+    return found
+
+
+async def test_who_stands_by_runs_no_pass_and_who_leads_begins_with_all_that_it_was_told_of() -> None:
+    client = Writes(new_resource())
+    one = loop(client, Cache(resources={PLACE: [client.held]}))
+    one.wake(PLACE)
+    await asyncio.sleep(0.05)
+    assert client.writes == []
+    one.lead()
+    await until(lambda: client.writes)
+    await one.rest()
+    assert one.stuck() == []
+    done = list(client.writes)
+    one.wake(PLACE)
+    await asyncio.sleep(0.05)
+    assert client.writes == done
+    one.lead()
+    await until(lambda: len(client.writes) > len(done))
+    await one.rest()
+
+
+async def test_who_takes_over_leaves_its_mark_before_it_does_anything_even_when_nothing_is_to_be_done() -> None:
+    client = Writes(new_resource())
+    one = loop(client, Cache(resources={PLACE: [client.held]}))
+    one.lead()
+    one.wake(PLACE)
+    await until(lambda: client.writes)
+    await one.rest()
+    assert client.writes[0] == "status"
+    assert client.statuses[0]["operator"] == "operator-1"
+
+    settled = {**client.statuses[0], "operator": "operator-0"}
+    successor = Writes(new_resource(8, **settled))
+    two = loop(successor, Cache(resources={PLACE: [successor.held]}))
+    two.lead()
+    two.wake(PLACE)
+    await until(lambda: successor.writes)
+    await two.rest()
+    assert successor.writes[0] == "status"
+    assert successor.statuses[0] == client.statuses[0]
+
+
+async def test_a_pass_under_way_may_end_when_the_operator_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Writes(new_resource())
+    slow = asyncio.Event()
+
+    async def read(*_: str) -> dict[str, Any] | None:
+        await slow.wait()
+        return client.held
+
+    monkeypatch.setattr(client, "read", read)
+    one = loop(client, Cache(resources={PLACE: [client.held]}))
+    one.lead()
+    one.wake(PLACE)
+    await asyncio.sleep(0.05)
+    resting = asyncio.create_task(one.rest(5.0))
+    await asyncio.sleep(0.05)
+    slow.set()
+    await asyncio.wait_for(resting, 2.0)
+    assert "status" in client.writes
+
+
+async def test_a_pass_under_way_is_cut_off_when_another_operator_may_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Writes(new_resource())
+
+    async def read(*_: str) -> dict[str, Any] | None:
+        await asyncio.sleep(3600)
+        return None
+
+    monkeypatch.setattr(client, "read", read)
+    one = loop(client, Cache(resources={PLACE: [client.held]}))
+    one.lead()
+    one.wake(PLACE)
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(one.rest(), 1.0)
+    assert client.writes == []
+
+
+async def test_a_write_that_may_no_longer_be_sent_is_no_failure_to_tell_people_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Writes(new_resource())
+
+    async def refuse(*_: Any) -> dict[str, Any]:
+        raise NotLeadingError("PUT")
+
+    monkeypatch.setattr(client, "replace_status", refuse)
+    one = loop(client, Cache(resources={PLACE: [client.held]}))
+    one.lead()
+    one.wake(PLACE)
+    await until(lambda: "another operator may act" in caplog.text)
+    assert client.writes == []
+    await one.rest()
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 def on_trial(**changes: Any) -> Status:

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import logging
+import signal
+from contextlib import suppress
 
 import aiohttp
 import kopf
 
 from serin_operator.act.client import Client
+from serin_operator.act.lease import Election
 from serin_operator.handlers import register
 from serin_operator.health import Health
 from serin_operator.loop import Loop
@@ -15,6 +18,7 @@ from serin_operator.observe.cache import Cache
 from serin_operator.settings import Settings
 
 _PORT = 8080
+_LAST_PASSES_SECONDS = 3.0
 
 
 class _JsonLines(logging.Formatter):
@@ -42,22 +46,48 @@ def _configure_logging(level: str) -> None:
 async def _run(settings: Settings) -> None:
     client = await Client.connect()
     async with aiohttp.ClientSession() as session:
+        election = Election(client, settings.candidacy)
         cache = Cache()
-        loop = Loop(settings, client, session, cache)
+        loop = Loop(settings, client.within(election.seconds_left), session, cache, election.identity)
         registry = kopf.OperatorRegistry()
         register(registry, loop, cache)
-        helpers = [asyncio.create_task(Health(loop).run(_PORT)), asyncio.create_task(loop.exorcise())]
+        helpers = [asyncio.create_task(Health(loop, election).run(_PORT)), asyncio.create_task(loop.exorcise())]
+        ready, stop = asyncio.Event(), asyncio.Event()
+        competing = asyncio.create_task(_compete(election, loop, ready, stop))
         try:
             await kopf.operator(
                 registry=registry,
                 standalone=True,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
+                ready_flag=ready,
+                stop_flag=stop,
             )
         finally:
+            competing.cancel()
+            with suppress(asyncio.CancelledError):
+                await competing
             for helper in helpers:
                 helper.cancel()
             await client.close()
+
+
+async def _compete(election: Election, loop: Loop, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Leads whenever this operator is elected, until a signal; then ends what is under way, hands over, and stops Kopf.
+
+    Kopf takes seconds to stop. Its own handlers of the signals are replaced, because nobody leads until the hand-over.
+    """
+    await ready.wait()
+    term = asyncio.create_task(election.run(loop.lead, loop.rest))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, term.cancel)
+    try:
+        with suppress(asyncio.CancelledError):
+            await term
+    finally:
+        await loop.rest(_LAST_PASSES_SECONDS)
+        await election.resign()
+        stop.set()
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from serin_operator.act.lease import Election
 from serin_operator.loop import Loop
 
 _BEAT_SECONDS = 1.0
@@ -16,11 +17,13 @@ _BEAT_LIMIT_SECONDS = 15.0
 class Health:
     """Healthy while the event loop turns and every ModelDeployment's pass comes to an end.
 
-    An API server or a metrics source that is away is no reason to restart, so neither is asked.
+    An API server or a metrics source that is away is no reason to restart, so neither is asked. An operator that stands
+    by is as healthy as the one that leads.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, election: Election) -> None:
         self._loop = loop
+        self._election = election
         self._beat = time.monotonic()
 
     async def run(self, port: int) -> None:
@@ -44,7 +47,10 @@ class Health:
             return web.Response(status=503, text=f"the event loop stood still for {silent:.0f} s\n")
         if stuck := self._loop.stuck():
             return web.Response(status=503, text=f"no progress on {', '.join(stuck)}\n")
-        return web.Response(text="ok\n")
+        if self._election.seconds_left() > 0:
+            return web.Response(text=f"ok: {self._election.identity} leads\n")
+        leader = self._election.holder or "nobody"
+        return web.Response(text=f"ok: {self._election.identity} stands by, {leader} leads\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -5,6 +5,9 @@ that is killed anywhere is finished by the next one from the cluster's state and
 
 Evidence grows with every scrape. It is a function of the pods' cumulative counters, so it need not be written every
 time: a restarted operator counts what it did not write as one larger block.
+
+Of several operators one leads and runs passes; the others only keep their watch caches. What a cache holds can be older
+than what the last leader wrote, so a memory begins with what the API server holds.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from serin_operator.act.announce import announce, announce_failing_passes, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
-from serin_operator.act.client import ApiError, Client
+from serin_operator.act.client import ApiError, Client, NotLeadingError
 from serin_operator.api import ANNOTATION_RETRY, KIND, LABEL_OWNER
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
@@ -45,6 +48,7 @@ _WATCHED = Gauge("serin_operator_model_deployments", "ModelDeployments under car
 RESYNC_SECONDS = 300.0
 CACHE_LAG_SECONDS = 5.0
 CACHE_LAG_LIMIT_SECONDS = 60.0
+LAST_WORD_SECONDS = 1.0
 NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
@@ -75,14 +79,22 @@ class Memory:
 
 
 class Loop:
-    """Runs the passes. `wake` it on every event; it looks again by itself when something can be due."""
+    """Runs the passes between `lead` and `rest`. `wake` it on every event; it looks again by itself when it is time.
 
-    def __init__(self, settings: Settings, client: Client, session: aiohttp.ClientSession, cache: Cache) -> None:
+    operator: the name that it leaves on all that it writes, no other process's.
+    """
+
+    def __init__(
+        self, settings: Settings, client: Client, session: aiohttp.ClientSession, cache: Cache, operator: str
+    ) -> None:
         self._settings = settings
         self._client = client
         self._session = session
         self._cache = cache
-        self._applier = Applier(client)
+        self._operator = operator
+        self._leading = False
+        self._told: set[Place] = set()  # of whom, while it stood by; nobody is told before all caches are filled
+        self._applier = Applier(client, operator)
         self._memories: dict[Place, Memory] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         self._wakes: dict[Place, asyncio.Event] = {}
@@ -90,11 +102,39 @@ class Loop:
 
     def wake(self, place: Place) -> None:
         """Something about this ModelDeployment has changed."""
+        if not self._leading:
+            self._told.add(place)
+            return
         if place not in self._tasks:
             self._wakes[place] = asyncio.Event()
             self._tasks[place] = asyncio.create_task(self._care(place), name=f"care for {place[0]}/{place[1]}")
             _WATCHED.set(len(self._tasks))
         self._wakes[place].set()
+
+    def lead(self) -> None:
+        """From now on this operator acts: on what it was told of before, and on what it will be told of."""
+        self._leading = True
+        told, self._told = self._told, set()
+        for place in told:
+            self.wake(place)
+
+    async def rest(self, patience: float = 0.0) -> None:
+        """No pass begins from now on, and one under way is cut off after so many seconds. What it knew may get old."""
+        self._leading = False
+        for wake in self._wakes.values():
+            wake.set()
+        tasks = list(self._tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=patience)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._told |= self._tasks.keys()
+        self._tasks.clear()
+        self._wakes.clear()
+        self._memories.clear()
+        self._applier.forget_all()
+        _WATCHED.set(0)
 
     async def exorcise(self) -> None:
         """Finds what the watches missed the deletion of, from time to time, for as long as it runs.
@@ -129,11 +169,14 @@ class Loop:
 
     async def _care(self, place: Place) -> None:
         retry, failures = _FIRST_RETRY, 0
-        while self._cache.resource(place) is not None:
+        while self._leading and self._cache.resource(place) is not None:
             self._wakes[place].clear()
             try:
                 wait = await self._timed_pass(place)
                 retry, failures = _FIRST_RETRY, 0
+            except NotLeadingError as error:
+                _LOGGER.warning("%s/%s: another operator may act by now: %s", *place, error)
+                wait = LAST_WORD_SECONDS
             except ApiError as error:
                 # 409: somebody wrote the resource since it was read, and the event of that is on its way.
                 level = logging.DEBUG if error.code == 409 else logging.WARNING
@@ -149,6 +192,8 @@ class Loop:
                 await asyncio.wait_for(self._wakes[place].wait(), wait)
             except TimeoutError:
                 continue
+        if not self._leading:
+            return
         self._memories.pop(place, None)
         self._applier.forget(*place)
         del self._tasks[place], self._wakes[place]
@@ -179,9 +224,9 @@ class Loop:
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             return RESYNC_SECONDS
         metadata = resource["metadata"]
-        memory = self._remember(place, resource)
-        if int(metadata["resourceVersion"]) < memory.resource_version:
-            return CACHE_LAG_SECONDS  # the watch cache has not seen yet what this loop wrote; its event wakes the loop
+        memory = await self._remember(place, resource)
+        if memory is None or int(metadata["resourceVersion"]) < memory.resource_version:
+            return CACHE_LAG_SECONDS  # the watch cache has not seen yet what was written; its event wakes the loop
         spec = parse_spec(resource["spec"])
         pods = self._cache.pods_of(place)
         observed, binned = await self._observe(place, metadata, spec, memory, pods)
@@ -190,32 +235,43 @@ class Loop:
             memory.served = route if route is not None and observed.router.serves(route) else None
         before, now = memory.status, time.time()
         decision = decide(observed, now)
-        await self._write(resource, memory, decision.status, now)
+        after = replace(decision.status, operator=self._operator)
+        await self._write(resource, memory, after, now)
         memory.binned = binned
         owner = Owner(*place, metadata["uid"])
-        wanted = manifests(owner, spec, decision.status, decision.resolve, self._settings.images)
+        wanted = manifests(owner, spec, after, decision.resolve, self._settings.images)
         try:
             await self._applier.sync(owner, wanted, self._cache.objects_of(place))
         finally:
             await self._nudge(place, memory, wanted, pods, now)
             await self._replace_failed_resolvers(place, pods)
-            await announce(self._client, resource, before, decision.status)
+            await announce(self._client, resource, before, after)
         return self._wait(decision)
 
-    def _remember(self, place: Place, resource: Mapping[str, Any]) -> Memory:
-        """The memory of this very resource, or a fresh one from its status.
+    async def _remember(self, place: Place, resource: Mapping[str, Any]) -> Memory | None:
+        """The memory of this very resource, None where it is gone and the cache does not know that yet.
 
-        A status that this loop did not write, or does not know to have written, is the one that holds. So is an
-        older one that stays: the cluster was restored from a backup.
+        A status that this loop did not write, or does not know to have written, is the one that holds. Where the cache
+        may lag behind, which it may at first and while its version is older than what was written, the API server is
+        asked. An older status that it holds comes from a backup.
         """
         memory = self._memories.get(place)
-        stored = resource.get("status", {})
-        version = int(resource["metadata"]["resourceVersion"])
-        if memory is not None and memory.uid == resource["metadata"]["uid"]:
-            lags = version < memory.resource_version and time.monotonic() - memory.since < CACHE_LAG_LIMIT_SECONDS
-            if lags or stored == memory.stored:
+        uid, version = resource["metadata"]["uid"], int(resource["metadata"]["resourceVersion"])
+        if memory is not None and memory.uid == uid:
+            lags = version < memory.resource_version
+            waited = time.monotonic() - memory.since
+            if resource.get("status", {}) == memory.stored or (lags and waited < CACHE_LAG_LIMIT_SECONDS):
                 return memory
-        memory = Memory(resource["metadata"]["uid"], parse_status(stored), stored, version, time.monotonic())
+            if not lags:
+                return self._memorise(place, resource)
+        held = await self._client.read(KIND, *place)
+        return self._memorise(place, held) if held is not None and held["metadata"]["uid"] == uid else None
+
+    def _memorise(self, place: Place, resource: Mapping[str, Any]) -> Memory:
+        metadata, stored = resource["metadata"], resource.get("status", {})
+        memory = Memory(
+            metadata["uid"], parse_status(stored), stored, int(metadata["resourceVersion"]), time.monotonic()
+        )
         self._memories[place] = memory
         return memory
 

@@ -7,6 +7,15 @@ from serin_operator.build.owner import Images
 
 
 @dataclass(frozen=True, slots=True)
+class Candidacy:
+    """The Lease that the operators of one release compete for, and the pod that competes."""
+
+    namespace: str
+    lease: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Images to run, namespaces to watch (none: all), and the Prometheus to use where a resource names none.
 
@@ -17,6 +26,7 @@ class Settings:
     namespaces: tuple[str, ...]
     prometheus: str | None
     log_level: str
+    candidacy: Candidacy
     require_signature: bool = False
 
     @classmethod
@@ -32,6 +42,7 @@ class Settings:
             namespaces=tuple(part.strip() for part in namespaces.split(",") if part.strip()),
             prometheus=os.environ.get("SERIN_PROMETHEUS_ADDRESS") or None,
             log_level=os.environ.get("SERIN_LOG_LEVEL", "INFO").upper(),
+            candidacy=Candidacy(_required("POD_NAMESPACE"), _required("SERIN_LEASE"), _required("POD_NAME")),
             require_signature=os.environ.get("SERIN_REQUIRE_SIGNATURE", "") == "true",
         )
 
@@ -39,5 +50,5 @@ class Settings:
 def _required(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise SystemExit(f"{name} is not set; the Helm chart sets it from images.*")
+        raise SystemExit(f"{name} is not set; the Helm chart sets it")
     return value

@@ -33,6 +33,7 @@ class FakeClient:
         metadata = manifest["metadata"]
         self._take("apply", manifest["kind"], metadata["name"])
         key = (manifest["kind"], metadata["namespace"], metadata["name"])
+        self._must_be_at(key, metadata.get("resourceVersion"))
         self.forced[key] = force
         self.version += 1
         stored = {
@@ -51,13 +52,22 @@ class FakeClient:
         self.objects[key] = dict(manifest)
         return self.objects[key]
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
+    async def delete(self, kind: str, namespace: str, name: str, **preconditions: str) -> None:
         self._take("delete", kind, name)
-        self.objects.pop((kind, namespace, name), None)
+        key = (kind, namespace, name)
+        if key in self.objects:
+            self._must_be_at(key, preconditions.get("resourceVersion"))
+            assert preconditions["uid"] == self.objects[key]["metadata"]["uid"]
+        self.objects.pop(key, None)
 
     async def annotate(self, kind: str, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
         self._take("annotate", kind, name)
         self.annotations[name] = annotations["serin.dev/route"]
+
+    def _must_be_at(self, key: Key, version: str | None) -> None:
+        held = self.objects[key]["metadata"]["resourceVersion"] if key in self.objects else "0"
+        if version is not None and version != held:
+            raise ApiError(409, f"the object has been modified: {version} is not {held}")
 
     def _take(self, verb: str, kind: str, name: str) -> None:
         self.calls.append((verb, kind, name))
@@ -72,6 +82,12 @@ class FakeClient:
             if kind != "Secret"
         ]
 
+    def touched(self, item: Existing) -> Existing:
+        """The same object after somebody has changed it."""
+        self.version += 1
+        self.objects[item.key]["metadata"]["resourceVersion"] = str(self.version)
+        return replace(item, version=item.version + 1, resource_version=self.version)
+
     def took(self) -> list[tuple[str, str, str]]:
         """The calls since the last look."""
         calls, self.calls = self.calls, []
@@ -85,7 +101,7 @@ def client() -> FakeClient:
 
 @pytest.fixture
 def applier(client: FakeClient) -> Applier:
-    return Applier(client)  # type: ignore[arg-type]
+    return Applier(client, "operator-1")  # type: ignore[arg-type]
 
 
 def wanted(status: Status = SERVING, **changes: Any) -> list[Manifest]:
@@ -140,8 +156,7 @@ async def test_what_somebody_changed_is_put_right(client: FakeClient, applier: A
     await applier.sync(OWNER, wanted(), [])
     client.took()
     changed = [
-        replace(item, version=item.version + 1) if item.key == ("ConfigMap", "shop", "iris-router") else item
-        for item in client.existing()
+        client.touched(item) if item.key == ("ConfigMap", "shop", "iris-router") else item for item in client.existing()
     ]
     await applier.sync(OWNER, wanted(), changed)
     assert client.took() == [("apply", "ConfigMap", "iris-router")]
@@ -176,9 +191,67 @@ async def test_what_belongs_to_somebody_else_is_neither_taken_nor_deleted(client
 
 async def test_a_restarted_operator_takes_over_what_is_its_own(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
-    restarted = Applier(client)  # type: ignore[arg-type]
+    restarted = Applier(client, "operator-2")  # type: ignore[arg-type]
     await restarted.sync(OWNER, wanted(), client.existing())
     assert all(client.forced.values())
+
+
+async def test_whoever_takes_over_changes_every_object_first(client: FakeClient, applier: Applier) -> None:
+    """So that nothing which its predecessor has prepared can still be written."""
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    known = client.existing()
+    await Applier(client, "operator-2").sync(OWNER, wanted(ROLLING), known)  # type: ignore[arg-type]
+    marks = {
+        key: stored["metadata"]["annotations"]["serin.dev/operator"]
+        for key, stored in client.objects.items()
+        if key[0] != "Secret"
+    }
+    assert len(marks) == len(known)
+    assert set(marks.values()) == {"operator-2"}
+    client.took()
+    with pytest.raises(ApiError, match="409"):
+        await applier.sync(OWNER, wanted(replace(ROLLING, weight=50)), known)
+    with pytest.raises(ApiError, match="409"):
+        await applier.sync(OWNER, wanted(), known)
+    assert all(
+        stored["metadata"]["annotations"]["serin.dev/operator"] == "operator-2"
+        for key, stored in client.objects.items()
+        if key[0] != "Secret"
+    )
+
+
+async def test_a_late_delete_does_not_take_what_a_successor_wants(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    known = [replace(item, uid="u") for item in client.existing()]
+    late = Applier(client, "operator-1")  # type: ignore[arg-type]
+    await Applier(client, "operator-2").sync(OWNER, wanted(ROLLING), known)  # type: ignore[arg-type]
+    for item in known:
+        with pytest.raises(ApiError, match="409"):
+            await late.sync(OWNER, [], [item])
+        assert item.key in client.objects
+
+
+async def test_the_mark_is_not_among_what_is_compared(client: FakeClient, applier: Applier) -> None:
+    manifest = next(one for one in wanted() if one["kind"] == "ConfigMap")
+    await applier.sync(OWNER, [manifest], [])
+    assert "serin.dev/operator" not in manifest["metadata"].get("annotations", {})
+    assert "resourceVersion" not in manifest["metadata"]
+
+
+async def test_what_is_applied_twice_in_a_row_needs_no_event_in_between(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    before = client.existing()
+    for replicas in (2, 3, 4):
+        await applier.sync(OWNER, wanted(traffic={"router": {"replicas": replicas}}), before)
+    assert client.objects["Deployment", "shop", "iris-router"]["spec"]["replicas"] == 4
+
+
+async def test_nothing_is_remembered_while_another_acts(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    applier.forget_all()
+    client.took()
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert len([verb for verb, _, _ in client.took() if verb == "apply"]) == len(wanted())
 
 
 async def test_a_refusal_keeps_nothing_else_back_but_deletes_nothing(client: FakeClient, applier: Applier) -> None:

@@ -1,5 +1,6 @@
 """The calls as an API server sees them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,7 @@ from aiohttp import web
 from kubernetes.aio import client as kubernetes_client
 from tests.loopback import free_port
 
-from serin_operator.act.client import ApiError, Client
+from serin_operator.act.client import TIMEOUT, ApiError, Client, NotLeadingError
 
 
 @dataclass
@@ -27,10 +28,11 @@ class Call:
 
 @dataclass
 class ApiServer:
-    """Notes every call and answers all of them alike."""
+    """Notes every call and answers all of them alike, after some seconds."""
 
     status: int = 200
     answer: Any = field(default_factory=lambda: {"metadata": {"resourceVersion": "8"}})
+    seconds: float = 0.0
     calls: list[Call] = field(default_factory=list)
     port: int = field(default_factory=free_port)
 
@@ -39,6 +41,7 @@ class ApiServer:
         body = json.loads(text) if text else None
         query = {key: str(value) for key, value in request.query.items()}
         self.calls.append(Call(request.method, request.path, query, request.content_type, body))
+        await asyncio.sleep(self.seconds)
         if isinstance(self.answer, str):
             return web.Response(text=self.answer, status=self.status)
         return web.json_response(self.answer, status=self.status)
@@ -79,6 +82,7 @@ def manifest(kind: str, name: str = "iris") -> dict[str, Any]:
         ("Secret", "/api/v1/namespaces/shop/secrets/iris"),
         ("Deployment", "/apis/apps/v1/namespaces/shop/deployments/iris"),
         ("Event", "/apis/events.k8s.io/v1/namespaces/shop/events/iris"),
+        ("Lease", "/apis/coordination.k8s.io/v1/namespaces/shop/leases/iris"),
         ("ModelDeployment", "/apis/serin.dev/v1alpha1/namespaces/shop/modeldeployments/iris"),
     ],
 )
@@ -140,6 +144,65 @@ async def test_a_delete_leaves_nothing_behind_and_takes_gone_for_done() -> None:
         await client.delete("Deployment", "shop", "iris")
     (call,) = server.calls
     assert call.body == {"propagationPolicy": "Background"}
+
+
+async def test_a_delete_can_ask_for_the_very_object() -> None:
+    server = ApiServer()
+    async with server.running() as client:
+        await client.delete("Deployment", "shop", "iris", uid="u", resourceVersion="7")
+    (call,) = server.calls
+    assert call.body == {
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": "u", "resourceVersion": "7"},
+    }
+
+
+async def test_an_object_is_read_and_replaced_whole() -> None:
+    server = ApiServer(answer={"metadata": {"resourceVersion": "8"}, "spec": {}})
+    async with server.running() as client:
+        found = await client.read("Lease", "shop", "iris")
+        assert found == server.answer
+        await client.replace({**manifest("Lease"), "spec": {"holderIdentity": "me"}})
+        server.status = 404
+        assert await client.read("Lease", "shop", "iris") is None
+        server.status = 403
+        with refused(403):
+            await client.read("Lease", "shop", "iris")
+    path = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/iris"
+    assert [(call.verb, call.path) for call in server.calls[:2]] == [("GET", path), ("PUT", path)]
+    assert server.calls[1].body["spec"] == {"holderIdentity": "me"}
+
+
+async def test_whoever_may_not_act_sends_no_write_but_may_read() -> None:
+    server = ApiServer(answer={"items": [], "metadata": {"resourceVersion": "8"}, "status": {}})
+    left = 1.0
+    async with server.running() as client:
+        mine = client.within(lambda: left)
+        await mine.create(manifest("Secret"))
+        left = 0.0
+        resource = {**manifest("ModelDeployment"), "apiVersion": "serin.dev/v1alpha1", "spec": {}}
+        resource["metadata"]["resourceVersion"] = "7"
+        for write in (
+            mine.create(manifest("Secret")),
+            mine.apply(manifest("Service"), force=True),
+            mine.delete("Service", "shop", "iris"),
+            mine.annotate("Pod", "shop", "iris", {}),
+            mine.replace(manifest("Lease")),
+            mine.replace_status(resource, {}),
+        ):
+            with pytest.raises(NotLeadingError):
+                await write
+        await mine.read("Lease", "shop", "iris")
+        await mine.uids("Pod", None, "")
+    assert [call.verb for call in server.calls] == ["POST", "GET", "GET"]
+
+
+async def test_a_write_is_given_up_when_the_time_to_act_is_over() -> None:
+    assert TIMEOUT > 1
+    server = ApiServer(seconds=5.0)
+    async with server.running() as client:
+        with pytest.raises(TimeoutError):
+            await client.within(lambda: 0.2).create(manifest("Secret"))
 
 
 async def test_other_refusals_of_a_delete_are_errors() -> None:

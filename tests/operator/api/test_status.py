@@ -131,6 +131,7 @@ conditions = st.builds(
 statuses = st.builds(
     Status,
     observed_generation=st.integers(0, 1000),
+    operator=words,
     phase=st.sampled_from(Phase),
     weight=st.integers(0, 100),
     replicas=st.integers(0, 100),

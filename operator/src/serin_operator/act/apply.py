@@ -1,4 +1,8 @@
-"""Makes the cluster match the desired manifests, sending only what differs from what was last applied."""
+"""Makes the cluster match the desired manifests, sending only what differs from what was last applied.
+
+Every write to an object that is there names the version that it was prepared for. Together with the mark that an
+operator leaves on all objects when it takes over, this keeps a write of its predecessor from landing late.
+"""
 
 import hashlib
 import json
@@ -8,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api import ANNOTATION_ROUTE, LABEL_COMPONENT
+from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 
 # No event tells when somebody deletes the key that signs prediction ids, since Serin may not read Secrets. A pass
@@ -17,11 +21,12 @@ KEY_CHECK_SECONDS = 240.0
 
 
 class Applier:
-    """Remembers per object what was applied last and the version that came of it."""
+    """Remembers per object what was applied last and what came of it. `operator` is the mark that it leaves."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, operator: str) -> None:
         self._client = client
-        self._applied: dict[Key, tuple[str, int]] = {}
+        self._operator = operator
+        self._applied: dict[Key, tuple[str, Existing]] = {}
         self._keys_seen: dict[Key, float] = {}  # when each Secret was last known to be there
 
     async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> None:
@@ -44,8 +49,14 @@ class Applier:
             raise refusals[0]
         for key, item in there.items():
             if key not in wanted and item.owner == owner.uid:
-                await self._client.delete(*key)
+                version = self._newest_version(key, item)
+                await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
                 self._applied.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Drops everything that is remembered: another operator may write from now on."""
+        self._applied.clear()
+        self._keys_seen.clear()
 
     def forget(self, namespace: str, owner: str) -> None:
         """Drops what is remembered of a ModelDeployment that is gone."""
@@ -61,15 +72,30 @@ class Applier:
     async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> None:
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied.get(key)
-        stands = existing and applied and applied[0] == digest and existing.version <= applied[1]
+        stands = existing and applied and applied[0] == digest and existing.version <= applied[1].version
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:
             return
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
-        answer = await self._client.apply(manifest, force=ours)
-        self._applied[key] = (digest, Existing.of(answer, manifest["kind"]).version)
+        answer = await self._client.apply(self._marked(manifest, self._newest_version(key, existing)), force=ours)
+        self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
+
+    def _newest_version(self, key: Key, existing: Existing | None) -> int:
+        """The version of an object that is there; the watch cache may lag behind what was applied a moment ago."""
+        if existing is None:
+            return 0
+        applied = self._applied.get(key)
+        return max(existing.resource_version, applied[1].resource_version if applied else 0)
+
+    def _marked(self, manifest: Manifest, version: int) -> Manifest:
+        """The manifest with this operator's mark, for an object at this version."""
+        metadata = dict(manifest["metadata"])
+        metadata["annotations"] = {**metadata.get("annotations", {}), ANNOTATION_OPERATOR: self._operator}
+        if version:
+            metadata["resourceVersion"] = str(version)
+        return {**manifest, "metadata": metadata}
 
     async def _ensure_prediction_key(self, owner: Owner, *, again: bool) -> None:
         """Creates the key that signs prediction ids where there is none; Serin never reads it and never changes it.

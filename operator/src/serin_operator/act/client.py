@@ -5,7 +5,7 @@ asks for the whole API first starts slower and needs more rights.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubernetes.aio import client as kubernetes_client
@@ -28,6 +28,7 @@ _COLLECTIONS = {
     "Secret": ("/api/v1", "secrets"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "ModelDeployment": (f"/apis/{GROUP}/{VERSION}", PLURAL),
 }
 
@@ -43,11 +44,20 @@ class ApiError(Exception):
         self.message = message
 
 
+class NotLeadingError(Exception):
+    """A write that was not sent, because another operator may act by now."""
+
+
+def _for_ever() -> float:
+    return float("inf")
+
+
 class Client:
     """A connection to the API server; make it with `connect`, close it when done."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, seconds_left: Callable[[], float] = _for_ever) -> None:
         self._api = api
+        self._seconds_left = seconds_left
 
     @classmethod
     async def connect(cls) -> "Client":
@@ -58,6 +68,10 @@ class Client:
             await kubernetes_config.load_kube_config()  # type: ignore[no-untyped-call]
         return cls(kubernetes_client.ApiClient())
 
+    def within(self, seconds_left: Callable[[], float]) -> "Client":
+        """The same connection for somebody who may write for so many more seconds, and then gets NotLeadingError."""
+        return Client(self._api, seconds_left)
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._api.close()
@@ -65,7 +79,8 @@ class Client:
     async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         """Server-side apply as the one field manager.
 
-        force: take over fields that others have changed; without it that is an ApiError 409.
+        force: take over fields that others have changed; without it that is an ApiError 409. So is another version of
+        the object than the manifest's `metadata.resourceVersion`, where it has one.
         """
         metadata = manifest["metadata"]
         query = [("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false")]
@@ -82,9 +97,28 @@ class Client:
         body = {"metadata": {"annotations": dict(annotations)}}
         await self._call("PATCH", kind, _path(kind, namespace, name), body, [], _MERGE)
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Deletes an object and, in the background, what it owns; one that is gone already is fine."""
-        body = {"propagationPolicy": "Background"}
+    async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object as the API server holds it now; None when it is not there."""
+        try:
+            return await self._call("GET", kind, _path(kind, namespace, name), None, [])
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
+
+    async def replace(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes a whole object, if it is still at the version that the manifest names (else ApiError 409)."""
+        path = _path(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        return await self._call("PUT", manifest["kind"], path, manifest, [("fieldManager", FIELD_MANAGER)])
+
+    async def delete(self, kind: str, namespace: str, name: str, **preconditions: str) -> None:
+        """Deletes an object and, in the background, what it owns; one that is gone already is fine.
+
+        preconditions: the uid, the resourceVersion that it must have (else ApiError 409).
+        """
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if preconditions:
+            body["preconditions"] = preconditions
         try:
             await self._call("DELETE", kind, _path(kind, namespace, name), body, [])
         except ApiError as error:
@@ -129,7 +163,12 @@ class Client:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+        seconds = TIMEOUT
+        if verb != "GET":
+            seconds = min(TIMEOUT, self._seconds_left())
+            if seconds <= 0:
+                raise NotLeadingError(f"{verb} {path} was not sent")
+        response = await self._api.call_api(*request, _request_timeout=seconds)
         data = await response.read()
         _CALLS.labels(verb, kind, response.status).inc()
         if not 200 <= response.status <= 299:

@@ -225,9 +225,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that Serin remembers about one ModelDeployment."""
+    """Everything that Serin remembers about one ModelDeployment. `operator` is the one that wrote it last."""
 
     observed_generation: int = 0
+    operator: str = ""
     phase: Phase = Phase.PENDING
     weight: int = 0
     replicas: int = 0

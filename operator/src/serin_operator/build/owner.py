@@ -83,7 +83,10 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """An object of Serin's that the watch cache holds. `version` rises when somebody changes what Serin applies."""
+    """An object of Serin's that the watch cache holds. `version` rises when somebody changes what Serin applies.
+
+    resource_version: rises when anybody changes anything; 0 when it is not known.
+    """
 
     kind: str
     namespace: str
@@ -91,6 +94,7 @@ class Existing:
     version: int
     owner: str | None = None  # the uid of its controller
     uid: str = ""
+    resource_version: int = 0
 
     @property
     def key(self) -> Key:
@@ -104,5 +108,11 @@ class Existing:
         version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
         controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
         return cls(
-            kind, metadata["namespace"], metadata["name"], int(version), next(iter(controllers), None), metadata["uid"]
+            kind,
+            metadata["namespace"],
+            metadata["name"],
+            int(version),
+            next(iter(controllers), None),
+            metadata["uid"],
+            int(metadata["resourceVersion"]),
         )
