@@ -206,18 +206,18 @@ def make_server(loaded: Loaded, app: App) -> Server:
     app.activity.gauge("serin_connections", "Connections that are open.", lambda: server.connections)
     app.activity.gauge("serin_upload_bytes", "Bytes of bodies that are read or wait for answers.", lambda: server.held)
     if loaded.grpc_port is not None:
-        server.accompany(_grpc_listener(loaded.grpc_port, settings, app, limits))
+        server.accompany(_grpc_listener(loaded.grpc_port, settings, app, server))
     _freeze()
     return server
 
 
-def _grpc_listener(port: Port, settings: Settings, app: App, limits: Limits) -> Companion:
+def _grpc_listener(port: Port, settings: Settings, app: App, server: Server) -> Companion:
     # Imported no earlier: gRPC starts threads, and forks while the model is loaded, and for workers, would lose them.
     from serin_server.grpc_service.listener import GrpcListener
     from serin_server.grpc_service.services import Services
 
-    services = Services(app.served, app.shared, app.lifecycle)
-    return GrpcListener(services, port, limits, settings.max_in_flight, settings.drain_seconds)
+    services = Services(app.served, app.shared, app.lifecycle, server, server.access_log)
+    return GrpcListener(services, port, server.limits, settings.max_in_flight, settings.drain_seconds)
 
 
 def _freeze() -> None:

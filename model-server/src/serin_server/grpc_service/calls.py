@@ -1,10 +1,12 @@
-"""What the calls of all services share: metadata, and how a call is refused."""
+"""What the calls of all services share: what is known of one, its wire format, and how it is refused."""
 
+import time
 from collections.abc import Mapping
 from typing import NoReturn, TypeAlias
 
 import grpc
 
+from serin_server.serving.inquiry import CLIENT_GONE, Inquiry
 from serin_server.tracing import Trace, parse_traceparent
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -22,21 +24,47 @@ _CODES = {
 }
 
 
-def metadata_of(context: Context) -> Mapping[str, str | bytes]:
-    """What the client sent beside the message, by lower-case name; the last of several counts."""
-    return dict(context.invocation_metadata() or ())
+class Call:
+    """One call, as the access log looks at HTTP's requests. `begun` is when its message was there."""
+
+    __slots__ = (
+        "begun",
+        "inquiry",
+        "metadata",
+        "refused_upload",
+        "request_id",
+        "retry",
+        "size",
+        "status",
+        "target",
+        "trace",
+    )
+
+    method = b"POST"
+
+    def __init__(self, target: bytes, message: bytes, context: Context) -> None:
+        self.begun = time.perf_counter()
+        self.target = target
+        self.size = len(message)
+        # What the client sent beside the message, by lower-case name; the last of several counts.
+        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self.metadata = metadata
+        self.retry = metadata.get("x-envoy-attempt-count", "1") not in ("0", "1")
+        self.request_id = _text(metadata.get("x-request-id"))
+        traceparent = _text(metadata.get("traceparent"))
+        self.trace: Trace | None = None if traceparent is None else parse_traceparent(traceparent.encode())
+        self.inquiry: Inquiry | None = None
+        self.refused_upload = False
+        self.status = CLIENT_GONE  # until it has ended otherwise
+
+    @property
+    def wants_gzip(self) -> bool:
+        """Whether the client asks for compression, as over HTTP: that they could read it, most say by default."""
+        return "gzip" in (_text(self.metadata.get("accept-encoding")) or "")
 
 
-def request_id_of(metadata: Mapping[str, str | bytes]) -> str | None:
-    """The call's id, for the log."""
-    value = metadata.get("x-request-id")
+def _text(value: str | bytes | None) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def trace_of(metadata: Mapping[str, str | bytes]) -> Trace | None:
-    """The trace that the call is part of."""
-    value = metadata.get("traceparent")
-    return parse_traceparent(value.encode()) if isinstance(value, str) else None
 
 
 async def refuse(context: Context, status: int, message: str) -> NoReturn:

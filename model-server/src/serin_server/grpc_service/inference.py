@@ -3,33 +3,30 @@
 import asyncio
 import time
 
-from serin_server.grpc_service.calls import Context, metadata_of, request_id_of, trace_of
+from serin_server.grpc_service.calls import Call, Context
 from serin_server.grpc_service.messages.open_inference_grpc_pb2 import ModelInferRequest
 from serin_server.grpc_service.tensors import from_message, to_message
 from serin_server.protocol.errors import RequestError
 from serin_server.protocol.tensors import InferRequest, InferResponse
-from serin_server.serving.inquiry import Inquiry
+from serin_server.serving.inquiry import CLIENT_GONE, Inquiry
 from serin_server.serving.served import ServedModel
 
 # A client's clock ran before the server's: it may give up a little before the deadline as the server knows it.
 _CLOSE_SECONDS = 0.05
 
 
-async def infer(served: ServedModel, message: ModelInferRequest, context: Context) -> bytes:
+async def infer(served: ServedModel, message: ModelInferRequest, context: Context, call: Call) -> bytes:
     """The encoded ModelInferResponse. Raises RequestError."""
-    started = time.perf_counter()
     left = context.time_remaining()
-    metadata = metadata_of(context)
-    trace = trace_of(metadata)
-    caller = _GrpcCaller(message)
-    inquiry = Inquiry(
+    caller = _GrpcCaller(message, call.refused_upload)
+    inquiry = call.inquiry = Inquiry(
         served,
         caller,
-        started=started,
-        deadline=None if left is None else started + left,
-        retry=metadata.get("x-envoy-attempt-count", "1") not in ("0", "1"),
-        request_id=request_id_of(metadata),
-        trace_id=None if trace is None else trace.trace_id,
+        started=call.begun,
+        deadline=None if left is None else call.begun + left,
+        retry=call.retry,
+        request_id=call.request_id,
+        trace_id=None if call.trace is None else call.trace.trace_id,
     )
     inquiry.begin()
     try:
@@ -37,7 +34,7 @@ async def infer(served: ServedModel, message: ModelInferRequest, context: Contex
     except asyncio.CancelledError:
         # gRPC cancels when the client has gone or the deadline has passed: nothing more is computed for it.
         if caller.answer is None and caller.refusal is None:
-            _give_up(served, inquiry)
+            call.status = _give_up(served, inquiry)
         raise
     if caller.refusal is not None:
         raise RequestError(*caller.refusal)
@@ -45,20 +42,23 @@ async def infer(served: ServedModel, message: ModelInferRequest, context: Contex
     return caller.answer
 
 
-def _give_up(served: ServedModel, inquiry: Inquiry) -> None:
+def _give_up(served: ServedModel, inquiry: Inquiry) -> int:
+    """Count an inquiry that nobody waits for, under the status that is returned."""
     if inquiry.deadline is not None and inquiry.deadline - time.perf_counter() < _CLOSE_SECONDS:
         served.batcher.drop(inquiry)
         inquiry.expired()
-    else:
-        inquiry.gone()
+        return 504
+    inquiry.gone()
+    return CLIENT_GONE
 
 
 class _GrpcCaller:
     """One call, as its inquiry sees it; `ended` is done when there is an answer or a refusal."""
 
-    __slots__ = ("_message", "_raw", "answer", "ended", "refusal")
+    __slots__ = ("_message", "_raw", "_refused_upload", "answer", "ended", "refusal")
 
-    def __init__(self, message: ModelInferRequest) -> None:
+    def __init__(self, message: ModelInferRequest, refused_upload: bool) -> None:
+        self._refused_upload = refused_upload
         self._message: ModelInferRequest | None = message
         self._raw = bool(message.raw_input_contents)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,6 +67,8 @@ class _GrpcCaller:
 
     def read(self) -> InferRequest:
         assert self._message is not None
+        if self._refused_upload:
+            raise RequestError(503, "the server holds as many bytes of requests as it takes at once; try again")
         request = from_message(self._message)
         self._message = None  # not kept while the model computes
         return request

@@ -66,10 +66,12 @@ class GrpcListener:
         log.info("listening for gRPC", extra={"fields": {"host": self._port.host, "port": self._port.number}})
 
     def begin_drain(self) -> None:
-        """Take connections a while longer, until the routers know."""
+        """Take connections a while longer, until the routers know. Those who watch are told at once."""
+        self._services.state.drained()
         loop = asyncio.get_running_loop()
         loop.call_later(self._drain_seconds * _ACCEPTING, refuse_connections, self._port.number)
 
     async def finish(self) -> None:
         """Take no more calls; returns when those that are there have been answered."""
+        self._services.state.end()
         await self._server.stop(_PATIENCE_SECONDS)

@@ -4,13 +4,42 @@ import logging
 import random
 import time
 import zlib
+from typing import Protocol
 
-from serin_server.web.messages import Request
+from serin_server.tracing import Trace
+from serin_server.web.messages import Inquired
 
 log = logging.getLogger(__name__)
 
 # Asked for all the time by machines that take any answer.
-_QUIET = (b"/v2/health/", b"/metrics")
+_QUIET = (
+    b"/v2/health/",
+    b"/metrics",
+    b"/grpc.health.v1.Health/",
+    b"/inference.GRPCInferenceService/ServerLive",
+    b"/inference.GRPCInferenceService/ServerReady",
+)
+
+
+class Answered(Protocol):
+    """What a line tells of a request, of whatever transport; `begun` is of time.perf_counter, `size` its body's."""
+
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def target(self) -> bytes: ...
+    @property
+    def begun(self) -> float: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def retry(self) -> bool: ...
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def trace(self) -> Trace | None: ...
+    @property
+    def inquiry(self) -> Inquired | None: ...
 
 
 class AccessLog:
@@ -25,7 +54,7 @@ class AccessLog:
         self._below = sample * 2**32
         self._revision = revision
 
-    def answered(self, request: Request, status: int, bytes_out: int) -> None:
+    def answered(self, request: Answered, status: int, bytes_out: int) -> None:
         """Tell of an answer, or of a client that went away (499)."""
         if request.target.startswith(_QUIET) or (status < 500 and not self._chosen(request)):
             return
@@ -49,7 +78,7 @@ class AccessLog:
         told = {key: value for key, value in fields.items() if value is not None}
         log.log(logging.INFO if status < 500 else logging.WARNING, "request", extra={"fields": told})
 
-    def _chosen(self, request: Request) -> bool:
+    def _chosen(self, request: Answered) -> bool:
         if not self.sampling:
             return False
         name = request.request_id if request.trace is None else request.trace.trace_id
