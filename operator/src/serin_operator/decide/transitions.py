@@ -7,18 +7,20 @@ from serin_operator.api.status import Failure, Phase, Record, Rejected, Revision
 from serin_operator.decide import analysis
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Trouble
+from serin_operator.decide.roles import kept
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 
 
 def begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
     """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
+    pods = next((each.replicas for each in kept(status) if each.revision == target.revision), 0)
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
     steps = step_count(observed)
     how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
     return replace(
         status,
-        canary=target,
+        canary=replace(target, replicas=pods),
         previous=previous,
         retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
         rejected=None,
@@ -79,6 +81,7 @@ def _to_weight(observed: Observed, status: Status, record: Record) -> tuple[Stat
         steps=step_count(observed),
         step_started_at=None,
         step_trials={},
+        capacity=record.weight,
         evidence=analysis.step(observed.spec.analysis, rollout.evidence),
     )
     record = replace(record, to_revision=canary.revision, metrics=status.metrics)
