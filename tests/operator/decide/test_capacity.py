@@ -103,8 +103,8 @@ def observed(status: Status, *, ready: int = 0, seen: int = 0, **parts: Any) -> 
     )
 
 
-def on_trial(weight: int, capacity: int, canary: int, since: float | None = NOW - 60) -> Status:
-    rollout = Rollout(NOW - 600, step=1, step_started_at=since, verified_weight=weight, capacity=capacity)
+def on_trial(weight: int, capacity: int, canary: int, since: float | None = NOW - 60, mirror: int = 0) -> Status:
+    rollout = Rollout(NOW - 600, step=1, step_started_at=since, capacity=capacity, mirror=mirror)
     return Status(
         phase=Phase.PROGRESSING,
         weight=weight,
@@ -127,6 +127,7 @@ TEN = {"replicas": 10}
         pytest.param(on_trial(5, 5, 5, since=NOW - DRAIN_SECONDS + 1), {}, 5, id="nor before connections have drained"),
         pytest.param(on_trial(5, 5, 5, since=NOW - DRAIN_SECONDS), {}, 1, id="then it shrinks"),
         pytest.param(on_trial(0, 0, 5), {}, 1, id="to one pod that idles"),
+        pytest.param(on_trial(0, 0, 0, mirror=40), {}, 4, id="a shadow has the pods for its copies"),
     ],
 )
 def test_how_many_pods_the_canary_has(status: Status, rollout: dict[str, Any], pods: int) -> None:
