@@ -12,8 +12,8 @@ from serin_operator.api.status import Revision, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Router, Workload
 from serin_operator.decide.roles import route_of
-from serin_operator.decide.transitions import DRAIN_SECONDS
 
+DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 SETTLING_SECONDS = 300.0  # after traffic has moved, until an autoscaler has surely measured what it needs now
 
 

@@ -5,7 +5,6 @@ import math
 from serin_operator.api.spec import OnInconclusive
 from serin_operator.api.status import Rollout, Status
 from serin_operator.decide.analysis import Judgement
-from serin_operator.decide.capacity import room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.exposure import limits, next_weight
 from serin_operator.decide.observed import Observed
@@ -15,19 +14,12 @@ from serin_operator.decide.words import count, points
 
 
 def next_step(observed: Observed, status: Status, judged: Judgement, now: float) -> tuple[Status, Activity] | None:
-    """The step has lasted and nothing holds it: the next one follows, or after the last one promotion.
-
-    Before either the canary gets the pods for it.
-    """
+    """The step has lasted and nothing holds it: the next one follows, or after the last one promotion."""
     rollout = status.rollout
     assert rollout and rollout.step is not None
-    steps = observed.spec.rollout.steps
-    if rollout.step < len(steps) - 1:
-        weight = steps[rollout.step + 1].weight
-        return room(observed, status, weight, now) or to_step(observed, status, rollout.step + 1, now)
-    if judged.verdict.action is not Action.PROMOTE:
-        return None
-    return room(observed, status, 100, now) or promote(observed, status, judged, now)
+    if rollout.step < len(observed.spec.rollout.steps) - 1:
+        return to_step(observed, status, rollout.step + 1, now)
+    return promote(observed, status, judged, now) if judged.verdict.action is Action.PROMOTE else None
 
 
 def first(observed: Observed, per_second: float) -> tuple[int, str]:
@@ -82,13 +74,12 @@ def next_grant(observed: Observed, status: Status, judged: Judgement, now: float
     rollout = status.rollout
     assert rollout
     if judged.verdict.action is Action.PROMOTE:
-        return room(observed, status, 100, now) or promote(observed, status, judged, now)
+        return promote(observed, status, judged, now)
     granted = _granted(observed, status, judged)
     looked = observed.snapshot is not None and (status.weight == 0 or not _nothing_new(judged, rollout))
     # More requests tell nothing as long as what they would show, such as their labels, does not come at all.
     if granted > status.weight and looked and not (status.weight and judged.without_new_trials({})):
-        told = _exposure(observed, status, judged)
-        return room(observed, status, granted, now) or to_granted(observed, status, granted, told, now)
+        return to_granted(observed, status, granted, _exposure(observed, status, judged), now)
     if granted == 0:
         text = f"No traffic to the canary. {_exposure(observed, status, judged)}"
         return status, Activity("ExposureSpent", text)
