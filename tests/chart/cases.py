@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.chart.tools import Manifest
 
+CPU = {"averageUtilization": 70}
 HASH = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 LATENCY_BOUNDS = [
     *("0.1ms", "0.25ms", "0.5ms", "1ms", "2ms", "2.5ms", "5ms", "7.5ms"),
@@ -40,6 +41,10 @@ def model(**fields: Any) -> Manifest:
 
 def server(**fields: Any) -> Manifest:
     return model_deployment(server=fields)
+
+
+def autoscaled(**fields: Any) -> Manifest:
+    return server(autoscaling=fields)
 
 
 def payload_log(claim: str | None = "payloads", **fields: Any) -> Manifest:
@@ -183,6 +188,21 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     # The server
     "no replicas": (server(replicas=0), "greater than or equal to 1"),
     "too many replicas": (server(replicas=101), "less than or equal to 100"),
+    "autoscaling without a maximum": (autoscaled(cpu=CPU), "maxReplicas: Required value"),
+    "autoscaling by nothing": (autoscaled(maxReplicas=3), "needs something to scale by, cpu or requestsInFlight"),
+    "autoscaling from nothing": (autoscaled(minReplicas=0, maxReplicas=3, cpu=CPU), "greater than or equal to 1"),
+    "autoscaling upside down": (
+        autoscaled(minReplicas=4, maxReplicas=3, cpu=CPU),
+        "minReplicas must not be more than maxReplicas",
+    ),
+    "autoscaling by CPU that is not requested": (
+        server(autoscaling={"maxReplicas": 3, "cpu": CPU}, resources={"requests": {"memory": "1Gi"}}),
+        "set server.resources.requests.cpu, such as 500m",
+    ),
+    "autoscaling by no requests in flight": (
+        autoscaled(maxReplicas=3, requestsInFlight={"averageValue": 0}),
+        "greater than or equal to 1",
+    ),
     "an empty image": (server(image=""), "leave it out to use the operator's default"),
     "an image with a space": (server(image="serin server"), "must be an image without spaces"),
     "an env name twice": (server(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "Duplicate value"),
@@ -378,6 +398,11 @@ ACCEPTED: dict[str, Manifest] = {
     "a model with its profile": model(profile={"uri": PROFILE, "sha256": "0" * 64}),
     "a drift of whole weeks": analysis(drift={"falseAlarmRate": 0.001, "tolerance": 0, "period": "168h"}),
     "a skops model with a type of one's own": model(format="skops", trustedTypes=["my_package.steps.Clip"]),
+    "autoscaling by CPU": autoscaled(maxReplicas=3, cpu=CPU),
+    "autoscaling by both": autoscaled(minReplicas=3, maxReplicas=3, cpu=CPU, requestsInFlight={"averageValue": 4}),
+    "autoscaling with a request of one's own": server(
+        autoscaling={"maxReplicas": 100, "cpu": CPU}, resources={"requests": {"cpu": "2"}}
+    ),
     "several processes": server(processes=4, accessLog={"sample": 0.01}),
     "a model that stays as it is": server(accelerate="Never"),
     "a payload log of all features": payload_log(exclude=[]),

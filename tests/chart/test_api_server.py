@@ -89,10 +89,17 @@ def test_the_operator_may_apply_what_it_makes(operator: Kubectl) -> None:
         "metadata": {"name": "x"},
         "spec": {"selector": {"matchLabels": labels}, "template": pod},
     }
-    operator.apply(config, service, deployment).must_succeed()
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "x"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 2},
+    }
+    operator.apply(config, service, deployment, autoscaler).must_succeed()
     config["data"] = {"a": "c"}
     operator.apply(config).must_succeed()
-    operator("delete", "deployment/x", "service/x", "configmap/x").must_succeed()
+    operator("delete", "deployment/x", "service/x", "configmap/x", "hpa/x").must_succeed()
 
 
 @pytest.mark.helm

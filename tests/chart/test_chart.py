@@ -163,6 +163,7 @@ def test_the_operator_cannot_change_a_spec(helm: Helm) -> None:
         "deployments",
         "services",
         "configmaps",
+        "horizontalpodautoscalers",
         "secrets",
         "pods",
         "events",

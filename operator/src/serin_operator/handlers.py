@@ -9,7 +9,7 @@ from typing import Any
 import kopf
 
 from serin_operator.api import GROUP, LABEL_OWNER, PLURAL, VERSION
-from serin_operator.build.owner import Existing
+from serin_operator.build.owner import AUTOSCALER, Existing
 from serin_operator.loop import Loop
 from serin_operator.observe.cache import Cache
 from serin_operator.observe.pods import read_pod
@@ -34,12 +34,14 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
         settings.networking.request_timeout = 30
         for _, _, plural in _CHILDREN:
             settings.watching.label_selectors[plural] = LABEL_OWNER
+        settings.watching.label_selectors["horizontalpodautoscalers"] = LABEL_OWNER
         cache.resources = indexes["resources"]
         cache.pods = indexes["pods"]
         cache.objects = {
             "Service": indexes["services"],
             "ConfigMap": indexes["configmaps"],
             "Deployment": indexes["deployments"],
+            AUTOSCALER: indexes["autoscalers"],
         }
 
     @kopf.on.login(registry=registry)
@@ -65,6 +67,18 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
     @kopf.index("apps", "v1", "deployments", id="deployments", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
     def deployments(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): Existing.of(body, "Deployment")}
+
+    # Its status changes every few seconds and wakes nobody; what it asks for is a change of the ModelDeployment.
+    @kopf.index(
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        id="autoscalers",
+        labels={LABEL_OWNER: kopf.PRESENT},
+        registry=registry,
+    )
+    def autoscalers(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): Existing.of(body, AUTOSCALER)}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(body: kopf.Body, **_: Any) -> None:

@@ -258,7 +258,7 @@ async def test_a_refusal_keeps_nothing_else_back_but_deletes_nothing(client: Fak
     await applier.sync(OWNER, wanted(ROLLING), [])
     client.took()
     client.refuse[f"iris-{STABLE}"] = 422
-    changed = wanted(server={"replicas": 2})
+    changed = wanted(traffic={"timeout": "5m"})
     with pytest.raises(ApiError, match=f"422: Deployment iris-{STABLE}: refused"):
         await applier.sync(OWNER, changed, client.existing())
     calls = client.took()
@@ -269,6 +269,36 @@ async def test_a_refusal_keeps_nothing_else_back_but_deletes_nothing(client: Fak
     calls = client.took()
     assert ("apply", "Deployment", f"iris-{STABLE}") in calls
     assert ("delete", "Deployment", f"iris-{CANARY}") in calls
+
+
+AUTOSCALED = {"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "requestsInFlight": {"averageValue": 4}}}
+
+
+async def test_an_autoscaler_is_left_alone_while_it_only_measures(client: FakeClient, applier: Applier) -> None:
+    """Its status changes every few seconds, and with it its resourceVersion."""
+    await applier.sync(OWNER, wanted(server=AUTOSCALED), [])
+    assert ("apply", "HorizontalPodAutoscaler", "iris") in client.took()
+    stored = client.objects["HorizontalPodAutoscaler", "shop", "iris"]
+    stored["status"] = {"currentReplicas": 2}
+    stored["metadata"]["resourceVersion"] = "99999"
+    await applier.sync(OWNER, wanted(server=AUTOSCALED), client.existing())
+    assert client.took() == []
+
+
+async def test_an_autoscaler_that_somebody_changed_is_applied_again(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(server=AUTOSCALED), [])
+    client.took()
+    key = ("HorizontalPodAutoscaler", "shop", "iris")
+    client.objects[key] = {**client.objects[key], "spec": {**client.objects[key]["spec"], "maxReplicas": 50}}
+    await applier.sync(OWNER, wanted(server=AUTOSCALED), client.existing())
+    assert client.took() == [("apply", "HorizontalPodAutoscaler", "iris")]
+
+
+async def test_an_autoscaler_goes_with_its_field(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(server=AUTOSCALED), [])
+    client.took()
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == [("delete", "HorizontalPodAutoscaler", "iris")]
 
 
 async def test_the_prediction_key_is_made_once_and_never_changed(client: FakeClient, applier: Applier) -> None:

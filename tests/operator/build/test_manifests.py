@@ -22,13 +22,14 @@ DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def revision(name: str, **more: Any) -> Revision:
-    values = {
+    values: dict[str, Any] = {
         "version": f"v{name[0]}",
         "uri": f"https://models.example.com/{name}",
         "format": "joblib",
         "sha256": name[0] * 64,
         "image": "serin-model-server:1",
         "config": {"resources": {"requests": {"cpu": "100m"}}},
+        "replicas": 2,
     }
     return Revision(revision=name, **(values | more))
 
@@ -321,11 +322,49 @@ def test_pods_outlive_the_longest_request() -> None:
         assert spec["terminationGracePeriodSeconds"] > 600, name
 
 
-def test_replicas_are_the_specs() -> None:
-    found = built(spec=make_spec(server={"replicas": 4}, traffic={"router": {"replicas": 2}}))
+def test_each_revision_has_the_pods_that_were_decided() -> None:
+    status = replace(ROLLING, stable=revision(STABLE, replicas=4), canary=revision(CANARY, replicas=1))
+    found = built(status, spec=make_spec(server={"replicas": 9}, traffic={"router": {"replicas": 3}}))
     replicas = {name: m["spec"]["replicas"] for (kind, name), m in found.items() if kind == "Deployment"}
-    assert replicas.pop("iris-router") == 2
-    assert set(replicas.values()) == {4}
+    assert replicas == {
+        f"iris-{STABLE}": 4,
+        f"iris-{CANARY}": 1,
+        f"iris-{OLD}": 2,
+        f"iris-{GONE}": 2,
+        "iris-router": 3,
+    }
+
+
+AUTOSCALING = {"minReplicas": 2, "maxReplicas": 8, "requestsInFlight": {"averageValue": 4}}
+
+
+def test_the_autoscaler_scales_the_resource_and_no_deployment() -> None:
+    """Roles move and it stays: at a promotion it has nothing to be told, and nothing to fight over."""
+    spec = make_spec(server={"autoscaling": {**AUTOSCALING, "cpu": {"averageUtilization": 70}}})
+    autoscaler = built(spec=spec)["HorizontalPodAutoscaler", "iris"]["spec"]
+    target = {"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment", "name": "iris"}
+    assert autoscaler["scaleTargetRef"] == target
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 8)
+    cpu, in_flight = autoscaler["metrics"]
+    assert cpu["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    assert in_flight["object"] == {
+        "describedObject": target,
+        "metric": {"name": "serin_requests_in_flight"},
+        "target": {"type": "AverageValue", "averageValue": "4"},
+    }
+    promoted = replace(ROLLING, stable=ROLLING.canary, canary=None, weight=0, rollout=None)
+    assert built(promoted, spec)["HorizontalPodAutoscaler", "iris"]["spec"] == autoscaler
+
+
+def test_the_autoscaler_does_not_go_below_what_traffic_that_moves_may_need() -> None:
+    spec = make_spec(server={"autoscaling": AUTOSCALING})
+    autoscaler = built(replace(ROLLING, least_replicas=5), spec)["HorizontalPodAutoscaler", "iris"]["spec"]
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (5, 8)
+
+
+def test_without_autoscaling_there_is_no_autoscaler() -> None:
+    assert not [kind for kind, _ in built() if kind == "HorizontalPodAutoscaler"]
+    assert not [kind for kind, _ in built(Status(), make_spec(server={"autoscaling": AUTOSCALING}))]
 
 
 def test_clients_find_the_router_and_the_router_its_pods() -> None:

@@ -216,7 +216,7 @@ def test_changed_steps_hold_from_the_next_one_on(steps: list[int], weights: list
 def test_more_replicas_midway_hold_until_they_are_ready() -> None:
     world = rolling(step=1)
     world.start_seconds = 90.0
-    world.change(server={"replicas": 3})
+    world.change(server={"replicas": 5})
     world.step()
     assert "pods are ready" in world.until_activity("CanaryNotReady")
     world.until("Promoted")

@@ -227,7 +227,7 @@ def test_the_canary_starts_when_the_routers_reach_it() -> None:
 
 
 def test_the_first_step_waits_for_all_pods() -> None:
-    world = serving(server={"replicas": 3})
+    world = serving(server={"replicas": 3}, rollout={"canaryReplicas": "Full"})
     world.apply("v2")
     world.step()
     world.pods[world.revision("v2")][2].ready_at = world.now + 60

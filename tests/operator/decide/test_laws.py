@@ -14,6 +14,7 @@ from tests.operator.definition import status_problems
 
 from serin_operator.api.spec import Mode
 from serin_operator.api.status import HISTORY_LIMIT, Status, Tally
+from serin_operator.decide.capacity import share
 from serin_operator.decide.observed import Route
 from serin_operator.decide.roles import kept, route_of
 from serin_operator.decide.rollout import decide
@@ -125,7 +126,9 @@ def the_weight_rises_only_on_sight(this: Pass) -> None:
     assert snapshot is not None or (seen and seen.status == "True")
     assert route and router and router.serves(route) and router.problem is None
     assert after.canary and router.reaches(after.canary.revision)
-    assert this.observed.workloads[after.canary.revision].ready >= this.observed.spec.server.replicas
+    assert this.observed.workloads[after.canary.revision].ready >= share(
+        this.observed.spec.server.replicas, after.weight
+    )
 
 
 def no_revision_has_two_roles(this: Pass) -> None:

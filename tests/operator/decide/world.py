@@ -292,13 +292,13 @@ class World:
 
     def _act(self, decision: Decision) -> None:
         self.resolving = decision.resolve
-        status, spec = decision.status, self.spec
+        status = decision.status
         names = {revision.revision for revision in running(status)}
         for revision in running(status):
             model = self.models[revision.sha256]
             pods = self.pods.setdefault(revision.revision, [])
-            del pods[spec.server.replicas :]
-            for index in range(len(pods), spec.server.replicas):
+            del pods[revision.replicas :]
+            for index in range(len(pods), revision.replicas):
                 ready_at = self.now + self.start_seconds if model.starts else float("inf")
                 pods.append(Pod(f"{NAME}-{revision.revision}-{index}-{self.now:.2f}", self.now, ready_at))
         for gone in self.pods.keys() - names:

@@ -72,7 +72,7 @@ class Applier:
     async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> None:
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied.get(key)
-        stands = existing and applied and applied[0] == digest and existing.version <= applied[1].version
+        stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1].version)
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:

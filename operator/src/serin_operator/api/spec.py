@@ -42,6 +42,13 @@ class RouterType(StrEnum):
     EMBEDDED = "Embedded"
 
 
+class CanaryReplicas(StrEnum):
+    """How many pods a canary has: those that its weight needs, or as many as the stable revision."""
+
+    FOLLOW_WEIGHT = "FollowWeight"
+    FULL = "Full"
+
+
 class MetricType(StrEnum):
     """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
@@ -104,12 +111,26 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """The bounds of the HorizontalPodAutoscaler that Serin makes, and what it goes by: at least one of the two.
+
+    cpu_utilization: percent of the requested CPU. requests_in_flight: for each pod.
+    """
+
+    min_replicas: int
+    max_replicas: int
+    cpu_utilization: int | None = None
+    requests_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """How each model server pod runs. `config` holds the fields that make a new revision when they change."""
 
     replicas: int
     ready_timeout: float
     config: Mapping[str, Any]
+    autoscaling: Autoscaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +168,7 @@ class Rollout:
     paused: bool
     keep_previous: float
     watch: float
+    canary_replicas: CanaryReplicas = CanaryReplicas.FOLLOW_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +285,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             replicas=server["replicas"],
             ready_timeout=seconds(server["readyTimeout"]),
             config={key: server[key] for key in _SERVER_CONFIG if key in server},
+            autoscaling=_parse_autoscaling(server["autoscaling"]) if "autoscaling" in server else None,
         ),
         traffic=Traffic(
             router=RouterType(traffic["router"]["type"]),
@@ -272,6 +295,15 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
         ),
         rollout=parse_rollout(rollout),
         analysis=parse_analysis(analysis),
+    )
+
+
+def _parse_autoscaling(raw: Mapping[str, Any]) -> Autoscaling:
+    return Autoscaling(
+        raw["minReplicas"],
+        raw["maxReplicas"],
+        raw.get("cpu", {}).get("averageUtilization"),
+        raw.get("requestsInFlight", {}).get("averageValue"),
     )
 
 
@@ -292,6 +324,7 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
         paused=raw["paused"],
         keep_previous=seconds(raw["keepPrevious"]),
         watch=seconds(raw["watch"]),
+        canary_replicas=CanaryReplicas(raw["canaryReplicas"]),
     )
 
 

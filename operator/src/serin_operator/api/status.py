@@ -30,7 +30,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One model at exact bytes with one server configuration: all that is needed to build its Deployment again."""
+    """One model at exact bytes with one server configuration: all that is needed to build its Deployment again.
+
+    replicas: how many pods it shall have.
+    """
 
     revision: str
     version: str
@@ -43,6 +46,7 @@ class Revision:
     profile: Profile | None = None
     signature: Signature | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    replicas: int = 0
     ready_replicas: int = 0
     kept_until: float | None = field(default=None, metadata=_TIME)
 
@@ -150,7 +154,8 @@ class Rollout:
 
     In mode Adaptive `steps` is 0 and `step` counts the raises. `exposed` are the requests that the canary has had.
     `mirror` is the per cent of the inferences that the canary gets a copy of, in place of traffic of its own; 0 when
-    it is no shadow. `started_at` and `step_started_at` move on by the length of every pause when it ends.
+    it is no shadow. `capacity` is the weight that it shall have pods for. `started_at` and `step_started_at` move on by
+    the length of every pause when it ends.
     """
 
     started_at: float = field(metadata=_TIME)
@@ -160,6 +165,7 @@ class Rollout:
     step_started_at: float | None = field(default=None, metadata=_TIME)
     step_trials: Mapping[str, int] = field(default_factory=dict)
     verified_weight: int = 0
+    capacity: int = 0
     unready_since: float | None = field(default=None, metadata=_TIME)
     paused_at: float | None = field(default=None, metadata=_TIME)
     exposed: int = 0
@@ -225,7 +231,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that Serin remembers about one ModelDeployment. `operator` is the one that wrote it last."""
+    """Everything that Serin remembers about one ModelDeployment.
+
+    operator: the one that wrote it last. least_replicas: what the autoscaler may not go below now; None for what the
+    spec says.
+    """
 
     observed_generation: int = 0
     operator: str = ""
@@ -233,6 +243,7 @@ class Status:
     weight: int = 0
     replicas: int = 0
     ready_replicas: int = 0
+    least_replicas: int | None = None
     selector: str = ""
     stable: Revision | None = None
     canary: Revision | None = None

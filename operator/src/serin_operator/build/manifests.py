@@ -3,6 +3,7 @@
 from serin_operator.api.spec import Spec
 from serin_operator.api.status import Status
 from serin_operator.build import resolver, router, routing, servers
+from serin_operator.build.autoscaler import autoscaler
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
 from serin_operator.decide.roles import running
@@ -21,6 +22,9 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         return wanted
     for revision in running(status):
         wanted.append(servers.service(owner, revision))
-        wanted.append(servers.deployment(owner, revision, spec.server.replicas, router.grace(spec.traffic), images))
+        wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images))
     writer = routing.writer(spec.traffic.router)
-    return [*wanted, *writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    if spec.server.autoscaling:
+        wanted.append(autoscaler(owner, spec.server.autoscaling, status.least_replicas))
+    return wanted

@@ -1,5 +1,7 @@
 """Who a manifest belongs to, and the labels and names that follow from it."""
 
+import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ Key = tuple[str, str, str]  # kind, namespace, name
 PORT = 8080
 # Where the model server answers gRPC unless it is told otherwise.
 GRPC_PORT = 8081
+AUTOSCALER = "HorizontalPodAutoscaler"
 SERVER = "server"
 ROUTER = "router"
 RESOLVER = "resolver"
@@ -85,7 +88,8 @@ class Images:
 class Existing:
     """An object of Serin's that the watch cache holds. `version` rises when somebody changes what Serin applies.
 
-    resource_version: rises when anybody changes anything; 0 when it is not known.
+    An autoscaler's `version` tells its content instead: its status changes all the time, and nothing counts changes of
+    its spec. resource_version: rises when anybody changes anything; 0 when it is not known.
     """
 
     kind: str
@@ -101,11 +105,17 @@ class Existing:
         """Its place among the applied objects."""
         return (self.kind, self.namespace, self.name)
 
+    def stands_at(self, version: int) -> bool:
+        """Whether nobody has changed it since it had this version; the cache may still hold an earlier one."""
+        return self.version == version if self.kind == AUTOSCALER else self.version <= version
+
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
         """Deployments count spec changes in `generation`; the other kinds only have a resourceVersion."""
         metadata = raw["metadata"]
         version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
+        if kind == AUTOSCALER:
+            version = zlib.crc32(json.dumps(raw["spec"], sort_keys=True).encode())
         controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
         return cls(
             kind,

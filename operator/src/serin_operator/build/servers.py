@@ -43,7 +43,7 @@ def service(owner: Owner, revision: Revision) -> Manifest:
     }
 
 
-def deployment(owner: Owner, revision: Revision, replicas: int, grace: int, images: Images) -> Manifest:
+def deployment(owner: Owner, revision: Revision, grace: int, images: Images) -> Manifest:
     """The Deployment: an init container fetches and verifies the model, the server loads just those bytes."""
     labels = owner.labels(SERVER, revision.revision)
     template = revision.config.get("podTemplate", {})
@@ -57,7 +57,7 @@ def deployment(owner: Owner, revision: Revision, replicas: int, grace: int, imag
         "kind": "Deployment",
         "metadata": owner.metadata(owner.server(revision.revision), labels),
         "spec": {
-            "replicas": replicas,
+            "replicas": revision.replicas,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {

@@ -9,6 +9,7 @@ from serin_operator.api.spec import Mode, Spec
 from serin_operator.api.status import Phase, Rollout, Status
 from serin_operator.decide import analysis, calibration, ramp
 from serin_operator.decide.calibration import Calibration
+from serin_operator.decide.capacity import first_capacity, needed, room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
@@ -30,12 +31,16 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     canary, stable, spec = status.canary, status.stable, observed.spec
     assert canary and stable
     status, known = _calibrate(observed, status, now)
-    if workload.ready < spec.server.replicas:
+    assert status.rollout
+    capacity = max(status.rollout.capacity, first_capacity(spec))
+    status = replace(status, rollout=replace(status.rollout, capacity=capacity))
+    pods = needed(spec, status, capacity, now)
+    if workload.ready < pods:
         trouble = f" {workload.trouble.message}" if workload.trouble else ""
-        text = f"{workload.ready} of {spec.server.replicas} pods of {canary.version} are ready.{trouble}"
+        text = f"{workload.ready} of {pods} pods of {canary.version} are ready.{trouble}"
         return status, Activity("StartingCanary", text)
     router = observed.router or Router()
-    if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision):
+    if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision, pods):
         return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
@@ -55,7 +60,9 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     if spec.rollout.mode is Mode.STEPS:
         return to_step(observed, began, 0, now)
     weight, why = ramp.first(observed, known.per_minute([REQUESTS]) / 60 if known else 0.0)
-    return to_granted(observed, began, weight, why, now) if weight else (status, Activity("ExposureSpent", why))
+    if not weight:
+        return status, Activity("ExposureSpent", why)
+    return room(observed, status, weight, now) or to_granted(observed, began, weight, why, now)
 
 
 def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, Calibration | None]:

@@ -61,12 +61,12 @@ class Router:
         """Whether every ready router pod, and at least one, serves exactly this route."""
         return self.ready > 0 and len(self.routes) == self.ready and all(live == route for live in self.routes)
 
-    def reaches(self, revision: str) -> bool:
-        """Whether every ready router pod, and at least one, sees a healthy host of the revision."""
+    def reaches(self, revision: str, pods: int = 1) -> bool:
+        """Whether every ready router pod, and at least one, sees so many healthy hosts of the revision."""
         return (
             self.ready > 0
             and len(self.healthy) == self.ready
-            and all(hosts.get(revision, 0) > 0 for hosts in self.healthy)
+            and all(hosts.get(revision, 0) >= pods for hosts in self.healthy)
         )
 
 

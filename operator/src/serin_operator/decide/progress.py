@@ -11,6 +11,7 @@ from serin_operator.api.spec import Analysis, Mode, OnInconclusive
 from serin_operator.api.status import Phase, Rollout, Status
 from serin_operator.decide import analysis, ramp
 from serin_operator.decide.analysis import Judgement
+from serin_operator.decide.capacity import load, needed
 from serin_operator.decide.clocks import left, served, timed
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.first_step import take_first_step
@@ -75,7 +76,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.step_started_at is None:
         rollout = replace(rollout, step_started_at=now, verified_weight=status.weight, step_trials=judged.canary_trials)
         status = replace(status, rollout=rollout)
-    return _hold(observed, status, judged, workload, overdue) or _move_on(observed, status, judged, now)
+    return _hold(observed, status, judged, workload, overdue, now) or _move_on(observed, status, judged, now)
 
 
 def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, Status]:
@@ -114,7 +115,7 @@ def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
 
 
 def _hold(
-    observed: Observed, status: Status, judged: Judgement, workload: Workload, overdue: str
+    observed: Observed, status: Status, judged: Judgement, workload: Workload, overdue: str, now: float
 ) -> tuple[Status, Activity] | None:
     """The first reason not to move on, if there is one. The rollout is healthy and its weight serves."""
     canary, spec = status.canary, observed.spec
@@ -126,10 +127,11 @@ def _hold(
         return status, Activity("Inconclusive", f"{where}: holding. {overdue}")
     if judged.problem:
         return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
-    if workload.ready < spec.server.replicas:
-        text = f"{where}: holding, {workload.ready} of {spec.server.replicas} canary pods are ready."
+    pods = needed(spec, status, load(status), now)
+    if workload.ready < pods:
+        text = f"{where}: holding, {workload.ready} of {pods} canary pods are ready."
         return status, Activity("CanaryNotReady", text)
-    if not (observed.router and observed.router.reaches(canary.revision)):
+    if not (observed.router and observed.router.reaches(canary.revision, pods)):
         return status, Activity("CanaryNotReady", f"{where}: holding, not every router reaches the canary.")
     remarks = {remark.reason: remark.message for remark in judged.remarks}
     if judged.share_mismatch:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
 from serin_operator.api.spec import Spec
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
-from serin_operator.decide import drift_watch
+from serin_operator.decide import capacity, drift_watch
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
@@ -90,7 +90,7 @@ def decide(observed: Observed, now: float) -> Decision:
         activity = Activity("ResolvingModel", f"Reading the digest of {observed.spec.model.uri}.")
 
     status = _retire(observed.router, status, now)
-    status = _with_ready_counts(observed, status)
+    status = _with_ready_counts(observed, capacity.sized(observed, status, now))
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
     resolve = target is None and not unsigned
@@ -217,7 +217,7 @@ def _with_ready_counts(observed: Observed, status: Status) -> Status:
         stable=stable,
         canary=counted(status.canary),
         previous=counted(status.previous),
-        replicas=observed.spec.server.replicas,
+        replicas=stable.replicas if stable else observed.spec.server.replicas,
         ready_replicas=stable.ready_replicas if stable else 0,
         selector=",".join(f"{key}={value}" for key, value in labels.items()) if stable else "",
     )
@@ -235,6 +235,11 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
     if status.watch is not None:
         times.append(max(next_look(status.watch, observed.spec.analysis), now + ROUTE_POLL_SECONDS))
+    freed_at = capacity.changes_at(status)
+    if freed_at is not None:
+        times.append(freed_at)
+    if activity.reason == "ScalingCanary":
+        times.append(now + READY_POLL_SECONDS)
     drift_at = drift_watch.next_look(status, observed.spec.analysis.drift)
     if drift_at is not None and status.phase is not Phase.PENDING:
         times.append(max(drift_at, now + DRIFT_POLL_SECONDS))

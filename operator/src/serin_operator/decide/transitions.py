@@ -5,20 +5,22 @@ from dataclasses import replace
 from serin_operator.api.spec import Goal, Mode
 from serin_operator.api.status import Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
 from serin_operator.decide import analysis
+from serin_operator.decide.capacity import DRAIN_SECONDS as DRAIN_SECONDS
+from serin_operator.decide.capacity import room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Trouble
-
-DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
+from serin_operator.decide.roles import kept
 
 
 def begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
     """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
+    pods = next((each.replicas for each in kept(status) if each.revision == target.revision), 0)
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
     steps = step_count(observed)
     how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
     return replace(
         status,
-        canary=target,
+        canary=replace(target, replicas=pods),
         previous=previous,
         retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
         rejected=None,
@@ -51,7 +53,7 @@ def to_step(observed: Observed, status: Status, index: int, now: float) -> tuple
     weight = steps[index].weight
     message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
     record = Record(now, "Advanced", "StepPassed" if index else "CanaryReady", message, step=index, weight=weight)
-    return _to_weight(observed, status, record)
+    return _to_weight(observed, status, record, now)
 
 
 def to_granted(observed: Observed, status: Status, weight: int, why: str, now: float) -> tuple[Status, Activity]:
@@ -66,19 +68,25 @@ def to_granted(observed: Observed, status: Status, weight: int, why: str, now: f
     else:
         reason = "ExposureBudget" if weight else "ExposureSpent"
         record = Record(now, "Reduced", reason, message, step=rollout.step, weight=weight)
-    return _to_weight(observed, status, record)
+    return _to_weight(observed, status, record, now)
 
 
-def _to_weight(observed: Observed, status: Status, record: Record) -> tuple[Status, Activity]:
-    """The record's weight is written. Its step begins when the weight is seen serving."""
+def _to_weight(observed: Observed, status: Status, record: Record, now: float) -> tuple[Status, Activity]:
+    """The record's weight is written. Its step begins when the weight is seen serving.
+
+    Before a higher one the canary gets the pods for it.
+    """
     canary, rollout = status.canary, status.rollout
     assert canary and rollout
+    if record.weight > status.weight and (waiting := room(observed, status, record.weight, now)):
+        return waiting
     rollout = replace(
         rollout,
         step=record.step,
         steps=step_count(observed),
         step_started_at=None,
         step_trials={},
+        capacity=record.weight,
         evidence=analysis.step(observed.spec.analysis, rollout.evidence),
     )
     record = replace(record, to_revision=canary.revision, metrics=status.metrics)
@@ -87,9 +95,14 @@ def _to_weight(observed: Observed, status: Status, record: Record) -> tuple[Stat
 
 
 def promote(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> tuple[Status, Activity]:
-    """The canary becomes stable where it runs; the old stable stays warm, as long as the promotion is watched."""
+    """The canary becomes stable where it runs; the old stable stays warm, as long as the promotion is watched.
+
+    Before it gets all traffic, the canary gets the pods for it.
+    """
     canary, stable, spec = status.canary, status.stable, observed.spec
     assert canary and stable
+    if waiting := room(observed, status, 100, now):
+        return waiting
     superior = any(metric.gates and metric.goal is Goal.SUPERIOR for metric in spec.analysis.metrics)
     record = Record(
         now,
