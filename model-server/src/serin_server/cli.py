@@ -106,9 +106,6 @@ def _serve(options: argparse.Namespace) -> int:
         )
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, "1")
-    from serin_server.runtime.lean import import_scikit_learn
-
-    import_scikit_learn()
     from serin_server.runtime.acceleration import Accelerate
     from serin_server.runtime.formats import Format
     from serin_server.serve import Settings, serve

@@ -7,9 +7,8 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-
-import sklearn
 
 from serin_server import __version__
 from serin_server.drift.counter import MOST_FEATURES, DriftCounter, render_reference
@@ -90,7 +89,7 @@ def serve(settings: Settings) -> int:
         "version": settings.model_version,
         "revision": settings.revision,
     }
-    log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": sklearn.__version__}})
+    log.info("starting", extra={"fields": {**identity, "serin": __version__, "scikit_learn": version("scikit-learn")}})
     keyring = Keyring.at(settings.key_path)
     several = settings.processes > 1
     started = time.perf_counter()

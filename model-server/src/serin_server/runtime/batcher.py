@@ -6,15 +6,15 @@ thread (models need not be safe to call from several), so that health checks are
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import sklearn
-
 from serin_server.monitor.activity import Activity
 from serin_server.protocol.rows import Rows, kind, together
+from serin_server.runtime.acceleration.scout import AwayError
 from serin_server.runtime.model import Model, PredictionError, Predictions
 
 # A model is quick while a call takes less than this on average; it must be clearly quicker to become so.
@@ -122,8 +122,13 @@ class Batcher:
             return
         self._computing = len(batch)
         if self._quick and rows <= BATCH_ROWS:
-            self._finish(batch, rows, *self._compute(batch))
-            return
+            try:
+                computed = self._compute(batch)
+            except AwayError:
+                pass  # the thread can wait for what is missing
+            else:
+                self._finish(batch, rows, *computed)
+                return
         future = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
         future.add_done_callback(lambda done: self._finish(batch, rows, *done.result()))
 
@@ -202,4 +207,6 @@ def _alike(one: Call, other: Call) -> bool:
 
 def prepare_thread() -> None:
     """Spare scikit-learn checks in this thread: requests are checked for NaN and infinities once, when decoded."""
-    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+    sklearn = sys.modules.get("sklearn")
+    if sklearn is not None:  # a model that needs it has imported it
+        sklearn.set_config(assume_finite=True, skip_parameter_validation=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from serin_server.runtime import loading
+from serin_server.runtime.lean import import_scikit_learn
 
 
 class Format(StrEnum):
@@ -26,6 +27,8 @@ def load_format(data: bytes, format_: Format, trusted_types: Sequence[str]) -> A
 
     `trusted_types` are for skops alone. Only what a format needs is imported, so that it costs no other model's start.
     """
+    if format_ is not Format.ONNX:
+        import_scikit_learn()
     if format_ is Format.SKOPS:
         from serin_server.runtime.skops_file import load_skops
 

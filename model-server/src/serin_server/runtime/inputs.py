@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils import get_tags
 
 from serin_server.protocol.categories import Categories
 from serin_server.protocol.datatypes import Array
@@ -59,8 +58,14 @@ def _takes_only_numbers(estimator: Any) -> bool:
     kind = type(estimator)
     if not kind.__module__.startswith("sklearn.") or kind.__module__.startswith(_TAKE_WHAT_THEY_WERE_TRAINED_ON):
         return False
-    tags = get_tags(estimator)
+    tags = _tags(estimator)
     return not (tags.no_validation or tags.input_tags.string or tags.input_tags.categorical)
+
+
+def _tags(estimator: Any) -> Any:
+    from sklearn.utils import get_tags  # not before there is an estimator of its: see `acceleration.scout`
+
+    return get_tags(estimator)
 
 
 def _names(estimator: Any) -> tuple[str, ...] | None:
@@ -93,7 +98,7 @@ def allows_missing(estimator: Any) -> bool:
     parts = getattr(estimator, "transformers_", None)
     if parts is not None:
         return all(allows_missing(part) for _, part, _ in parts if not isinstance(part, str))
-    return hasattr(estimator, "__sklearn_tags__") and bool(get_tags(estimator).input_tags.allow_nan)
+    return hasattr(estimator, "__sklearn_tags__") and bool(_tags(estimator).input_tags.allow_nan)
 
 
 def _replaces_missing(step: Any) -> bool:

@@ -1,6 +1,9 @@
 """scikit-learn without what it imports only to see whether it is there."""
 
 import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 
 def import_scikit_learn() -> None:
@@ -16,3 +19,35 @@ def import_scikit_learn() -> None:
         import sklearn.utils.fixes  # noqa: F401
     finally:
         del sys.modules["pandas"]
+
+
+class _Statistics(ModuleType):
+    """Stands for `scipy.stats` until one of its functions is called."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):  # what the import machinery asks modules for
+            raise AttributeError(name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            import scipy
+
+            if sys.modules.get("scipy.stats") is self:
+                del sys.modules["scipy.stats"]
+            import scipy.stats
+
+            return getattr(scipy.stats, name)(*arguments, **named)
+
+        return call
+
+
+def import_scikit_learn_for_a_trial() -> None:
+    """Import it without `scipy.stats` too, which takes a third of the time that is left.
+
+    Only for a process that is thrown away and whose result is proven: who asks for more than a function's result of
+    that package fails.
+    """
+    if "scipy.stats" not in sys.modules:
+        import scipy
+
+        sys.modules["scipy.stats"] = scipy.stats = _Statistics("scipy.stats")
+    import_scikit_learn()

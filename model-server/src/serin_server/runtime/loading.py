@@ -10,10 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import joblib
-import sklearn
-from sklearn.exceptions import InconsistentVersionWarning
-
 from serin_server.failures import FatalError, Reason
 
 
@@ -43,6 +39,9 @@ def load(data: bytes) -> Any:
     This runs code from the file: only bytes with a pinned digest get here. Code that ends the process
     outright ends this one, and the pod's restarts show it.
     """
+    import joblib
+    from sklearn.exceptions import InconsistentVersionWarning
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
@@ -79,6 +78,8 @@ def missing_module(error: ModuleNotFoundError) -> FatalError:
 
 def other_version(trained_with: str) -> FatalError:
     """The failure of a model that another scikit-learn wrote; predictions could differ without a word."""
+    import sklearn
+
     return FatalError(
         Reason.VERSION_MISMATCH,
         f"the model was trained with {trained_with}, this image has scikit-learn {sklearn.__version__}; "
@@ -98,6 +99,8 @@ def _is_not_a_pickle(error: BaseException) -> bool:
         return error.errno is None  # so gzip and bzip2 complain about data; the system's errors have a number
     if not isinstance(error, KeyError | IndexError | ValueError | OverflowError):
         return False
+    import joblib
+
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
     return innermost == pickle.__file__ or Path(joblib.__file__).parent in Path(innermost).parents
 

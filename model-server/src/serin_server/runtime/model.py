@@ -1,18 +1,19 @@
 """A loaded model, seen through what serving needs of it."""
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from serin_server.monitor.classes import Outcome, class_outcome, quantity_outcome
 from serin_server.protocol.datatypes import Array, datatype_name
 from serin_server.protocol.metadata import OUTPUTS, PREDICT, PROBABILITIES, TRANSFORM, output_specs
 from serin_server.protocol.rows import Rows, together
 from serin_server.protocol.tensors import TensorSpec
+from serin_server.runtime.acceleration.scout import AwayError
 from serin_server.runtime.inputs import Frames, signature_of
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Model:
         opening = getattr(self._estimator, "open_session", None)
         if callable(opening):
             opening()
-        if callable(opening) or isinstance(self._estimator, BaseEstimator):
+        if callable(opening) or _is_scikit_learns(self._estimator):
             self._warm_up()
 
     def _warm_up(self) -> None:
@@ -111,9 +112,14 @@ class Model:
         return output_specs(self.methods, self._datatype, classes, width if isinstance(width, int) else None)
 
     def predict(self, rows: Rows, extras: Sequence[str] = ()) -> Predictions:
-        """Compute the main output and `extras`, other names of `methods`. Raises PredictionError and nothing else."""
+        """Compute the main output and `extras`, other names of `methods`. Raises PredictionError.
+
+        On an event loop it may also raise AwayError: it must be called elsewhere.
+        """
         try:
             found = self._compute(rows if self._frames is None else self._frames.of(rows), extras)
+        except AwayError:
+            raise
         except BaseException as error:
             # Also SystemExit: whatever a model raises is one failed request, never the end of the server.
             raise PredictionError(f"{type(error).__name__}: {error}") from error
@@ -125,7 +131,7 @@ class Model:
     def predict_all(self, parts: Sequence[Rows], extras: Sequence[str] = ()) -> list[Predictions]:
         """Predictions for each part, computed in one call; the parts are of one kind (protocol.rows).
 
-        Raises PredictionError and nothing else.
+        Raises as `predict` does.
         """
         if len(parts) == 1:
             return [self.predict(parts[0], extras)]
@@ -162,6 +168,11 @@ class Model:
             return [quantity_outcome(value) for value in values.tolist()]
         known = self._outcomes
         return [known.get(value) or class_outcome(value) for value in values.tolist()]
+
+
+def _is_scikit_learns(estimator: Any) -> bool:
+    base = sys.modules.get("sklearn.base")
+    return base is not None and isinstance(estimator, base.BaseEstimator)
 
 
 def _wide(array: Array) -> Array:

@@ -1,5 +1,6 @@
 """Conversion of scikit-learn estimators to ONNX at load, kept only where it is proven equal and faster."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -34,14 +35,43 @@ def accelerate(estimator: Any, wish: Accelerate, forks: bool = False) -> Acceler
     from serin_server.runtime.acceleration.child import GaveUpError, convert_in_child
 
     try:
-        graph, facts = convert_in_child(estimator, forks)
+        graph, found = convert_in_child(estimator, forks)
     except GaveUpError as error:
-        return Acceleration(estimator, f"not accelerated: {error}", False)
+        return stays(estimator, str(error))
+    return _accelerated(estimator, graph, found)
+
+
+def accelerate_at_a_distance(load: Callable[[], Any], load_again: Callable[[], Any]) -> tuple[Acceleration, str] | None:
+    """The accelerated form of an estimator that this process does not load, and the name of its class.
+
+    `load` is called in a child process, `load_again` here if ever the original is needed. None when this process must
+    load it in any case; raises GaveUpError when it must, and need not try to convert it again.
+    """
+    from serin_server.runtime.acceleration.child import GaveUpError, load_and_convert_in_child
+    from serin_server.runtime.acceleration.scout import Distant
+
+    try:
+        graph, found, facts = load_and_convert_in_child(load)
+    except GaveUpError as error:
+        if error.loaded:
+            raise
+        return None
+    if found["kept_steps"]:
+        return None
+    return _accelerated(Distant(facts, load_again), graph, found), facts.kind
+
+
+def stays(estimator: Any, reason: str) -> Acceleration:
+    """The estimator itself."""
+    return Acceleration(estimator, f"not accelerated: {reason}", False)
+
+
+def _accelerated(original: Any, graph: bytes, found: Mapping[str, Any]) -> Acceleration:
     from serin_server.runtime.acceleration.accelerated import Accelerated
 
     reason = (
-        f"accelerated: equal on {facts['rows']} rows, one row takes {facts['seconds'] * 1e6:.0f} µs "
-        f"instead of {facts['original_seconds'] * 1e6:.0f} µs"
+        f"accelerated: equal on {found['rows']} rows, one row takes {found['seconds'] * 1e6:.0f} µs "
+        f"instead of {found['original_seconds'] * 1e6:.0f} µs"
     )
-    made = Accelerated(estimator, graph, facts["kept_steps"], facts["exact"], facts["singles"])
+    made = Accelerated(original, graph, found["kept_steps"], found["exact"], found["singles"])
     return Acceleration(made, reason, True)

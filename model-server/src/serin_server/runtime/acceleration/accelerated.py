@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from serin_server.protocol.datatypes import Array
 from serin_server.runtime.inputs import allows_missing
@@ -29,7 +28,7 @@ class Accelerated:
         self._singles = singles
         self._session = Session(graph)
         self.open_session = self._session.open
-        self._before = Pipeline(original.steps[:kept_steps]) if kept_steps else None
+        self._before = _steps(original, kept_steps) if kept_steps else None
         self.n_features_in_ = original.n_features_in_
         if hasattr(original, "feature_names_in_"):
             self.feature_names_in_ = original.feature_names_in_
@@ -84,6 +83,12 @@ class Accelerated:
         session = self._session
         session.open()
         return np.asarray(session.run([session.output], {session.input: rows})[0])
+
+
+def _steps(pipeline: Any, count: int) -> Any:
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline(pipeline.steps[:count])
 
 
 def _close(probabilities: Array) -> Array | None:

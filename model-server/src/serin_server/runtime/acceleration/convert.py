@@ -4,20 +4,12 @@ from typing import Any
 
 from onnx import ModelProto
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import (
-    BayesianRidge,
-    ElasticNet,
-    Lasso,
-    LinearRegression,
-    LogisticRegression,
-    LogisticRegressionCV,
-    Ridge,
-)
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
+from serin_server.runtime.acceleration.linear import LINEAR_MODELS, convert_linear
 from serin_server.runtime.acceleration.trees import TREE_ENSEMBLES, convert_trees, sums_are_exact
 from serin_server.runtime.acceleration.unsupported import UnsupportedError
 
@@ -25,13 +17,7 @@ from serin_server.runtime.acceleration.unsupported import UnsupportedError
 # and whether it agrees on all rows cannot be told from some.
 _SMOOTH_STEPS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 _SMOOTH_MODELS = (
-    LogisticRegression,
-    LogisticRegressionCV,
-    LinearRegression,
-    Ridge,
-    Lasso,
-    ElasticNet,
-    BayesianRidge,
+    *LINEAR_MODELS,
     LinearDiscriminantAnalysis,
     GaussianNB,
     MLPClassifier,
@@ -49,6 +35,8 @@ def convert(estimator: Any) -> tuple[ModelProto, int, bool]:
     if type(last) in TREE_ENSEMBLES:
         kept_steps = len(estimator.steps) - 1 if last is not estimator else 0
         return convert_trees(last), kept_steps, sums_are_exact(last)
+    if type(estimator) in LINEAR_MODELS:
+        return convert_linear(estimator), 0, False
     steps = [step for _, step in estimator.steps[:-1]] if last is not estimator else []
     for part, kinds in ((last, _SMOOTH_MODELS), *((step, _SMOOTH_STEPS) for step in steps)):
         if type(part) not in kinds and part != "passthrough":
