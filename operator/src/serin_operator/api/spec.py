@@ -42,6 +42,13 @@ class RouterType(StrEnum):
     EMBEDDED = "Embedded"
 
 
+class Strategy(StrEnum):
+    """How a new revision takes over: by a rising share, or when copies of requests have shown that it may."""
+
+    CANARY = "Canary"
+    SHADOW = "Shadow"
+
+
 class MetricType(StrEnum):
     """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
@@ -131,11 +138,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """The per cent of the inferences of which the canary gets a copy, and the least time, in seconds, that it does."""
+
+    percent: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """How traffic moves to a new revision; times in seconds, weights in per cent.
 
     steps: for mode Steps. exposure_budget, max_weight: for mode Adaptive; the budget is in harmed requests.
-    watch: how long late evidence can still roll a promoted revision back.
+    watch: how long late evidence can still roll a promoted revision back. shadow: comes before anything else, if given.
     """
 
     mode: Mode
@@ -147,6 +162,8 @@ class Rollout:
     paused: bool
     keep_previous: float
     watch: float
+    strategy: Strategy = Strategy.CANARY
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +309,8 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
         paused=raw["paused"],
         keep_previous=seconds(raw["keepPrevious"]),
         watch=seconds(raw["watch"]),
+        strategy=Strategy(raw["strategy"]),
+        shadow=Shadow(raw["shadow"]["percent"], seconds(raw["shadow"]["duration"])) if "shadow" in raw else None,
     )
 
 
