@@ -366,6 +366,11 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "a slope": (queries('1+deriv(refunds{revision="$revision"}[5m])'), RATE),
     "an average over time": (queries('avg_over_time(refunds{revision="$revision"}[5m])'), RATE),
     "a count over time": (queries("a$revision", 'count_over_time(orders{revision="$revision"}[5m])'), RATE),
+    "a shadow of nothing said": (rollout(strategy="Shadow"), "rollout.strategy Shadow needs rollout.shadow"),
+    "a shadow without a part": (rollout(shadow={}), "spec.rollout.shadow.percent: Required value"),
+    "a shadow of nothing": (rollout(shadow={"percent": 0}), "rollout.shadow.percent must be from 1 to 100 percent"),
+    "a shadow of more than all": (rollout(shadow={"percent": 101}), "must be from 1 to 100 percent"),
+    "a shadow without time": (rollout(shadow={"percent": 5, "duration": "0s"}), "such as 60s, 10m or 1h30m, not '0s'"),
     "a mode that is none": (rollout(mode="Bandit"), 'supported values: "Steps", "Adaptive"'),
     "no budget": (rollout(exposureBudget=0), "exposureBudget in body should be greater than or equal to 1"),
     "a largest share of nothing": (rollout(maxWeight=0), "maxWeight in body should be greater than or equal to 1"),
@@ -475,6 +480,8 @@ ACCEPTED: dict[str, Manifest] = {
     "counters whose names look like functions": queries(
         'sum by (rate) (increase_total{revision="$revision"}) + error:rate{revision="$revision"}'
     ),
+    "a shadow": rollout(strategy="Shadow", shadow={"percent": 100}, maxDuration="2m"),
+    "a shadow before the steps": rollout(shadow={"percent": 1, "duration": "720h"}),
     "an adaptive rollout": rollout(mode="Adaptive", exposureBudget=1, maxWeight=99, watch="720h"),
     "an adaptive rollout shorter than the default steps": rollout(mode="Adaptive", maxDuration="2m", watch="0s"),
     "labels that come within a week": model_deployment(

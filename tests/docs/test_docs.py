@@ -13,6 +13,7 @@ from functools import cache
 from math import log
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import pytest
@@ -31,12 +32,15 @@ from serin_operator.observe import pods
 from serin_server.drift.build import build
 from serin_server.failures import Reason
 from serin_server.monitor.activity import Refused
+from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.cohorts import WINDOWS
 from serin_server.monitor.keys import Keyring
 from serin_server.monitor.tokens import Refusal
 from serin_server.payload_log.settings import PayloadLogSettings
+from serin_server.processes.shared import Alone
 from serin_server.runtime.model import Model
 from serin_server.serve import Loaded, make_app, make_server, payload_log_for
+from serin_server.shadow.answers import Batch, Told, ToldLabel
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operator" / "src" / "serin_operator"
@@ -337,6 +341,9 @@ def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
     app = make_app(loaded)
     metrics = app.served.metrics
     metrics.feedback_refused("damaged")
+    pairs = cast(Alone, app.shared).book.pairs
+    pairs.answered([Told("key", "", Outcome(Kind.NUMBER, "1"))])
+    pairs.take(Batch("aaaaaaaaaa", [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))], [ToldLabel("nonce", 1)]))
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
 
     async def told() -> str:

@@ -40,6 +40,7 @@ from serin_server.processes.forking import Child, Ends
 from serin_server.processes.link import Link, LinkError, Question
 from serin_server.processes.shared import Alone
 from serin_server.processes.sums import summed
+from serin_server.shadow.book import Book
 
 pytestmark = pytest.mark.process
 
@@ -167,7 +168,8 @@ def supervised(command: list[str]) -> int:
     link, its_link = socket.socketpair()
     handover.setblocking(False)
     metrics = Metrics("m", REVISION, None)
-    own = Alone(metrics, FeedbackCounter(Tokens(Keyring.of(KEY), "m", REVISION), metrics))
+    keyring = Keyring.of(KEY)
+    own = Alone(metrics, FeedbackCounter(Tokens(keyring, "m", REVISION), metrics), Book(keyring, "m", REVISION))
     with (
         subprocess.Popen(command) as worker,
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -230,7 +232,7 @@ async def test_questions_are_answered_in_any_order_and_failures_are_told() -> No
                 return payload * 100_000
             case Question.LABELS:
                 return payload
-            case Question.DRAIN:
+            case _:
                 raise LinkError("not now")
 
     async def nothing(_question: Question, _payload: bytes) -> bytes:

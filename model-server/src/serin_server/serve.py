@@ -34,6 +34,7 @@ from serin_server.runtime.model import Model
 from serin_server.runtime.opening import open_model
 from serin_server.runtime.signature import SignatureCheck
 from serin_server.serving.served import ServedModel, Watcher
+from serin_server.shadow.book import Book, ShadowWatcher
 from serin_server.web.access_log import AccessLog
 from serin_server.web.app import App, Lifecycle
 from serin_server.web.inference import HttpInference
@@ -162,7 +163,11 @@ class Loaded:
         if self.profile is not None:
             reference = render_reference(self.profile, self.settings.model_name, self.settings.revision)
             metrics.also(lambda: reference)
-        return Alone(metrics, FeedbackCounter(self.tokens(), metrics, self.payload_log))
+        book = Book(self.keyring, self.settings.model_name, self.settings.revision)
+        feedback = FeedbackCounter(self.tokens(), metrics, self.payload_log, teller=book.answers)
+        book.count_with(feedback)
+        metrics.also(book.pairs.render)
+        return Alone(metrics, feedback, book)
 
 
 def _serve_alone(loaded: Loaded, listener: socket.socket) -> int:
@@ -184,7 +189,7 @@ def _serve_together(loaded: Loaded, listener: socket.socket) -> int:
 def _work(loaded: Loaded, ends: Ends) -> int:
     loaded.model.open()
     metrics, shared = loaded.metrics(), Worker()
-    server = make_server(loaded, _assemble(loaded, metrics, shared))
+    server = make_server(loaded, _assemble(loaded, metrics, shared, ShadowWatcher(shared.answered)))
     code = work(ends, server, shared, metrics.render)
     loaded.close()
     return code
@@ -248,10 +253,10 @@ def payload_log_for(model: Model, settings: Settings, own: PayloadLogSettings) -
 def make_app(loaded: Loaded) -> App:
     """The application of a process that serves alone."""
     own = loaded.counters()
-    return _assemble(loaded, own.metrics, own)
+    return _assemble(loaded, own.metrics, own, ShadowWatcher(own.book.answered))
 
 
-def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared) -> App:
+def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared, shadow: ShadowWatcher) -> App:
     """Put the application together around a loaded model; `metrics` are the process's own."""
     settings = loaded.settings
     watchers: list[Watcher] = []
@@ -273,6 +278,7 @@ def _assemble(loaded: Loaded, metrics: Metrics, shared: Shared) -> App:
         version=settings.model_version,
         revision=settings.revision,
         watchers=tuple(watchers),
+        shadow=shadow,
     )
     return App(HttpInference(served, settings.max_body_bytes), shared, Lifecycle())
 

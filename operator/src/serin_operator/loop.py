@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -34,6 +34,7 @@ from serin_operator.decide.revisions import pinned, resolver_name
 from serin_operator.decide.roles import arms, route_of
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
+from serin_operator.observe.courier import Places, carry
 from serin_operator.observe.drift import DriftLedger, look_for_drift
 from serin_operator.observe.pods import Pod, resolution, workload
 from serin_operator.observe.routing import Sight, verify
@@ -64,7 +65,7 @@ class Memory:
 
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
-    binned: how far the bins of `status` are counted.
+    binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
     """
 
     uid: str
@@ -76,6 +77,7 @@ class Memory:
     served: Route | None = None
     nudged_at: float = 0.0
     binned: DriftLedger | None = None
+    carried: Places = field(default_factory=dict)
 
 
 class Loop:
@@ -283,6 +285,8 @@ class Loop:
         revisions = {pod.revision for pod in pods if pod.revision}
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
+        if wanted.snapshot:
+            await self._carry(place, status, memory, pods)
         if wanted.drift and status.stable is not None:
             drift, binned = await self._bins(place, spec, status.stable.revision, memory, pods)
         observed = Observed(
@@ -307,9 +311,19 @@ class Loop:
         address = spec.analysis.prometheus or self._settings.prometheus
         return await look_for_drift(self._session, address, place, pods, revision, memory.binned, time.time())
 
+    async def _carry(self, place: Place, status: Status, memory: Memory, pods: list[Pod]) -> None:
+        """While the canary is a shadow, brings its servers the answers that theirs are compared with."""
+        if status.stable is None or status.canary is None or status.rollout is None or not status.rollout.mirror:
+            memory.carried = {}
+            return
+        stable, canary = status.stable.revision, status.canary.revision
+        memory.carried = await carry(self._session, place[1], pods, stable, canary, memory.carried)
+
     async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
         address = spec.analysis.prometheus or self._settings.prometheus
-        return await look(self._session, address, place, pods, spec.analysis, arms(status), time.time())
+        rollout = status.rollout
+        shadow = rollout is not None and (spec.rollout.shadow is not None or rollout.mirror > 0)
+        return await look(self._session, address, place, pods, spec.analysis, arms(status), time.time(), shadow=shadow)
 
     async def _write(self, resource: Mapping[str, Any], memory: Memory, status: Status, now: float) -> None:
         before = memory.status

@@ -15,6 +15,7 @@ class Model:
     """How one model version behaves: the share of its requests that fail, are slow or wrong, and whether it starts.
 
     cat, dog: wrong among the trials of that class, for recall, precision and f1. off: predictions off by too much.
+    differs: in how many answers from the stable revision's, where both answer the same request.
     """
 
     errors: float = 0.01
@@ -25,6 +26,7 @@ class Model:
     off: float = 0.05
     restarts: float = 0.0
     custom: float = 0.01
+    differs: float = 0.02
     trouble: Trouble | None = None
     starts: bool = True
 
@@ -55,12 +57,16 @@ SLEEPY = Model(starts=False)
 
 @dataclass
 class Pod:
-    """One model server pod; `requests` is its cumulative counter since `started`, `past` what it was at which time."""
+    """One model server pod; `requests` is its cumulative counter since `started`, `past` what it was at which time.
+
+    copies: those of `requests` that stable answered as well.
+    """
 
     name: str
     started: float
     ready_at: float
     requests: int = 0
+    copies: int = 0
     read: bool = True
     past: list[tuple[float, int]] = field(default_factory=list)
 
@@ -118,3 +124,23 @@ def _counted(metric: Metric, window: float) -> list[tuple[_Counted, str]]:
         return [(_Counted(metric), keys.metric_key(metric, window))]
     of_class = [replace(metric, label=label) for label in ("cat", "dog")]
     return [(_Counted(each), keys.metric_key(each, window)) for each in of_class]
+
+
+def pairs(stable: str, right: Model, canary: str, model: Model, pods: Sequence[Pod], labelled: float) -> Samples:
+    """What the canary's pods show of copies. One of both is right where answers differ, if labels leave a choice."""
+    found: dict[str, dict[str, dict[str, Counts]]] = {key: {canary: {}} for key in keys.pair_keys(stable)}
+    for pod in pods:
+        copies = pod.copies
+        differ, labels = int(model.differs * copies), int(labelled * copies)
+        settled = min(int(labelled * differ), labels)
+        wrong, wrong_of_stable = (int(each.accuracy * labels) for each in (model, right))
+        only_canary = min(settled, max(0, (settled + wrong - wrong_of_stable) // 2))
+        counts = (
+            Counts(differ, copies),
+            Counts(only_canary, settled),
+            Counts(wrong, labels),
+            Counts(wrong_of_stable, labels),
+        )
+        for key, count in zip(keys.pair_keys(stable), counts, strict=True):
+            found[key][canary][pod.series] = count
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from tests.operator.decide.models import GOOD, Model, Pod, samples
+from tests.operator.decide.models import GOOD, Model, Pod, pairs, samples
 from tests.operator.definition import Json, defaulted, merged
 
 from serin_operator.api.spec import Spec, parse_spec
@@ -91,7 +91,8 @@ class World:
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
-    due, due_to_canary: the part of a request that is left over, of all and of the canary's.
+    due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
+    copied: copies that a canary got.
     """
 
     traffic: float = 100.0
@@ -121,6 +122,8 @@ class World:
     served: dict[str, int] = field(default_factory=dict)
     due: float = 0.0
     due_to_canary: float = 0.0
+    due_copies: float = 0.0
+    copied: int = 0
     passes: list[Pass] = field(default_factory=list)
     statuses: list[Json] = field(default_factory=list)
 
@@ -327,7 +330,8 @@ class World:
     def restart_pods(self, revision: str) -> None:
         """Every container of the revision starts again: not ready for a while, counters at zero."""
         for pod in self.pods.get(revision, []):
-            pod.started, pod.ready_at, pod.requests = self.now, max(pod.ready_at, self.now + self.start_seconds), 0
+            pod.started, pod.ready_at = self.now, max(pod.ready_at, self.now + self.start_seconds)
+            pod.requests = pod.copies = 0
             pod.past.clear()
 
     def _flow(self, requests: int) -> None:
@@ -340,11 +344,23 @@ class World:
             to_canary = int(self.due_to_canary)
             self.due_to_canary -= to_canary
             self._serve(route.canary, to_canary)
+            self.due_copies += requests * route.mirror / 100 * (1 - self.lost)
+            copies = int(self.due_copies)
+            self.due_copies -= copies
+            self._copy(route.canary, copies)
         if self._ready(route.stable):
             self._serve(route.stable, requests - to_canary)
         assert route.stable in self.pods or self.memory.phase is Phase.PENDING, (
             f"{requests} requests to {route.stable}, which is gone"
         )
+
+    def _copy(self, revision: str, requests: int) -> None:
+        """Copies of requests that somebody else answers."""
+        self.copied += requests
+        for index, pod in enumerate(self._ready(revision)):
+            own = requests // len(self._ready(revision)) + (index < requests % len(self._ready(revision)))
+            pod.requests += own
+            pod.copies += own
 
     def _serve(self, revision: str, requests: int) -> None:
         ready = self._ready(revision)
@@ -378,9 +394,13 @@ class World:
             return Snapshot(pods=names, problem="Prometheus at http://prometheus:9090: TimeoutError")
         fleet = {name: (self._model(name), [pod for pod in self._ready(name) if pod.read]) for name in self.pods}
         unread = tuple(pod.name for name in self.pods for pod in self._ready(name) if not pod.read)
+        found = dict(samples(fleet, spec.analysis, self.labelled, self.now))
+        if status.stable and status.canary and status.canary.revision in fleet:
+            stable, canary = status.stable.revision, status.canary.revision
+            found |= pairs(stable, self._model(stable), canary, *fleet[canary], self.labelled)
         unseen = [arm for arm in arms(status) if arm not in fleet or not fleet[arm][1]]
         return Snapshot(
-            samples=samples(fleet, spec.analysis, self.labelled, self.now),
+            samples=found,
             processes=frozenset(pod.series for _, pods in fleet.values() for pod in pods),
             pods=names,
             unread=unread,

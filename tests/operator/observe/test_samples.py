@@ -203,6 +203,8 @@ def test_what_the_router_sent_again_is_left_out() -> None:
 def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, families: set[str]) -> None:
     needed = wanted(metrics, window)
     assert set(needed.families) == families | {"serin_requests_total", "process_start_time_seconds"}
+    of_pairs = {"serin_pairs_total", "serin_paired_labels_total", "serin_pairs_moved_total"}
+    assert set(wanted(metrics, window, shadow=True).families) == {*needed.families, *of_pairs}
     assert needed.window == f"{window:g}"
 
 
@@ -210,3 +212,34 @@ def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, famil
 def test_values_that_no_counter_has_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="the counter x of s is"):
         Point("s", "x", {}, value)
+
+
+def test_pairs_are_counted_per_stable_revision() -> None:
+    canary = {"revision": "b" * 10, "stable": "a" * 10}
+
+    def count(name: str, value: float, **labels: str) -> Point:
+        return Point("c0/1", name, canary | labels, value)
+
+    points = [
+        count("serin_pairs_total", 90, answers="same"),
+        count("serin_pairs_total", 10, answers="different"),
+        count("serin_pairs_total", 7, answers="same", stable="c" * 10),
+        count("serin_paired_labels_total", 40, answers="same", wrong="none"),
+        count("serin_paired_labels_total", 3, answers="same", wrong="both"),
+        count("serin_paired_labels_total", 4, answers="different", wrong="canary"),
+        count("serin_paired_labels_total", 2, answers="different", wrong="stable"),
+        count("serin_paired_labels_total", 1, answers="different", wrong="both"),
+        count("serin_pairs_moved_total", 6, by="canary", predicted="cat"),
+        count("serin_pairs_moved_total", 1, by="stable", predicted="cat"),
+    ]
+    found = samples([], points, 0)
+    (pod,) = {series for each in found.values() for of_arm in each.values() for series in of_arm}
+    told = {key: of_arm["b" * 10][pod] for key, of_arm in found.items() if of_arm}
+    assert told == {
+        f"pairs/{'a' * 10}": Counts(10, 100),
+        f"pairs-settled/{'a' * 10}": Counts(4, 7),
+        f"pairs-canary/{'a' * 10}": Counts(8, 50),
+        f"pairs-stable/{'a' * 10}": Counts(6, 50),
+        f"pairs/{'c' * 10}": Counts(0, 7),
+        f"moves/{'a' * 10}:cat": Counts(6, 7),
+    }

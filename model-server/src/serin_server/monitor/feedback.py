@@ -33,15 +33,28 @@ class LabelLog(Protocol):
         """Called for each label that counts; must be quick, and must not raise."""
 
 
+class LabelTeller(Protocol):
+    """Who tells other servers of labels."""
+
+    def labelled(self, revision: str, nonce: str, value: object) -> None:
+        """Called for each label that counts for evidence; must be quick, and must not raise."""
+
+
 class FeedbackCounter:
     """Takes in labels. Remembers the last REMEMBERED predictions that got one, in this process only."""
 
     def __init__(
-        self, tokens: Tokens, metrics: Metrics, label_log: LabelLog | None = None, remembered: int = REMEMBERED
+        self,
+        tokens: Tokens,
+        metrics: Metrics,
+        label_log: LabelLog | None = None,
+        remembered: int = REMEMBERED,
+        teller: LabelTeller | None = None,
     ) -> None:
         self._tokens = tokens
         self._metrics = metrics
         self._label_log = label_log
+        self._teller = teller
         self._seen: set[bytes] = set()
         self._order: deque[bytes] = deque()
         self._remembered = remembered
@@ -70,6 +83,8 @@ class FeedbackCounter:
             self._count_one(prediction, judged, now)
             if self._label_log is not None:
                 self._label_log.labelled(label.prediction_id, label.value, now)
+            if self._teller is not None and not prediction.retry:
+                self._teller.labelled(prediction.revision, prediction.nonce.hex(), label.value)
         return Receipt(accepted, duplicates, refused)
 
     async def count_in_turns(self, labels: Sequence[Label], now: float) -> Receipt:
@@ -83,6 +98,13 @@ class FeedbackCounter:
             refused += [(start + index, reason) for index, reason in part.refused]
             await asyncio.sleep(0)
         return Receipt(accepted, duplicates, refused)
+
+    def count_of_pair(self, prediction: Prediction, value: object, now: float) -> None:
+        """Count the label of another revision's answer for this prediction, the answer to the same request."""
+        try:
+            self._count_one(prediction, _judged(prediction, value), now)
+        except (TokenRefusedError, ValueError):
+            return  # no label for what this model predicts
 
     def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
         revision, made = prediction.revision, prediction.time

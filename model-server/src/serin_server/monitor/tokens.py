@@ -174,6 +174,12 @@ class Tokens:
         )
 
 
+def nonce_of(token: str) -> bytes:
+    """The nonce in a token that this server has just made."""
+    content, _ = _split(token)
+    return content[_HEADER.size : _HEADER.size + _NONCE.size]
+
+
 def _tags(sponge: "HASHXOF", nonce: int, tail: bytes) -> bytes:
     """The tags of the nonces that share an output with this one; the sponge has absorbed key and header."""
     together = _sharing(tail)

@@ -22,6 +22,9 @@ class Question(IntEnum):
     METRICS = 1
     LABELS = 2
     DRAIN = 3
+    ANSWERED = 4
+    BATCH = 5
+    PAIRS = 6
 
 
 class LinkError(Exception):

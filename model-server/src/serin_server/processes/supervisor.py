@@ -19,9 +19,10 @@ from serin_server import logs
 from serin_server.processes.forking import Child
 from serin_server.processes.handover import closings, give
 from serin_server.processes.link import Link, LinkError, Question
-from serin_server.processes.shared import GATHER_SECONDS, Alone, answer_labels
+from serin_server.processes.shared import GATHER_SECONDS, Alone, answer_labels, answer_pairs
 from serin_server.processes.sums import summed
 from serin_server.processes.worker import TIME
+from serin_server.shadow.book import parse_told
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +213,13 @@ class Supervisor:
                 return await self._exposition()
             case Question.LABELS:
                 return await answer_labels(self._own, payload)
+            case Question.ANSWERED:
+                self._own.book.answered(parse_told(payload))
+                return b""
+            case Question.BATCH:
+                return await self._own.batch(payload.decode())
+            case Question.PAIRS:
+                return await answer_pairs(self._own, payload)
             case Question.DRAIN:
                 raise LinkError("the parent alone decides about draining")
 

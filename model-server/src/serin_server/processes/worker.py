@@ -42,8 +42,8 @@ def work(ends: Ends, server: Serving, shared: Worker, render: Callable[[float], 
             case Question.DRAIN:
                 server.begin_drain()
                 return b""
-            case Question.LABELS:
-                raise LinkError("the parent counts labels")
+            case Question.LABELS | Question.ANSWERED | Question.BATCH | Question.PAIRS:
+                raise LinkError("the parent counts labels, and pairs of answers")
 
     async def serve() -> None:
         shared.connect(await Link.over(ends.link, answer, server.stop))

@@ -56,6 +56,7 @@ class Inquiry:
         "request_id",
         "retry",
         "rows",
+        "shadowed",
         "started",
         "trace_id",
         "waited",
@@ -88,6 +89,7 @@ class Inquiry:
         self.retry = retry
         self.request_id = request_id
         self.trace_id = trace_id
+        self.shadowed = False  # whether its answers are compared with those of another revision
         self.waited = 0.0  # for the model, in seconds
 
     @property
@@ -138,6 +140,8 @@ class Inquiry:
             self._count(200)
             for watcher in self._served.watchers:
                 watcher.answered(self, response)
+            if self.shadowed and self._served.shadow is not None:
+                self._served.shadow.answered(self, response)
 
     def failed(self, error: Exception) -> None:
         """End with the answer that tells of the error."""

@@ -42,6 +42,7 @@ class ServedModel:
     version: str
     revision: str
     watchers: tuple[Watcher, ...] = ()
+    shadow: Watcher | None = None  # looks at those alone that two revisions answer
 
     @cached_property
     def metadata(self) -> ModelMetadata:

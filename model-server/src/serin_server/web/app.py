@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -48,7 +48,7 @@ class App:
 
     def route(self, method: bytes, target: bytes) -> Handler:
         """What answers this method (GET also for HEAD) at a request's target, a path or a whole URL."""
-        methods = self._routes.get(target)
+        methods = self._routes.get(target) or self._exact.get(target)
         if methods is None:
             path = _path(target)
             methods = self._routes.get(path)
@@ -71,6 +71,11 @@ class App:
             "/metrics": {b"GET": self._metrics},
             "/openapi.json": {b"GET": self._openapi},
             f"{model}/feedback": {b"POST": self._take_feedback},
+        }
+        # Of no use to clients, to whom the router closes them. It does so by their very names: others lead nowhere.
+        self._exact = {
+            f"{model}/answers/new".encode(): {b"POST": self._tell_answers},
+            f"{model}/answers".encode(): {b"POST": self._take_answers},
         }
         for base in (model, f"{model}/versions/{self.served.version}"):
             routes[base] = {b"GET": self._model_metadata}
@@ -105,17 +110,33 @@ class App:
         return Answer(200, await self.shared.exposition(), prometheus.CONTENT_TYPE.encode())
 
     def _take_feedback(self, request: Request) -> Answer | None:
+        return self._with_body(request, lambda body: self._receipt(body, request.request_id))
+
+    async def _receipt(self, body: bytes, request_id: str | None) -> Answer:
+        return Answer(200, await self.shared.take_labels(body, request_id))
+
+    def _tell_answers(self, request: Request) -> Answer | None:
+        return self._with_body(request, self._told)
+
+    async def _told(self, body: bytes) -> Answer:
+        return Answer(200, await self.shared.batch(body.decode("latin-1")), b"application/octet-stream")
+
+    def _take_answers(self, request: Request) -> Answer | None:
+        return self._with_body(request, self._taken)
+
+    async def _taken(self, body: bytes) -> Answer:
+        await self.shared.take_batch(body)
+        return Answer(200, to_json({"taken": True}))
+
+    def _with_body(self, request: Request, answer: Callable[[bytes], Coroutine[None, None, Answer]]) -> Answer | None:
         try:
             body = request.read(self._inference.max_body_bytes)
         except RequestError as error:
             return _error(error.status, error.message)
         except ClientGoneError:
             return None
-        self._answer_later(request, self._receipt(body, request.request_id))
+        self._answer_later(request, answer(body))
         return None
-
-    async def _receipt(self, body: bytes, request_id: str | None) -> Answer:
-        return Answer(200, await self.shared.take_labels(body, request_id))
 
     def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
         """Answer when other processes of the server have told what they know."""

@@ -72,6 +72,7 @@ class Request:
     # From the headers.
     attempt_count = b"1"
     request_id: str | None = None
+    shadowed = False  # two revisions answer it, and their answers are compared
     trace: Trace | None = None
     timeout: float | None = None
     zipped = False
@@ -92,6 +93,7 @@ class Request:
             and self.inference_header is None
             and not self.zipped
             and self.unsupported is None
+            and not self.shadowed
             and not self.gone
         )
 
@@ -137,6 +139,9 @@ class Request:
     def take_request_id(self, value: bytes) -> None:
         self.request_id = value.decode("latin-1")
 
+    def take_shadow_mark(self, _value: bytes) -> None:
+        self.shadowed = True
+
     def take_traceparent(self, value: bytes) -> None:
         self.trace = parse_traceparent(value)
 
@@ -177,6 +182,7 @@ HEADERS: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-envoy-expected-rq-timeout-ms": Request.take_timeout,
     b"grpc-timeout": Request.take_grpc_timeout,
     b"x-request-id": Request.take_request_id,
+    b"x-serin-shadow": Request.take_shadow_mark,
     b"traceparent": Request.take_traceparent,
     b"content-encoding": Request.take_encoding,
     b"inference-header-content-length": Request.take_header_length,

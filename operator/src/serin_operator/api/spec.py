@@ -49,6 +49,13 @@ class CanaryReplicas(StrEnum):
     FULL = "Full"
 
 
+class Strategy(StrEnum):
+    """How a new revision takes over: by a rising share, or when copies of requests have shown that it may."""
+
+    CANARY = "Canary"
+    SHADOW = "Shadow"
+
+
 class MetricType(StrEnum):
     """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
@@ -152,11 +159,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """The per cent of the inferences of which the canary gets a copy, and the least time, in seconds, that it does."""
+
+    percent: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """How traffic moves to a new revision; times in seconds, weights in per cent.
 
     steps: for mode Steps. exposure_budget, max_weight: for mode Adaptive; the budget is in harmed requests.
-    watch: how long late evidence can still roll a promoted revision back.
+    watch: how long late evidence can still roll a promoted revision back. shadow: comes before anything else, if given.
     """
 
     mode: Mode
@@ -169,6 +184,8 @@ class Rollout:
     keep_previous: float
     watch: float
     canary_replicas: CanaryReplicas = CanaryReplicas.FOLLOW_WEIGHT
+    strategy: Strategy = Strategy.CANARY
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +342,8 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
         keep_previous=seconds(raw["keepPrevious"]),
         watch=seconds(raw["watch"]),
         canary_replicas=CanaryReplicas(raw["canaryReplicas"]),
+        strategy=Strategy(raw["strategy"]),
+        shadow=Shadow(raw["shadow"]["percent"], seconds(raw["shadow"]["duration"])) if "shadow" in raw else None,
     )
 
 

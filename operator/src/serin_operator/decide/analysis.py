@@ -13,14 +13,14 @@ import numpy as np
 
 from serin_operator.api.spec import Analysis
 from serin_operator.api.status import MetricReport, Remark
-from serin_operator.decide import calibration, evidence, one_arm, remarks, reports, tracks
+from serin_operator.decide import calibration, evidence, one_arm, pairs, remarks, reports, tracks
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.forecast import Prospect
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.lineup import aligned, keys_of
 from serin_operator.decide.looks import baseline, look
 from serin_operator.decide.observed import Snapshot
-from serin_operator.decide.standings import facts, prospect, standings
+from serin_operator.decide.standings import Numbers, facts, prospect, standings
 from serin_operator.decide.standings import prospects as prospects_of
 from serin_operator.decide.tracks import Arms, Plain, State
 from serin_operator.decide.verdict import Action, Finding, Verdict, odds_alone, verdict
@@ -106,11 +106,20 @@ def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
     return tuple(found)
 
 
-def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now: float, calibrated: str = "") -> str:
+def begin(
+    analysis: Analysis,
+    snapshot: Snapshot,
+    canary: str,
+    stable: str,
+    now: float,
+    calibrated: str = "",
+    *,
+    shadow: bool = False,
+) -> str:
     """The state at the start of a rollout: no evidence, and everything counted so far is history.
 
     That history is not tested, but tells the stable revision's rates. calibrated: of `calibrate`, may be "". The
-    overdispersion that it shows is frozen.
+    overdispersion that it shows is frozen. shadow: whether the canary gets copies of requests first.
     """
     known = calibration.load(calibrated) if calibrated else None
     phi = {
@@ -130,6 +139,7 @@ def begin(analysis: Analysis, snapshot: Snapshot, canary: str, stable: str, now:
         plain=Plain((), tracks.no_tests()),
         macros=(),
         arms=Arms((), np.zeros((0, 2), np.int64), one_arm.start(0)),
+        pairs=pairs.start(analysis, stable) if shadow else None,
     )
     state = aligned(empty, analysis, snapshot, stable, phi)
     ledgers = {
@@ -146,6 +156,7 @@ def step(analysis: Analysis, state: str) -> str:
         warming=analysis.warm_up,
         plain=replace(before.plain, tests=evidence.onset(before.plain.tests)),
         macros=tuple(replace(one, test=evidence.onset(one.test)) for one in before.macros),
+        pairs=pairs.onset(before.pairs) if before.pairs is not None else None,
     )
     return tracks.dump(following)
 
@@ -181,18 +192,25 @@ def judge(
     now: float,
     *,
     weight: int | None,
+    mirror: int = 0,
 ) -> Judgement:
     """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
 
-    weight: the canary's weight in per cent if it was verified to serve during the whole time since the last look; else
-    None, and the canary's share of the traffic is not tested. Raises ValueError when `state` is not one that this
+    weight: the canary's weight, or of a shadow the part of the requests that it gets copies of, in per cent, if it was
+    verified to serve during the whole time since the last look; else None, and the canary's share of the traffic is not
+    tested. mirror: not 0 while the canary is a shadow. Raises ValueError when `state` is not one that this
     version wrote.
     """
     if snapshot.problem:
         return recall(analysis, state, snapshot.problem)
-    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, weight)
+    # Of n requests that stable answers, the shadow answers n · p / 100 as well.
+    share = None if weight is None else weight / (100 + weight) if mirror else weight / 100
+    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, share, shadow=mirror > 0)
     problems = [*([f"no counters from {', '.join(snapshot.unread)}"] if snapshot.unread else []), *seen.problems]
-    return _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None)
+    judged = _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None)
+    if not mirror:
+        return judged
+    return replace(judged, remarks=(*judged.remarks, *remarks.of_pairs(seen.state, analysis, snapshot, canary)))
 
 
 def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
@@ -201,6 +219,11 @@ def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
     problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
     return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem)
+
+
+def _trials(numbers: Numbers) -> int:
+    """What the canary counted; of a shadow also answers without a label, which tell something as well."""
+    return sum(stratum[1] for stratum in numbers.counts) + (numbers.pairs.all if numbers.pairs is not None else 0)
 
 
 def _judgement(analysis: Analysis, state: State, text: str, problem: str | None) -> Judgement:
@@ -218,9 +241,7 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         verdict=decided,
         needed=f"(Rolls back at {to_one(1 / alpha)} over all guards, promotes at {to_one(1 / beta)} on each gate.)",
         canary_trials={
-            each.metric.name: sum(stratum[1] for stratum in each.numbers.counts)
-            for each in found.tested
-            if each.metric.guards or each.metric.gates
+            each.metric.name: _trials(each.numbers) for each in found.tested if each.metric.guards or each.metric.gates
         },
         prospects=gates,
         exposed=state.exposed,

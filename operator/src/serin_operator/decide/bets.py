@@ -59,7 +59,7 @@ def of_alternatives(limit: Array, margin: Array, prior: Prior) -> Array:
     found = strengths((rate + mean) / 2, (rate - mean) / 2, limit[..., None])
     # An alternative that is not beyond the limit is no bet.
     outside = np.sign(mean - limit[..., None]) == np.sign(prior.margins)[:, None]
-    return np.where(outside, found, 0.0).reshape(len(limit), -1)
+    return np.where(outside, found, 0.0).reshape(len(limit), len(prior.margins) * len(_RATES))
 
 
 def log_weights(prior: Prior, history: Integers) -> Array:
@@ -73,7 +73,9 @@ def log_weights(prior: Prior, history: Integers) -> Array:
     learned = _RATE_WEIGHTS * np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
     learned /= learned.sum(axis=1, keepdims=True)
     of_rates = np.log(_TRUST * learned + (1 - _TRUST) * _RATE_WEIGHTS)
-    return np.asarray(prior.log_weights[:, None] + of_rates[:, None, :]).reshape(len(history), -1)
+    return np.asarray(prior.log_weights[:, None] + of_rates[:, None, :]).reshape(
+        len(history), len(prior.margins) * len(_RATES)
+    )
 
 
 def of_parts(limit: Array, side: int) -> Array:

@@ -50,6 +50,8 @@ def load(status: Status) -> int:
 
 def first_capacity(spec: Spec) -> int:
     """The weight that a canary starts with pods for; 0, which is one pod, where only the traffic will tell."""
+    if spec.rollout.shadow is not None:
+        return spec.rollout.shadow.percent
     return spec.rollout.steps[0].weight if spec.rollout.mode is Mode.STEPS else 0
 
 

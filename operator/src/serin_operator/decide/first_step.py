@@ -14,7 +14,7 @@ from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
-from serin_operator.decide.transitions import to_granted, to_step
+from serin_operator.decide.transitions import to_granted, to_shadow, to_step
 from serin_operator.decide.words import duration
 
 
@@ -55,8 +55,11 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     rollout = status.rollout
     assert rollout
     calibrated = calibration.dump(known) if known else ""
-    evidence = analysis.begin(spec.analysis, observed.snapshot, canary.revision, stable.revision, now, calibrated)
+    arms, shadow = (canary.revision, stable.revision), spec.rollout.shadow
+    evidence = analysis.begin(spec.analysis, observed.snapshot, *arms, now, calibrated, shadow=shadow is not None)
     began = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
+    if shadow is not None:
+        return to_shadow(observed, began, shadow, now)
     if spec.rollout.mode is Mode.STEPS:
         return to_step(observed, began, 0, now)
     weight, why = ramp.first(observed, known.per_minute([REQUESTS]) / 60 if known else 0.0)

@@ -11,6 +11,10 @@
 | regression@0.5@60 | predictions off by more than 0.5 |
 | coverage@60 | predictions and labels as old as 60 s are trials, the labels failures: f/(1 - f) labels per prediction |
 | custom:NAME | the user's own counters |
+| pairs/REVISION | requests that this stable revision and the canary answered; failures: their answers differ |
+| pairs-settled/REVISION | of those that differ, the labelled ones; failures: only the canary's answer is wrong |
+| pairs-canary/REVISION, pairs-stable/REVISION | labelled pairs; failures: this one's answer is wrong |
+| moves/REVISION:7 | pairs that differ and in which one answer is class 7; failures: the canary's is |
 """
 
 from serin_operator.api.spec import Metric, MetricType
@@ -73,6 +77,16 @@ def coverage_key(window: float) -> str:
     young predictions are yet to come.
     """
     return f"coverage@{window:g}"
+
+
+def pair_keys(stable: str) -> tuple[str, str, str, str]:
+    """Name the counts of the pairs with a stable revision: all, settled, and what is wrong in either arm."""
+    return (f"pairs/{stable}", f"pairs-settled/{stable}", f"pairs-canary/{stable}", f"pairs-stable/{stable}")
+
+
+def moves_key(stable: str, label: str) -> str:
+    """Names the count of the pairs with a stable revision that differ and have this class; its start without one."""
+    return f"moves/{stable}:{label}"
 
 
 def _of_classes(metric: Metric) -> str:

@@ -6,9 +6,18 @@ from dataclasses import replace
 import numpy as np
 
 from serin_operator.api.spec import Analysis, Metric
-from serin_operator.decide import evidence, one_arm
+from serin_operator.decide import evidence, one_arm, pairs
 from serin_operator.decide.evidence import Evidence
-from serin_operator.decide.keys import REQUESTS, class_key, class_of, coverage_key, labelled, macro, metric_key
+from serin_operator.decide.keys import (
+    REQUESTS,
+    class_key,
+    class_of,
+    coverage_key,
+    labelled,
+    macro,
+    metric_key,
+    pair_keys,
+)
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.one_arm import OneArm
 from serin_operator.decide.projection import Array
@@ -49,7 +58,8 @@ def keys_of(state: State, analysis: Analysis) -> list[str]:
         for metric, one in zip(macros_of(analysis), state.macros, strict=True)
         for key in strata(analysis, metric, one.classes)
     ]
-    return list(dict.fromkeys([REQUESTS, *(row.key for row in state.plain.rows), *of_macros]))
+    of_pairs = pair_keys(state.pairs.stable) if state.pairs is not None and state.promoted_at is None else ()
+    return list(dict.fromkeys([REQUESTS, *(row.key for row in state.plain.rows), *of_macros, *of_pairs]))
 
 
 def classes_in(keys: Iterable[str], metric: Metric, window: float) -> tuple[str, ...]:
@@ -96,6 +106,7 @@ def aligned(
         plain=_aligned_plain(state.plain, wanted, phi, history),
         macros=tuple(_aligned_macro(kept, metric, analysis, snapshot, phi, history) for metric in macros_of(analysis)),
         arms=_aligned_arms(state.arms, tuple(names)),
+        pairs=pairs.aligned(state.pairs, analysis) if state.pairs is not None else None,
     )
 
 

@@ -9,14 +9,14 @@ What is counted but not compared, in both arms alike:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from serin_operator.api.spec import Analysis, Metric
-from serin_operator.decide import counters, evidence, one_arm
+from serin_operator.decide import counters, evidence, one_arm, pairs
 from serin_operator.decide.counters import Ledger, NotACounter
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import REQUESTS, labelled, macro, metric_key
@@ -43,12 +43,19 @@ class Look:
 
 
 def look(
-    state: State, analysis: Analysis, snapshot: Snapshot, arms: tuple[str, str], now: float, weight: int | None
+    state: State,
+    analysis: Analysis,
+    snapshot: Snapshot,
+    arms: tuple[str, str],
+    now: float,
+    share: float | None,
+    *,
+    shadow: bool = False,
 ) -> Look:
     """Takes in what the snapshot shows beyond `state`. The same snapshot again changes nothing.
 
-    arms: the revisions, canary and stable. weight: the canary's weight in per cent if it was the same ever since the
-    last look, else None.
+    arms: the revisions, canary and stable. share: that of the canary in what both count, if it was the same ever since
+    the last look, else None. shadow: whether it only gets copies.
     """
     state = aligned(state, analysis, snapshot, arms[1])
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
@@ -68,15 +75,18 @@ def look(
             continue
         ledgers[key], counts[key] = (canary, stable), (in_canary, in_stable)
     following = replace(state, ledgers=ledgers)
+    if following.pairs is not None and shadow:
+        following = replace(following, pairs=pairs.counted(following.pairs, counts))
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
     if state.warming == 0:
-        following = _alone(_compared(following, analysis, counts), analysis, counts, weight)
+        by_pairs = following.pairs.names if following.pairs is not None and shadow else ()
+        following = _alone(_compared(following, analysis, counts, by_pairs), analysis, counts, share)
     following = replace(
         following,
         at=now,
         warming=max(0, state.warming - 1),
-        exposed=state.exposed + counts.get(REQUESTS, _NOTHING)[0].trials,
+        exposed=state.exposed + (0 if shadow else counts.get(REQUESTS, _NOTHING)[0].trials),
         rates=_rates(state, counts, now),
     )
     return Look(following, tuple(problems))
@@ -114,13 +124,15 @@ def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | No
     """The rate of a promoted revision that the old stable's record still allows, with the margin; None if it is any."""
     place = [row.name for row in state.plain.rows].index(metric.name)
     failures, trials = state.plain.tests.total[place, 0, 2:].tolist()
+    if state.pairs is not None and metric.name in state.pairs.names:
+        failures, trials = failures + state.pairs.totals.stable_wrong, trials + state.pairs.totals.labelled
     log_odds = math.log(odds_for_record(metric, analysis.metrics, alpha=analysis.false_rollback_rate))
     limit = upper_limit(failures, trials, log_odds=log_odds, phi=float(state.plain.tests.phi[place])) + metric.margin
     return limit if limit < _HIGHEST_LIMIT else None
 
 
-def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm]) -> State:
-    """Both arms' counts given to the tests that compare them."""
+def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm], by_pairs: Collection[str]) -> State:
+    """Both arms' counts given to the tests that compare them, apart from the metrics that are tested by pairs."""
     by_name = {metric.name: metric for metric in analysis.metrics}
 
     def block(key: str, metric: Metric | None) -> list[int]:
@@ -129,7 +141,9 @@ def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm]) ->
         canary, stable = counts[key]
         return [canary.failures, canary.trials, stable.failures, stable.trials]
 
-    blocks = [block(row.key, by_name.get(row.name)) for row in state.plain.rows]
+    blocks = [
+        [0, 0, 0, 0] if row.name in by_pairs else block(row.key, by_name.get(row.name)) for row in state.plain.rows
+    ]
     tests = evidence.update(state.plain.tests, _integers(blocks, (len(blocks), 1, 4)))
     macros = []
     for metric, one in zip(macros_of(analysis), state.macros, strict=True):
@@ -139,16 +153,16 @@ def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm]) ->
     return replace(state, plain=replace(state.plain, tests=tests), macros=tuple(macros))
 
 
-def _alone(state: State, analysis: Analysis, counts: Mapping[str, PerArm], weight: int | None) -> State:
+def _alone(state: State, analysis: Analysis, counts: Mapping[str, PerArm], share: float | None) -> State:
     """Each arm's counts given to the tests of one arm."""
     given: dict[str, tuple[Counts, float, float]] = {}  # what was counted, against which rate, and phi
     expected = state.expected_share
-    if weight is not None and 0 < weight < 100:
+    if share is not None and 0 < share < 1:
         canary, stable = counts.get(REQUESTS, _NOTHING)
         both = Counts(canary.trials, canary.trials + stable.trials)
-        given[SHARE] = (both, weight / 100, 1.0)
+        given[SHARE] = (both, share, 1.0)
         before = int(state.arms.counts[state.arms.place(SHARE), 1])
-        expected = (expected * before + weight / 100 * both.trials) / max(1, before + both.trials)
+        expected = (expected * before + share * both.trials) / max(1, before + both.trials)
     for metric, (keys, phi) in zip(analysis.metrics, _counted(state, analysis), strict=True):
         canary, stable = (sum((counts.get(key, _NOTHING)[arm] for key in keys), Counts()) for arm in (0, 1))
         if metric.bound is not None:

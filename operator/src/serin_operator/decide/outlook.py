@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from serin_operator.api import spec
-from serin_operator.api.spec import Mode
+from serin_operator.api.spec import Mode, Strategy
 from serin_operator.api.status import Remark, Rollout
 from serin_operator.decide.clocks import left, served
 from serin_operator.decide.forecast import Prospect, Schedule, forecast
@@ -14,7 +14,12 @@ ENOUGH_SECONDS = 30.0  # counts of a shorter time forecast too roughly to warn o
 
 
 def schedule(rollout: spec.Rollout) -> Schedule:
-    """The weights that a canary gets, each with the least minutes that it serves. An adaptive ramp is soon over."""
+    """The weights that a canary gets, each with the least minutes that it serves. An adaptive ramp is soon over.
+
+    A shadow that gets copies of p per cent has p / (100 + p) of what both revisions answer.
+    """
+    if rollout.shadow is not None and rollout.strategy is Strategy.SHADOW:
+        return [(100 * rollout.shadow.percent / (100 + rollout.shadow.percent), rollout.shadow.duration / 60)]
     if rollout.mode is Mode.ADAPTIVE:
         return [(float(rollout.max_weight), 0.0)]
     return [(float(step.weight), step.duration / 60) for step in rollout.steps]
@@ -52,7 +57,7 @@ def with_remarks(rollout: Rollout, remarks: Iterable[Remark]) -> Rollout:
 def _remaining(rollout: Rollout, wanted: spec.Rollout, now: float) -> Schedule:
     """The schedule from now on."""
     ahead = schedule(wanted)
-    if wanted.mode is Mode.ADAPTIVE or rollout.step is None:
+    if wanted.mode is Mode.ADAPTIVE or rollout.step is None or rollout.mirror:
         return ahead
     (weight, minutes), *later = ahead[min(rollout.step, len(ahead) - 1) :]
     return [(weight, max(0.0, minutes - served(rollout, now) / 60)), *later]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from serin_operator.api.spec import Analysis, Mode, OnInconclusive
 from serin_operator.api.status import Phase, Rollout, Status
-from serin_operator.decide import analysis, ramp
+from serin_operator.decide import analysis, ramp, shadow
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.capacity import load, needed
 from serin_operator.decide.clocks import left, served, timed
@@ -63,7 +63,8 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
         return reject(observed, status, *judged.reason_for_rollback(), now)
     if ends:
         return reject(observed, status, "Inconclusive", overdue, now)
-    if spec.rollout.mode is Mode.ADAPTIVE and (lowered := ramp.within_budget(observed, status, judged, now)):
+    adaptive = spec.rollout.mode is Mode.ADAPTIVE and not (status.rollout and status.rollout.mirror)
+    if adaptive and (lowered := ramp.within_budget(observed, status, judged, now)):
         return lowered
 
     # Is the weight that was written the weight that serves?
@@ -94,6 +95,7 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
         stable.revision,
         now,
         weight=_weight_since_last_look(observed, status),
+        mirror=rollout.mirror,
     )
     rollout = replace(rollout, evidence=judged.state, evidence_at=now, exposed=ramp.exposed(status, judged, now))
     rollout = with_remarks(rollout, judged.remarks)
@@ -103,15 +105,17 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
 
 
 def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
-    """The weight if every router has served just that, with a canary to send to, ever since the last look."""
+    """The weight, or what a shadow gets copies of, if every router has served just that, with a canary to send to,
+    ever since the last look."""
     canary, rollout, router, route = status.canary, status.rollout, observed.router, route_of(status)
     assert canary and rollout
-    if rollout.step_started_at is None or rollout.evidence_at is None or not status.weight:
+    weight = rollout.mirror or status.weight
+    if rollout.step_started_at is None or rollout.evidence_at is None or not weight:
         return None
     if rollout.evidence_at < rollout.step_started_at or rollout.unready_since is not None:
         return None
     seen = router is not None and route is not None and router.serves(route) and router.reaches(canary.revision)
-    return status.weight if seen else None
+    return weight if seen else None
 
 
 def _hold(
@@ -148,18 +152,21 @@ def _move_on(observed: Observed, status: Status, judged: Judgement, now: float) 
     assert rollout and rollout.step is not None
     where, lasted = _where(observed, status), served(rollout, now)
     step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
-    adaptive = spec.rollout.mode is Mode.ADAPTIVE
+    least = step.duration if not rollout.mirror else spec.rollout.shadow.duration if spec.rollout.shadow else 0.0
+    adaptive = spec.rollout.mode is Mode.ADAPTIVE and not rollout.mirror
     quiet = ramp.quiet(judged, rollout) if adaptive else judged.without_new_trials(rollout.step_trials)
-    patience = min(math.inf if adaptive else step.duration, _QUIET_LOOKS * spec.analysis.interval)
+    patience = min(math.inf if adaptive else least, _QUIET_LOOKS * spec.analysis.interval)
     missed = [name for name in quiet if lasted >= patience + _label_window(spec.analysis, name)]
-    if status.weight and missed:
+    if (status.weight or rollout.mirror) and missed:
         text = f"{where}: holding, no canary data at this step for {', '.join(missed)}."
         return status, Activity("NoTraffic", text)
     outlook = f"{where}: {_outlook(rollout, judged)}"
     if adaptive:
         return ramp.next_grant(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
-    if quiet or lasted < step.duration:
+    if quiet or lasted < least:
         return status, Activity("Evaluating", outlook)
+    if rollout.mirror:
+        return shadow.after(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
     return ramp.next_step(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
 
 
@@ -172,6 +179,8 @@ def _where(observed: Observed, status: Status) -> str:
     """Where the rollout is."""
     rollout, steps = status.rollout, observed.spec.rollout.steps
     assert rollout and rollout.step is not None
+    if rollout.mirror:
+        return f"As a shadow of {rollout.mirror} % of the requests"
     if observed.spec.rollout.mode is Mode.ADAPTIVE:
         return f"At {status.weight} % of the traffic"
     return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %"

@@ -4,13 +4,18 @@ import math
 
 from serin_operator.api.spec import Analysis
 from serin_operator.api.status import Remark
-from serin_operator.decide import one_arm
+from serin_operator.decide import one_arm, pairs
+from serin_operator.decide.evidence import Counts
+from serin_operator.decide.keys import moves_key
 from serin_operator.decide.lineup import SHARE
+from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.standings import Numbers, Standings
 from serin_operator.decide.tracks import State
 from serin_operator.decide.words import count, percent, shares, two_digits
 
 SHARE_MISMATCH = "TrafficShareMismatch"
+DISAGREEMENT = "AnswersDiffer"
+SHIFT = "PredictionShift"
 _SHARE_ODDS = 1000.0  # far beyond chance: a hold for this asks a person to look at the routing
 
 
@@ -30,6 +35,31 @@ def remarks(state: State, analysis: Analysis, found: Standings) -> tuple[Remark,
         _late_classes(state),
     )
     return tuple(remark for remark in all_of_them if remark is not None)
+
+
+def of_pairs(state: State, analysis: Analysis, snapshot: Snapshot, canary: str) -> tuple[Remark, ...]:
+    """What pairs of answers tell, also without any label: how often they differ, and which classes move."""
+    if state.pairs is None or not state.pairs.totals.all:
+        return ()
+    totals = state.pairs.totals
+    low, high = pairs.disagreement_interval(totals, alpha=analysis.false_rollback_rate)
+    seen, least, most = shares(totals.different / totals.all, low, high)
+    text = f"{seen} of {count(totals.all)} requests got another answer from the canary (between {least} and {most})."
+    start = moves_key(state.pairs.stable, "")
+    moves = {
+        key.removeprefix(start): sum(of_key.get(canary, {}).values(), Counts())
+        for key, of_key in snapshot.samples.items()
+        if key.startswith(start)
+    }
+    found = [Remark(DISAGREEMENT, text)]
+    moved = pairs.moved(moves, 1 / analysis.false_rollback_rate)
+    if moved:
+        each = [
+            f"{name} {count(more)} times in place of another, {count(less)} the other way" for name, more, less in moved
+        ]
+        text = f"The canary answers some classes more, or less, often than stable does: {'; '.join(each)}."
+        found.append(Remark(SHIFT, text))
+    return tuple(found)
 
 
 def _share(state: State) -> Remark | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from serin_operator.api.spec import Goal, Metric, MetricType
 from serin_operator.api.status import BoundReport, MetricReport, Tally
+from serin_operator.decide.pairs import Totals
 from serin_operator.decide.verdict import Finding, Standing, finding
 from serin_operator.decide.words import about, count, odds, percent, points, shares, to_one, within
 
@@ -40,7 +41,7 @@ class Facts:
 
     classes: of an average, one per stratum of `counts`; else empty. difference: nan while untested.
     odds_alone: for worse, at which it alone rolls back; None if it can not.
-    canary_trials: how many more are likely to be needed until it passes.
+    canary_trials: how many more are likely to be needed until it passes. pairs: those in it, if there are any.
     """
 
     metric: Metric
@@ -53,6 +54,7 @@ class Facts:
     odds_alone: float | None
     canary_trials: float
     since: Since | None = None
+    pairs: Totals | None = None
 
     @property
     def canary(self) -> Tally:
@@ -110,6 +112,8 @@ def report(facts: Facts, *, alpha: float, beta: float) -> MetricReport:
 
 def _message(facts: Facts, bound: BoundReport | None, found: Finding, beta: float) -> str:
     parts = [_seen(facts), *_odds(facts, beta)] if facts.standing.seen else [_missing(facts)]
+    if facts.pairs is not None and facts.standing.seen:
+        parts.insert(0, _paired(facts.pairs))
     if bound is not None and facts.canary.trials:
         parts.append(_bound(facts, bound, found, beta))
     if facts.since is not None and facts.since.counts.trials:
@@ -137,6 +141,20 @@ def _seen(facts: Facts) -> str:
         compared = f"F1 {canary_f1:.3f} against {stable_f1:.3f} of stable ({compared})"
     text = f"{where}{compared}: {difference}."
     return text[0].upper() + text[1:] if where else text
+
+
+def _paired(pairs: Totals) -> str:
+    """How many requests both revisions answered, and what their labels tell."""
+    (differ,) = shares(pairs.different / pairs.all)
+    text = f"of {count(pairs.all)} requests that both answered, the answers differ in {differ}"
+    if not pairs.different:
+        return f"{text}."
+    if not pairs.settled:
+        return f"{text}, without a label yet."
+    return (
+        f"{text}; of {count(pairs.settled)} of those with a label, only the canary's is wrong in "
+        f"{count(pairs.only_canary)} and only stable's in {count(pairs.only_stable)}."
+    )
 
 
 def _odds(facts: Facts, beta: float) -> list[str]:

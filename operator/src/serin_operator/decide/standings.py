@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serin_operator.api.spec import Analysis, Metric
 from serin_operator.api.status import Tally
-from serin_operator.decide import evidence, one_arm
+from serin_operator.decide import evidence, one_arm, pairs
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.forecast import Prospect, canary_trials
 from serin_operator.decide.keys import labelled, macro, metric_key
 from serin_operator.decide.lineup import COVERAGE, against_record, over_bound, strata
 from serin_operator.decide.looks import record_limit
+from serin_operator.decide.pairs import PairNumbers, Totals
 from serin_operator.decide.reports import Facts, Since, Strata, trials_of
 from serin_operator.decide.tracks import State
 from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
@@ -21,7 +22,7 @@ from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 class Numbers:
     """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
-    limit: `evidence.upper_limit`. phi: overdispersion.
+    limit: `evidence.upper_limit`. phi: overdispersion. pairs: those in it, if there are any.
     """
 
     counts: Strata
@@ -33,11 +34,30 @@ class Numbers:
     log_e_non_inferior: float
     log_e_superior: float
     phi: float
+    pairs: Totals | None = None
 
     @property
     def seen(self) -> bool:
         """Whether both arms' counts were compared at all."""
         return not math.isnan(self.difference)
+
+    def with_pairs(self, pairs: PairNumbers) -> "Numbers":
+        """With the evidence from pairs of before, which this multiplies, as that of one e-process.
+
+        Numbers for people are of what both arms counted side by side; before they did, those of the pairs.
+        """
+        totals = pairs.totals
+        told = self if self.seen else replace(self, difference=pairs.difference, low=pairs.low, high=pairs.high)
+        of_pairs = (totals.canary_wrong, totals.labelled, totals.stable_wrong, totals.labelled)
+        return replace(
+            told,
+            counts=[[own + more for own, more in zip(self.counts[0], of_pairs, strict=True)]],
+            limit=self.limit if self.seen else min(self.limit, pairs.high),
+            log_e_worse=self.log_e_worse + pairs.log_e_worse,
+            log_e_non_inferior=self.log_e_non_inferior + pairs.log_e_non_inferior,
+            log_e_superior=self.log_e_superior + pairs.log_e_superior,
+            pairs=totals,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +83,10 @@ class Standings:
 def standings(state: State, analysis: Analysis) -> Standings:
     """Of a state that is aligned with the analysis."""
     plain = dict(zip((row.name for row in state.plain.rows), _numbers(state.plain.tests, analysis), strict=True))
+    if state.pairs is not None and state.pairs.totals.all:
+        alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
+        for name, of_pairs in pairs.numbers(state.pairs, alpha=alpha, beta=beta).items():
+            plain[name] = plain[name].with_pairs(of_pairs)
     averages = {one.row.name: one for one in state.macros}
     found = []
     for metric in analysis.metrics:
@@ -152,6 +176,7 @@ def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Pr
             odds_alone=found.alone.get(each.metric.name),
             canary_trials=needed.get(each.metric.name, 0.0),
             since=_since(state, analysis, each.metric),
+            pairs=each.numbers.pairs,
         )
         for each, standing in zip(found.tested, found.verdicts, strict=True)
     ]

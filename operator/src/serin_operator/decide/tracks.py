@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from serin_operator.decide import evidence, one_arm
+from serin_operator.decide import evidence, one_arm, paired
+from serin_operator.decide import pairs as pairs_of
 from serin_operator.decide.counters import Ledger
 from serin_operator.decide.evidence import Counts, Evidence
 from serin_operator.decide.one_arm import OneArm
+from serin_operator.decide.pairs import Pairs, Totals
 from serin_operator.decide.projection import Integers
 from serin_operator.decide.sums import pack, unpack
 
@@ -77,6 +79,7 @@ class State:
     expected_share: the canary's configured share of the requests, on average over those whose share was tested.
     ledgers: per key, how far the canary's counters and the stable revision's are counted.
     rates: per key, trials in 1000 minutes, in both arms, over the last minutes; a key that never counted has none.
+    pairs: None if the canary has never been a shadow.
     """
 
     since: float
@@ -90,6 +93,7 @@ class State:
     plain: Plain
     macros: tuple[Macro, ...]
     arms: Arms
+    pairs: Pairs | None = None
 
     def per_minute(self, *keys: str) -> float:
         """Trials per minute of these keys together, in both arms; 0 while unknown."""
@@ -129,6 +133,9 @@ def dump(state: State) -> str:
     }
     if state.macros:
         value["macros"] = [[m.row.name, m.row.key, m.classes, m.late, *evidence.encode(m.test)] for m in state.macros]
+    if state.pairs is not None:
+        pairs = state.pairs
+        value["pairs"] = [pairs.stable, pairs.names, pairs.totals.numbers, paired.encode(pairs.tests)]
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -171,7 +178,12 @@ def _load(value: Mapping[str, Any]) -> State:
             for name, key, classes, late, test in value.get("macros", [])
         ),
         arms=Arms(names, counts, one_arm.decode(list(value["arms"].values()))),
+        pairs=_pairs(*value["pairs"]) if "pairs" in value else None,
     )
+
+
+def _pairs(stable: str, names: list[str], totals: list[int], tests: list[str]) -> Pairs:
+    return Pairs(stable, tuple(names), paired.decode(tests) if tests else pairs_of.no_tests(), Totals(*totals))
 
 
 def no_tests() -> Evidence:

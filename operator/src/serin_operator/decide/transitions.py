@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from serin_operator.api.spec import Goal, Mode
+from serin_operator.api.spec import Goal, Mode, Shadow, Strategy
 from serin_operator.api.status import Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.capacity import DRAIN_SECONDS as DRAIN_SECONDS
-from serin_operator.decide.capacity import room
+from serin_operator.decide.capacity import load, room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Trouble
 from serin_operator.decide.roles import kept
@@ -18,6 +18,10 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
     steps = step_count(observed)
     how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
+    if observed.spec.rollout.strategy is Strategy.SHADOW:
+        how = "as a shadow"
+    elif observed.spec.rollout.shadow is not None:
+        how = f"as a shadow, then {how}"
     return replace(
         status,
         canary=replace(target, replicas=pods),
@@ -42,8 +46,19 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
 
 
 def step_count(observed: Observed) -> int:
-    """How many steps the rollout has; 0 in mode Adaptive, which has none."""
-    return len(observed.spec.rollout.steps) if observed.spec.rollout.mode is Mode.STEPS else 0
+    """How many steps the rollout has; 0 in mode Adaptive and of a mere shadow, which have none."""
+    rollout = observed.spec.rollout
+    return len(rollout.steps) if rollout.mode is Mode.STEPS and rollout.strategy is not Strategy.SHADOW else 0
+
+
+def to_shadow(observed: Observed, status: Status, shadow: Shadow, now: float) -> tuple[Status, Activity]:
+    """The canary gets copies of requests, whose answers nobody gets."""
+    assert status.canary and status.rollout
+    message = (
+        f"Copies of {shadow.percent} % of the requests to {status.canary.version}; clients get none of its answers."
+    )
+    record = Record(now, "Advanced", "CanaryReady", message, step=0)
+    return _to_weight(observed, status, record, now, mirror=shadow.percent)
 
 
 def to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
@@ -52,7 +67,8 @@ def to_step(observed: Observed, status: Status, index: int, now: float) -> tuple
     steps = observed.spec.rollout.steps
     weight = steps[index].weight
     message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
-    record = Record(now, "Advanced", "StepPassed" if index else "CanaryReady", message, step=index, weight=weight)
+    passed = index > 0 or (status.rollout is not None and status.rollout.mirror > 0)
+    record = Record(now, "Advanced", "StepPassed" if passed else "CanaryReady", message, step=index, weight=weight)
     return _to_weight(observed, status, record, now)
 
 
@@ -61,8 +77,10 @@ def to_granted(observed: Observed, status: Status, weight: int, why: str, now: f
     canary, rollout = status.canary, status.rollout
     assert canary and rollout
     message = f"{weight} % of the traffic to {canary.version}. {why}"
-    if rollout.step is None:
-        record = Record(now, "Advanced", "CanaryReady", message, step=0, weight=weight)
+    if rollout.step is None or rollout.mirror:
+        record = Record(
+            now, "Advanced", "StepPassed" if rollout.mirror else "CanaryReady", message, step=0, weight=weight
+        )
     elif weight > status.weight:
         record = Record(now, "Advanced", "WithinBudget", message, step=rollout.step + 1, weight=weight)
     else:
@@ -71,22 +89,26 @@ def to_granted(observed: Observed, status: Status, weight: int, why: str, now: f
     return _to_weight(observed, status, record, now)
 
 
-def _to_weight(observed: Observed, status: Status, record: Record, now: float) -> tuple[Status, Activity]:
-    """The record's weight is written. Its step begins when the weight is seen serving.
+def _to_weight(
+    observed: Observed, status: Status, record: Record, now: float, mirror: int = 0
+) -> tuple[Status, Activity]:
+    """The record's weight is written, or what is copied. Its step begins when that is seen serving.
 
-    Before a higher one the canary gets the pods for it.
+    Before more the canary gets the pods for it.
     """
     canary, rollout = status.canary, status.rollout
     assert canary and rollout
-    if record.weight > status.weight and (waiting := room(observed, status, record.weight, now)):
+    following = max(record.weight, mirror)
+    if following > load(status) and (waiting := room(observed, status, following, now)):
         return waiting
     rollout = replace(
         rollout,
         step=record.step,
         steps=step_count(observed),
+        mirror=mirror,
         step_started_at=None,
         step_trials={},
-        capacity=record.weight,
+        capacity=following,
         evidence=analysis.step(observed.spec.analysis, rollout.evidence),
     )
     record = replace(record, to_revision=canary.revision, metrics=status.metrics)

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 
 from serin_operator.api.spec import Metric, MetricType
 from serin_operator.decide.evidence import Counts
-from serin_operator.decide.keys import REQUESTS, class_key, coverage_key, labelled, macro, metric_key
+from serin_operator.decide.keys import (
+    REQUESTS,
+    class_key,
+    coverage_key,
+    labelled,
+    macro,
+    metric_key,
+    moves_key,
+    pair_keys,
+)
 from serin_operator.decide.observed import Samples
 from serin_operator.observe.coins import heads
 
@@ -28,6 +37,9 @@ _FEEDBACK = "serin_feedback_total"
 _SETTLED_FEEDBACK = "serin_feedback_settled_total"
 _SETTLED_PREDICTIONS = "serin_predictions_settled_total"
 _ERRORS = "serin_feedback_error_bucket"
+_PAIRS = "serin_pairs_total"
+_PAIRED_LABELS = "serin_paired_labels_total"
+_MOVES = "serin_pairs_moved_total"
 _WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS)
 _OTHER, _ANOTHER = "other", "another"
 
@@ -92,10 +104,13 @@ class Wanted:
     window: str
 
 
-def wanted(metrics: Sequence[Metric], window: float) -> Wanted:
-    """What has to be read for these metrics. window: `analysis.label_window`, in seconds."""
+def wanted(metrics: Sequence[Metric], window: float, *, shadow: bool = False) -> Wanted:
+    """What has to be read for these metrics. window: `analysis.label_window`, in seconds.
+
+    shadow: whether the canary gets, or will get, copies of requests.
+    """
     types = {metric.type for metric in metrics}
-    families = [STARTED, _REQUESTS]
+    families = [STARTED, _REQUESTS, *([_PAIRS, _PAIRED_LABELS, _MOVES] if shadow else [])]
     if MetricType.LATENCY in types:
         families.append(_DURATIONS)
     if any(labelled(metric) for metric in metrics):
@@ -137,7 +152,39 @@ def samples(metrics: Sequence[Metric], points: Iterable[Point], window: float) -
     if window and any(labelled(metric) for metric in metrics):
         labels = [*by_family[_SETTLED_FEEDBACK], *(p for p in by_family[_ERRORS] if _bound(p) == math.inf)]
         found[coverage_key(window)] = _coverage(_totals(labels), _totals(by_family[_SETTLED_PREDICTIONS]))
+    return found | _pairs(by_family[_PAIRS], by_family[_PAIRED_LABELS]) | _moves(by_family[_MOVES])
+
+
+def _pairs(pairs: Sequence[Point], labelled: Sequence[Point]) -> dict[str, _PerArm]:
+    """Of each stable revision whose answers the canary's servers have put beside their own."""
+    found: dict[str, _PerArm] = {}
+    for stable in sorted({point.labels.get("stable", "") for point in (*pairs, *labelled)}):
+        all_pairs, labels = (
+            [point for point in points if point.labels.get("stable") == stable] for points in (pairs, labelled)
+        )
+        settled = _where(labels, "answers", "different")
+        keys = pair_keys(stable)
+        found[keys[0]] = _part(_where(all_pairs, "answers", "different"), all_pairs)
+        found[keys[1]] = _part(_where(settled, "wrong", "canary"), settled)
+        found[keys[2]] = _part(_where(labels, "wrong", "canary", "both"), labels)
+        found[keys[3]] = _part(_where(labels, "wrong", "stable", "both"), labels)
     return found
+
+
+def _moves(moves: Sequence[Point]) -> dict[str, _PerArm]:
+    by_class: dict[str, list[Point]] = defaultdict(list)
+    for point in moves:
+        by_class[moves_key(point.labels.get("stable", ""), point.labels.get("predicted", ""))].append(point)
+    return {key: _part(_where(points, "by", "canary"), points) for key, points in by_class.items()}
+
+
+def _where(points: Iterable[Point], label: str, *values: str) -> list[Point]:
+    return [point for point in points if point.labels.get(label) in values]
+
+
+def _part(failures: Iterable[Point], trials: Iterable[Point]) -> _PerArm:
+    failed = _totals(failures)
+    return _arranged({place: Counts(min(failed.get(place, 0), n), n) for place, n in _totals(trials).items()})
 
 
 def _errors(requests: Iterable[Point]) -> _PerArm:

@@ -23,6 +23,8 @@ async def look(
     analysis: Analysis,
     arms: Collection[str],
     now: float,
+    *,
+    shadow: bool = False,
 ) -> Snapshot:
     """Reads what the analysis needs of each arm, from the Prometheus at `address` or else from the pods.
 
@@ -33,7 +35,7 @@ async def look(
     serving = [pod for pod in servers if pod.serving]
     names = frozenset(pod.name for pod in servers)
     prometheus = Prometheus(session, address) if address else None
-    needed = wanted(analysis.metrics, analysis.label_window)
+    needed = wanted(analysis.metrics, analysis.label_window, shadow=shadow)
     if prometheus is None:
         reading = await scrape(session, serving, needed)
     else:

@@ -1,0 +1,79 @@
+"""A server's part in pairs of answers: what it tells of its own answers, and what it makes of others'."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from serin_server.monitor.classes import Kind, Outcome
+from serin_server.monitor.feedback import FeedbackCounter
+from serin_server.monitor.keys import Keyring
+from serin_server.monitor.tokens import Prediction, nonce_of
+from serin_server.protocol.metadata import PREDICTION_ID
+from serin_server.protocol.tensors import InferResponse
+from serin_server.serving.inquiry import Inquiry
+from serin_server.shadow.answers import MOST_ROWS, Answers, Told, key_of, parse_batch
+from serin_server.shadow.pairs import Pairs
+
+
+class Book:
+    """Belongs to the process that counts labels: the only one of a server, or the parent of the others."""
+
+    def __init__(self, keyring: Keyring, model: str, revision: str) -> None:
+        self._keyring = keyring
+        self._model = model
+        self._revision = revision
+        self._feedback: FeedbackCounter
+        self.answers = Answers(keyring, model, revision)
+        self.pairs = Pairs(model, revision, self._label)
+
+    def count_with(self, feedback: FeedbackCounter) -> None:
+        """Count the labels that pairs get with this counter."""
+        self._feedback = feedback
+
+    def answered(self, told: Sequence[Told]) -> None:
+        """Note the server's own answers to marked requests."""
+        self.answers.answered(told)
+        self.pairs.answered(told)
+
+    def take(self, sealed: bytes) -> None:
+        """Take in what another server told. Raises RequestError for what none did."""
+        self._keyring.look(time.time())
+        self.pairs.take(parse_batch(sealed, self._keyring, self._model))
+
+    def _label(self, own: Told, value: str | int | float | bool) -> None:
+        prediction = Prediction(self._revision, own.made, b"", False, own.outcome)
+        self._feedback.count_of_pair(prediction, value, time.time())
+
+
+class ShadowWatcher:
+    """Tells of the answers to marked requests; belongs to the process that gives them."""
+
+    def __init__(self, tell: Callable[[Sequence[Told]], None]) -> None:
+        self._tell = tell
+
+    def answered(self, inquiry: Inquiry, response: InferResponse) -> None:
+        """A request that a router sends again has no part in evidence."""
+        if inquiry.retry or inquiry.request_id is None:
+            return
+        outcomes = inquiry.predictions.outcomes
+        if outcomes is None:
+            return
+        ids = next((output.array.ravel() for output in response.outputs if output.name == PREDICTION_ID), ())
+        made = int(time.time())
+        self._tell(
+            [
+                Told(key_of(inquiry.request_id, row), nonce_of(ids[row]).hex() if len(ids) else "", outcome, made)
+                for row, outcome in enumerate(outcomes[:MOST_ROWS])
+            ]
+        )
+
+
+def dump_told(told: Sequence[Told]) -> bytes:
+    """As one process tells another of the same server."""
+    return orjson.dumps([[one.key, one.nonce, one.outcome.kind, one.outcome.text, one.made] for one in told])
+
+
+def parse_told(payload: bytes) -> list[Told]:
+    """What `dump_told` wrote."""
+    return [Told(key, nonce, Outcome(Kind(kind), text), made) for key, nonce, kind, text, made in orjson.loads(payload)]

@@ -1,0 +1,167 @@
+"""What is counted of pairs becomes evidence: in whatever pieces, as text and back, and under margins that change."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.operator.definition import make_spec
+
+from serin_operator.api.spec import Analysis
+from serin_operator.decide import analysis, pairs
+from serin_operator.decide.evidence import Counts
+from serin_operator.decide.keys import pair_keys
+from serin_operator.decide.observed import Snapshot
+from serin_operator.decide.pairs import Pairs, Totals
+
+STABLE, CANARY = "a" * 10, "b" * 10
+POD = "canary-0/1750000000"
+LEVELS = {"alpha": 0.05, "beta": 0.05}
+
+
+def spec(**changes: float) -> Analysis:
+    return make_spec(analysis={"metrics": [{"name": "accuracy", "margin": 0.02, **changes}]}).analysis
+
+
+# Labelled: same and right, same and wrong, only the canary wrong, only stable wrong, both wrong; then same, different.
+Cells = tuple[int, int, int, int, int, int, int]
+cells = st.tuples(*[st.integers(0, 60)] * 7)
+
+
+def counted(found: Pairs, *blocks: Cells) -> Pairs:
+    for right, wrong, only_canary, only_stable, both, same, different in blocks:
+        settled = only_canary + only_stable + both
+        labelled = right + wrong + settled
+        counts = (
+            Counts(settled + different, labelled + same + different),
+            Counts(only_canary, settled),
+            Counts(wrong + both + only_canary, labelled),
+            Counts(wrong + both + only_stable, labelled),
+        )
+        keys = pair_keys(STABLE)
+        found = pairs.counted(found, {key: (count, Counts()) for key, count in zip(keys, counts, strict=True)})
+    return found
+
+
+@given(st.lists(cells, min_size=1, max_size=4))
+@settings(deadline=None)
+def test_how_looks_group_and_order_pairs_changes_nothing_but_when_harm_may_begin(blocks: list[Cells]) -> None:
+    start = pairs.start(spec(), STABLE)
+    together = pairs.numbers(counted(start, *blocks), **LEVELS).get("accuracy")
+    for order in itertools.islice(itertools.permutations(blocks), 6):
+        found = counted(start, *order)
+        numbers = pairs.numbers(found, **LEVELS)["accuracy"]
+        assert together is not None
+        assert numbers.log_e_non_inferior == pytest.approx(together.log_e_non_inferior, abs=1e-6)
+        assert numbers.totals.numbers == together.totals.numbers
+        assert numbers.low <= numbers.high
+
+
+def test_totals_tell_whose_answers_are_wrong() -> None:
+    totals = counted(pairs.start(spec(), STABLE), (50, 5, 3, 2, 1, 20, 4)).totals
+    assert totals.numbers == Totals(85, 10, 61, 6, 9, 8, 3).numbers
+    assert (totals.only_stable, totals.waiting) == (2, 4)
+
+
+def odds(*blocks: Cells) -> tuple[float, float]:
+    """That it is worse, and that it is not by the margin."""
+    numbers = pairs.numbers(counted(pairs.start(spec(), STABLE), *blocks), **LEVELS)["accuracy"]
+    return math.exp(numbers.log_e_worse), math.exp(numbers.log_e_non_inferior)
+
+
+def test_equal_answers_need_no_label() -> None:
+    worse, good = odds((0, 0, 0, 0, 0, 800, 2))
+    assert good > 20 and worse < 1.1
+
+
+def test_a_difference_without_a_label_counts_against_the_canary() -> None:
+    unlabelled, labelled = odds((0, 0, 0, 0, 0, 900, 12))[1], odds((0, 0, 6, 6, 0, 900, 0))[1]
+    assert unlabelled < labelled
+    assert labelled > 20
+
+
+def test_labels_of_a_part_of_all_requests_suffice_too() -> None:
+    """A tenth of the requests get a label, and answers differ in 4 %: all pairs alone would never show anything."""
+    _, good = odds((1560, 80, 32, 32, 0, 14800, 580))
+    assert good > 20
+
+
+def test_a_canary_that_is_wrong_where_answers_differ_is_worse() -> None:
+    worse, good = odds((100, 5, 14, 1, 0, 300, 4))
+    assert worse > 20 and good < 1
+
+
+def test_without_any_pair_there_is_no_evidence() -> None:
+    worse, good = odds()
+    assert worse == pytest.approx(1) and good == pytest.approx(1)
+
+
+def snapshot(scale: int = 1) -> Snapshot:
+    sizes = ((10, 500), (2, 6), (30, 400), (28, 400))
+    samples = {
+        key: {CANARY: {POD: Counts(failures * scale, trials * scale)}}
+        for key, (failures, trials) in zip(pair_keys(STABLE), sizes, strict=True)
+    }
+    samples["requests"] = {CANARY: {POD: Counts(0, 500 * scale)}}
+    return Snapshot(samples=samples, processes=frozenset({POD}), pods=frozenset({"canary-0"}))
+
+
+def begun(asked: Analysis) -> str:
+    empty = Snapshot(processes=frozenset({POD}), pods=frozenset({"canary-0"}))
+    return analysis.begin(asked, empty, CANARY, STABLE, 1_750_000_000.0, shadow=True)
+
+
+def judged(asked: Analysis, state: str, seen: Snapshot, *, mirror: int = 50) -> analysis.Judgement:
+    return analysis.judge(asked, state, seen, CANARY, STABLE, 1_750_000_060.0, weight=None, mirror=mirror)
+
+
+def test_the_state_goes_through_the_status_and_counts_nothing_twice() -> None:
+    first = judged(spec(), begun(spec()), snapshot())
+    again = judged(spec(), first.state, snapshot())
+    assert again.state == first.state
+    more = judged(spec(), first.state, snapshot(2))
+    assert more.canary_trials == {"accuracy": 2 * (400 + 500)}
+    assert len(more.state) < 4096
+
+
+def test_a_margin_that_is_edited_starts_the_test_again() -> None:
+    asked = spec()
+    first = judged(asked, begun(asked), snapshot())
+    wider = analysis.recall(spec(margin=0.05), first.state, None)
+    assert wider.reports[0].odds_worse == pytest.approx(1)
+    same = analysis.recall(asked, first.state, None)
+    assert same.reports == first.reports
+
+
+def test_metrics_come_and_go() -> None:
+    asked = make_spec(
+        analysis={
+            "metrics": [
+                {"name": "strict", "type": "accuracy", "margin": 0.01},
+                {"name": "accuracy", "margin": 0.02},
+            ]
+        }
+    ).analysis
+    one = judged(spec(), begun(spec()), snapshot())
+    both = analysis.recall(asked, one.state, None)
+    assert [report.name for report in both.reports] == ["strict", "accuracy"]
+    kept = next(report for report in both.reports if report.name == "accuracy")
+    assert kept.odds_non_inferior == one.reports[0].odds_non_inferior
+    none = make_spec(analysis={"metrics": [{"name": "errors", "margin": 0.02}]}).analysis
+    assert judged(none, one.state, snapshot(2)).reports[0].name == "errors"
+
+
+def test_after_the_shadow_its_evidence_stays_and_pairs_count_no_more() -> None:
+    first = judged(spec(), begun(spec()), snapshot())
+    stepped = analysis.step(spec(), first.state)
+    later = judged(spec(), stepped, snapshot(3), mirror=0)
+    assert later.reports[0].odds_non_inferior == pytest.approx(first.reports[0].odds_non_inferior)
+    assert later.exposed > first.exposed == 0
+
+
+def test_classes_that_move_are_named_when_chance_does_not_explain_it() -> None:
+    moves = {"cat": Counts(40, 44), "dog": Counts(5, 44), "emu": Counts(10, 20)}
+    assert pairs.moved(moves, 20) == [("cat", 40, 4), ("dog", 5, 39)]
+    assert pairs.moved({"cat": Counts(3, 5), "dog": Counts(2, 5)}, 20) == []
+    assert pairs.moved({}, 20) == []
