@@ -49,6 +49,21 @@ class CanaryReplicas(StrEnum):
     FULL = "Full"
 
 
+class Strategy(StrEnum):
+    """How a new revision takes over: by a rising share, by one switch after a preview, or when the old one has gone."""
+
+    CANARY = "Canary"
+    BLUE_GREEN = "BlueGreen"
+    RECREATE = "Recreate"
+
+
+class Promotion(StrEnum):
+    """Who promotes when the evidence suffices: Serin, or somebody by hand."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
 class MetricType(StrEnum):
     """What counts as a trial and as a failure; docs/metrics.md has the table."""
 
@@ -145,10 +160,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A canary weight in per cent and the least time, in seconds, that it serves."""
+    """A canary weight in per cent and the least time, in seconds, that it serves. pause: it then waits for somebody."""
 
     weight: int
     duration: float
+    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +185,8 @@ class Rollout:
     keep_previous: float
     watch: float
     canary_replicas: CanaryReplicas = CanaryReplicas.FOLLOW_WEIGHT
+    strategy: Strategy = Strategy.CANARY
+    promotion: Promotion = Promotion.AUTOMATIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +334,7 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
     """The typed `spec.rollout`, read after defaulting."""
     return Rollout(
         mode=Mode(raw["mode"]),
-        steps=tuple(Step(step["weight"], seconds(step["duration"])) for step in raw["steps"]),
+        steps=tuple(Step(step["weight"], seconds(step["duration"]), step.get("pause", False)) for step in raw["steps"]),
         exposure_budget=raw["exposureBudget"],
         max_weight=raw["maxWeight"],
         max_duration=seconds(raw["maxDuration"]),
@@ -325,6 +343,8 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
         keep_previous=seconds(raw["keepPrevious"]),
         watch=seconds(raw["watch"]),
         canary_replicas=CanaryReplicas(raw["canaryReplicas"]),
+        strategy=Strategy(raw["strategy"]),
+        promotion=Promotion(raw["promotion"]),
     )
 
 

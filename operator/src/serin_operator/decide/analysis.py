@@ -34,6 +34,7 @@ class Judgement:
     state: to be kept until the next look.
     problem: why nothing or not all could be seen this time, if so; the verdict then stands on what was known before.
     canary_trials: per metric that guards or gates, what the canary has counted since the rollout began.
+    unmeasurable: gates that can not pass here, since they ask for a comparison and the arms are not compared.
     prospects: of every gate, for a forecast.
     exposed: requests that the canary has had. per_second: requests of both revisions of late; None while unknown.
     worst_excess: the largest excess of the canary's share of failed requests that is not excluded on some guard; 1.0
@@ -48,6 +49,7 @@ class Judgement:
     verdict: Verdict
     needed: str
     canary_trials: Mapping[str, int]
+    unmeasurable: tuple[str, ...]
     prospects: tuple[Prospect, ...]
     exposed: int
     per_second: float | None
@@ -181,35 +183,37 @@ def judge(
     now: float,
     *,
     weight: int | None,
+    alike: bool = True,
 ) -> Judgement:
     """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
 
     weight: the canary's weight in per cent if it was verified to serve during the whole time since the last look; else
-    None, and the canary's share of the traffic is not tested. Raises ValueError when `state` is not one that this
-    version wrote.
+    None, and the canary's share of the traffic is not tested. alike: whether both arms get requests of the same kind
+    during the rollout; else they are not compared, and only bounds are tested. Raises ValueError when `state` is not
+    one that this version wrote.
     """
     if snapshot.problem:
-        return recall(analysis, state, snapshot.problem)
-    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, weight)
+        return recall(analysis, state, snapshot.problem, alike=alike)
+    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, weight, alike=alike)
     problems = [*([f"no counters from {', '.join(snapshot.unread)}"] if snapshot.unread else []), *seen.problems]
-    return _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None)
+    return _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None, alike)
 
 
-def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
+def recall(analysis: Analysis, state: str, problem: str | None, *, alike: bool = True) -> Judgement:
     """The judgement that `state` holds when there is nothing new to look at, under the margins of now.
 
     problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
-    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem)
+    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem, alike)
 
 
-def _judgement(analysis: Analysis, state: State, text: str, problem: str | None) -> Judgement:
+def _judgement(analysis: Analysis, state: State, text: str, problem: str | None, alike: bool) -> Judgement:
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
-    found = standings(state, analysis)
+    found = standings(state, analysis, alike=alike)
     decided = verdict(found.verdicts, alpha=alpha, beta=beta)
     if decided.action is Action.PROMOTE and state.promoted_at is not None:
         decided = replace(decided, action=Action.WAIT)
-    gates = prospects_of(state, analysis, found)
+    gates = prospects_of(state, analysis, found) if alike else ()
     told = facts(state, analysis, found, gates)
     exposing = [each.numbers for each in found.tested if each.metric.guards and each.metric.per_request]
     return Judgement(
@@ -218,10 +222,11 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         verdict=decided,
         needed=f"(Rolls back at {to_one(1 / alpha)} over all guards, promotes at {to_one(1 / beta)} on each gate.)",
         canary_trials={
-            each.metric.name: sum(stratum[1] for stratum in each.numbers.counts)
+            each.metric.name: each.canary.trials
             for each in found.tested
-            if each.metric.guards or each.metric.gates
+            if (each.metric.guards or each.metric.gates) and (alike or each.metric.bound is not None)
         },
+        unmeasurable=tuple(each.name for each in found.verdicts if each.gates and not each.can_pass),
         prospects=gates,
         exposed=state.exposed,
         per_second=state.per_minute(REQUESTS) / 60 or None,

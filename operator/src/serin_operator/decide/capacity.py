@@ -7,7 +7,7 @@ and before it is promoted, and fewer only after the route has moved and what was
 
 from dataclasses import replace
 
-from serin_operator.api.spec import CanaryReplicas, Mode, Spec
+from serin_operator.api.spec import CanaryReplicas, Mode, Spec, Strategy
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Router, Workload
@@ -44,7 +44,12 @@ def needed(spec: Spec, status: Status, weight: int, now: float) -> int:
 
 
 def load(status: Status) -> int:
-    """How much of the traffic the canary answers now, in per cent. Copies are answered like requests."""
+    """How much of the traffic the canary answers now, in per cent. Copies are answered like requests.
+
+    By another strategy than Canary it is ready for all of it.
+    """
+    if status.rollout is not None and status.rollout.strategy is not Strategy.CANARY:
+        return 100
     return max(status.weight, status.rollout.mirror if status.rollout else 0)
 
 
@@ -81,7 +86,7 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
     moving = spec.server.autoscaling is not None and status.stable is not None and now < _settled_at(status)
 
     def with_pods(revision: Revision | None, replicas: int) -> Revision | None:
-        return revision and replace(revision, replicas=replicas)
+        return revision and replace(revision, replicas=0 if revision.stopped else replicas)
 
     # The way back from a watched promotion may not wait either, and the autoscaler measures the promoted revision.
     least = status.previous.replicas if status.previous and status.watch and spec.server.autoscaling else 0
@@ -91,9 +96,13 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
         canary=with_pods(status.canary, _of_canary(observed, status, now)),
         previous=with_pods(status.previous, max(everything, least)),
         # They end what they have begun with what they have.
-        retiring=tuple(replace(revision, replicas=revision.replicas or everything) for revision in status.retiring),
+        retiring=tuple(_ending(revision, everything) for revision in status.retiring),
         least_replicas=everything if moving else None,
     )
+
+
+def _ending(revision: Revision, everything: int) -> Revision:
+    return replace(revision, replicas=0 if revision.stopped else revision.replicas or everything)
 
 
 def changes_at(status: Status) -> float | None:

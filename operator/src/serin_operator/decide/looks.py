@@ -43,12 +43,19 @@ class Look:
 
 
 def look(
-    state: State, analysis: Analysis, snapshot: Snapshot, arms: tuple[str, str], now: float, weight: int | None
+    state: State,
+    analysis: Analysis,
+    snapshot: Snapshot,
+    arms: tuple[str, str],
+    now: float,
+    weight: int | None,
+    *,
+    alike: bool = True,
 ) -> Look:
     """Takes in what the snapshot shows beyond `state`. The same snapshot again changes nothing.
 
     arms: the revisions, canary and stable. weight: the canary's weight in per cent if it was the same ever since the
-    last look, else None.
+    last look, else None. alike: whether the arms get requests of the same kind; else nothing is compared.
     """
     state = aligned(state, analysis, snapshot, arms[1])
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
@@ -71,7 +78,7 @@ def look(
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
     if state.warming == 0:
-        following = _alone(_compared(following, analysis, counts), analysis, counts, weight)
+        following = _alone(_compared(following, analysis, counts, alike), analysis, counts, weight)
     following = replace(
         following,
         at=now,
@@ -119,14 +126,18 @@ def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | No
     return limit if limit < _HIGHEST_LIMIT else None
 
 
-def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm]) -> State:
-    """Both arms' counts given to the tests that compare them."""
+def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm], alike: bool) -> State:
+    """Both arms' counts given to the tests that compare them.
+
+    Of arms that are not alike, only the stable revision's: they wait in the tests as its record, and tell its rate.
+    """
     by_name = {metric.name: metric for metric in analysis.metrics}
 
     def block(key: str, metric: Metric | None) -> list[int]:
         if key not in counts or not compared(state, _window(analysis, metric)):
             return [0, 0, 0, 0]
         canary, stable = counts[key]
+        canary = canary if alike else Counts()
         return [canary.failures, canary.trials, stable.failures, stable.trials]
 
     blocks = [block(row.key, by_name.get(row.name)) for row in state.plain.rows]
