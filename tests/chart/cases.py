@@ -252,7 +252,9 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "resources.requests.memory " + REQUESTS + "memory",
     ),
     # The rollout
-    "a strategy that is not there yet": (rollout(strategy="BlueGreen"), 'supported values: "Canary"'),
+    "a strategy that is none": (rollout(strategy="Linear"), 'supported values: "Canary", "BlueGreen", "Recreate"'),
+    "a promotion by chance": (rollout(promotion="Sometimes"), 'supported values: "Automatic", "Manual"'),
+    "a step's pause that is a time": (rollout(steps=[{"weight": 5, "pause": "10m"}]), "must be of type boolean"),
     "no steps": (rollout(steps=[]), "should have at least 1 items"),
     "too many steps": (steps(*range(1, 22)), "must have at most 20 items"),
     "a step without a weight": (rollout(steps=[{"duration": "60s"}]), "spec.rollout.steps[0].weight: Required value"),
@@ -482,6 +484,11 @@ ACCEPTED: dict[str, Manifest] = {
     ),
     "a shadow": rollout(strategy="Shadow", shadow={"percent": 100}, maxDuration="2m"),
     "a shadow before the steps": rollout(shadow={"percent": 1, "duration": "720h"}),
+    "steps that wait for somebody": rollout(
+        steps=[{"weight": 5, "pause": True}, {"weight": 50, "duration": "10m", "pause": True}], promotion="Manual"
+    ),
+    "a switch after a preview": rollout(strategy="BlueGreen", promotion="Manual"),
+    "one after the other": rollout(strategy="Recreate"),
     "an adaptive rollout": rollout(mode="Adaptive", exposureBudget=1, maxWeight=99, watch="720h"),
     "an adaptive rollout shorter than the default steps": rollout(mode="Adaptive", maxDuration="2m", watch="0s"),
     "labels that come within a week": model_deployment(

@@ -114,7 +114,7 @@ def mismatch(path: str, hint: Any, schema: Schema, is_time: bool) -> list[str]:
         return [] if schema["type"] == "object" else [path]
     if is_time:
         return [] if schema.get("format") == "date-time" else [path]
-    wanted = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    wanted = {str: "string", bool: "boolean", int: "integer", float: "number"}  # a bool is an int, too
     expected = next(name for base, name in wanted.items() if issubclass(hint, base))
     return [] if schema["type"] == expected else [path]
 

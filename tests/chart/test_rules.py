@@ -119,6 +119,7 @@ def test_the_defaults_are_the_documented_ones(kubectl: Kubectl) -> None:
                 {"weight": 25, "duration": "60s"},
                 {"weight": 50, "duration": "60s"},
             ],
+            "promotion": "Automatic",
             "maxDuration": "24h",
             "onInconclusive": "Hold",
             "paused": False,

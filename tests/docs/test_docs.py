@@ -153,7 +153,9 @@ def reject_reasons() -> set[str]:
 def written_decisions() -> set[tuple[str, str]]:
     """(decision, reason) of every Record whose words are written in the code, and of every rollback."""
     pairs = {("RolledBack", reason) for reason in reject_reasons()}
-    pairs |= {("Rejected", reason) for reason in ("NotReady", "Inconclusive")}  # before the canary had traffic
+    pairs |= {
+        ("Rejected", reason) for reason in ("NotReady", "Inconclusive", "Aborted")
+    }  # before the canary had traffic
     for call, names in calls("Record"):
         if len(call.args) > 2:
             reasons = strings(call.args[2], names)

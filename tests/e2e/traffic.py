@@ -19,16 +19,21 @@ CERTAIN_SECONDS = 12
 
 @dataclass
 class Traffic:
-    """The driver of one ModelDeployment. `stop` it to have its requests in the ledger."""
+    """The driver of one ModelDeployment. `stop` it to have its requests in the ledger.
+
+    service: the Service to call, if it is not the ModelDeployment's own. number: tells it from an earlier one.
+    """
 
     cluster: Cluster
     namespace: str
     mdep: str
     figures: Figures
+    service: str = ""
+    number: int = 0
 
     @property
     def pod(self) -> str:
-        return f"traffic-{self.mdep}"
+        return f"traffic-{self.service or self.mdep}{self.number or ''}"
 
     def start(
         self, rps: float, *, feedback_delay: float = FEEDBACK_DELAY_SECONDS, shares: Mapping[int, float] | None = None
@@ -36,6 +41,7 @@ class Traffic:
         """Send from now on, until stopped. `shares`: of the rows with these labels; the other rows share the rest."""
         _, held_out = models.split()
         options = [f"--feedback-delay={feedback_delay:g}"]
+        options += [f"--url=http://{self.service}"] if self.service else []
         options += [f"--class-share={label}={share:g}" for label, share in (shares or {}).items()]
         self.cluster.apply(
             manifests.traffic(self.mdep, held_out, self.namespace, rps=rps, name=self.pod, options=options)

@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from serin_operator.act.announce import announce, announce_failing_passes, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client, NotLeadingError
-from serin_operator.api import ANNOTATION_RETRY, KIND, LABEL_OWNER
+from serin_operator.api import ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_RETRY, KIND, LABEL_OWNER
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
@@ -283,6 +283,7 @@ class Loop:
         status = memory.status
         wanted = wants(status, spec, memory.served, time.time())
         revisions = {pod.revision for pod in pods if pod.revision}
+        marks = metadata.get("annotations", {})
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
         if wanted.snapshot:
@@ -292,7 +293,9 @@ class Loop:
         observed = Observed(
             name=place[1],
             generation=metadata["generation"],
-            retry=metadata.get("annotations", {}).get(ANNOTATION_RETRY),
+            retry=marks.get(ANNOTATION_RETRY),
+            promote=marks.get(ANNOTATION_PROMOTE),
+            abort=marks.get(ANNOTATION_ABORT),
             spec=spec,
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.definition import Json, schema, status_problems
 
-from serin_operator.api.spec import Profile, Signature
+from serin_operator.api.spec import Profile, Signature, Strategy
 from serin_operator.api.status import (
     HISTORY_LIMIT,
     BoundReport,
+    ByHand,
     Condition,
     Drift,
     Failure,
     Forecast,
+    Marks,
     MetricReport,
     Phase,
     Record,
@@ -172,6 +174,10 @@ def full(kind: Any, **values: Any) -> Any:
         int | None: 1,
         float: NOW,
         float | None: NOW,
+        bool | None: True,
+        Strategy: Strategy.BLUE_GREEN,
+        ByHand | None: ByHand.STEP,
+        Marks | None: Marks("x", "x"),
         Mapping[str, Any]: {"image": "own:1", "podTemplate": {"labels": {"a": "b"}}},
         Mapping[str, int]: {"errors": 3},
         tuple[str, ...]: ("mine.Clip",),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.operator.definition import make_spec
 
-from serin_operator.api.spec import Profile, Signature, Spec
+from serin_operator.api.spec import Profile, Signature, Spec, Strategy
 from serin_operator.api.status import Phase, Revision, Rollout, Status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import Existing, Images, Manifest, Owner
@@ -73,6 +73,43 @@ def test_a_rollout_has_these_objects() -> None:
         ("Deployment", "iris-router"),
         ("Service", "iris"),
     ]
+
+
+def test_a_stopped_revision_has_no_pods_and_keeps_its_name() -> None:
+    down = replace(ROLLING, stable=revision(STABLE, replicas=0, stopped=True))
+    found = built(down)
+    assert found["Deployment", f"iris-{STABLE}"]["spec"]["replicas"] == 0
+    assert ("Service", f"iris-{STABLE}") in found
+
+
+def test_where_two_can_not_run_at_once_one_pod_goes_before_the_next_comes() -> None:
+    for strategy, rolling in (("Canary", (0, 1)), ("Recreate", (1, 0))):
+        found = built(spec=make_spec(rollout={"strategy": strategy}))["Deployment", f"iris-{STABLE}"]
+        update = found["spec"]["strategy"]["rollingUpdate"]
+        assert (update["maxUnavailable"], update["maxSurge"]) == rolling
+
+
+BLUE_GREEN = make_spec(rollout={"strategy": "BlueGreen"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "reached"),
+    [
+        (make_spec(), ROLLING, None),
+        (BLUE_GREEN, replace(ROLLING, rollout=Rollout(NOW, strategy=Strategy.BLUE_GREEN)), CANARY),
+        # Between rollouts, and in one that began otherwise, the address is there and nobody answers.
+        (BLUE_GREEN, replace(ROLLING, canary=None, rollout=None), "none"),
+        (BLUE_GREEN, ROLLING, "none"),
+        # The strategy was edited: the preview stays until the rollout is over.
+        (make_spec(), replace(ROLLING, rollout=Rollout(NOW, strategy=Strategy.BLUE_GREEN)), CANARY),
+    ],
+)
+def test_the_preview_reaches_the_new_revision_alone(spec: Spec, status: Status, reached: str | None) -> None:
+    service = built(status, spec).get(("Service", "iris-preview"))
+    assert (service is not None) == (reached is not None)
+    if service is not None:
+        assert service["spec"]["selector"] == OWNER.labels("server", reached)
+        assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]
 
 
 @pytest.mark.parametrize("resolve", [True, False])

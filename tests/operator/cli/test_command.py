@@ -1,6 +1,7 @@
 """The command as it is started: quickly, by either name, from a checkout or an installation."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -22,6 +23,7 @@ def started(program: str, *arguments: object) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+ASKING = ("promote", "abort", "retry")
 RUN = "import sys; from serin_operator.cli.__main__ import main; sys.exit(main())"
 
 
@@ -42,7 +44,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as raised:
         main([command, "--help"])
     assert raised.value.code == 0
-    assert "--policy FILE" in capsys.readouterr().out
+    assert ("--namespace" if command in ASKING else "--policy FILE") in capsys.readouterr().out
 
 
 def test_both_entry_points_start_it() -> None:
@@ -83,3 +85,50 @@ def test_the_wheel_brings_the_definition_along() -> None:
     for source, target in build["force-include"].items():
         assert (ROOT / source).is_file()
         assert target == f"serin_operator/{Path(source).name}"
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that writes its arguments down, and fails if the file `refusal` is there."""
+    program = tmp_path / "kubectl"
+    program.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/called\n"
+        f"if [ -e {tmp_path}/refusal ]; then echo 'Error from server (NotFound)' >&2; exit 1; fi\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "annotation"),
+    [
+        (["promote", "iris"], r"serin\.dev/promote=\d{13}"),
+        (["promote", "iris", "--full"], r"serin\.dev/promote=full-\d{13}"),
+        (["abort", "iris"], r"serin\.dev/abort=\d{13}"),
+        (["retry", "iris"], r"serin\.dev/retry=\d{13}"),
+    ],
+)
+def test_it_asks_by_an_annotation(
+    arguments: list[str], annotation: str, kubectl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "-n", "shop"]) == 0
+    *called, mark, namespace = (kubectl / "called").read_text().splitlines()
+    assert called == ["annotate", "modeldeployments.serin.dev", "iris", "--overwrite"]
+    assert re.fullmatch(annotation, mark)
+    assert namespace == "--namespace=shop"
+    assert "iris" in capsys.readouterr().out
+
+
+def test_what_kubectl_refuses_is_told(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (kubectl / "refusal").touch()
+    assert main(["promote", "iris"]) == 1
+    assert capsys.readouterr().err == "serin: kubectl: Error from server (NotFound)\n"
+
+
+def test_without_kubectl_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["abort", "iris"]) == 1
+    assert "kubectl is not on the PATH" in capsys.readouterr().err

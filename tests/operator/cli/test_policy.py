@@ -41,6 +41,13 @@ def test_every_example_is_a_policy_file(example: Path) -> None:
     assert rollout == parse_rollout(defaulted(spec)["rollout"])
 
 
+def test_of_a_strategy_that_compares_nothing_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resolved(tmp_path, "analysis: {}\nrollout: {strategy: BlueGreen}\n")
+    assert "strategy BlueGreen compares nothing" in capsys.readouterr().err
+    resolved(tmp_path, "analysis: {}\nrollout: {}\n")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_stored_resource_is_a_policy_file(tmp_path: Path) -> None:
     text = "kind: ModelDeployment\nspec: {model: {uri: x}, analysis: {falseRollbackRate: 0.01}}\nstatus: {}\n"
     assert resolved(tmp_path, text)[0].false_rollback_rate == 0.01

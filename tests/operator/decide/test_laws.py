@@ -12,8 +12,8 @@ from tests.operator.decide.models import BROKEN, GOOD, HARMFUL, SLEEPY, Model
 from tests.operator.decide.world import Crash, Pass, World, serving, without_times
 from tests.operator.definition import status_problems
 
-from serin_operator.api.spec import Mode
-from serin_operator.api.status import HISTORY_LIMIT, Status, Tally
+from serin_operator.api.spec import Mode, Strategy
+from serin_operator.api.status import HISTORY_LIMIT, ByHand, Status, Tally
 from serin_operator.decide.capacity import share
 from serin_operator.decide.observed import Route
 from serin_operator.decide.roles import kept, route_of
@@ -33,6 +33,10 @@ QUICK: dict[str, Any] = {
         "metrics": [{"name": "errors", "margin": 0.05}, {"name": "latency", "margin": 0.05, "slowerThan": "1s"}]
     },
 }
+BOUNDED = [
+    {"name": "errors", "margin": 0.05, "bound": 0.05},
+    {"name": "latency", "margin": 0.05, "slowerThan": "1s", "bound": 0.1},
+]
 
 
 def event(name: str, act: Event) -> Event:
@@ -108,6 +112,19 @@ EVENTS = [
     metrics("errors", margin=0.0005),
     event("ask for a retry", lambda world: world.ask_retry(f"{world.now}")),
     event("take the retry mark away", lambda world: world.ask_retry(None)),
+    *[changes(rollout={"strategy": strategy}) for strategy in ("Canary", "BlueGreen", "BlueGreen", "Recreate")],
+    changes(analysis={"metrics": BOUNDED}),
+    changes(rollout={"promotion": "Manual"}),
+    changes(rollout={"promotion": "Automatic"}),
+    changes(rollout={"steps": [{"weight": 10, "duration": "8s", "pause": True}, {"weight": 50, "duration": "8s"}]}),
+    sets(preview=50.0),
+    sets(preview=0.0),
+    sets(stop_seconds=6.0),
+    event("promote", lambda world: world.ask_promote(f"{world.now}")),
+    event("promote fully", lambda world: world.ask_promote(f"full-{world.now}")),
+    event("abort", lambda world: world.ask_abort(f"{world.now}")),
+    event("take the promotion mark away", lambda world: world.ask_promote(None)),
+    event("take the abort mark away", lambda world: world.ask_abort(None)),
 ]
 pauses = st.sampled_from([0.3, 1.0, 5.0, 20.0, 60.0, 60.0])
 histories = st.lists(st.tuples(st.sampled_from(EVENTS), pauses), min_size=1, max_size=12)
@@ -151,13 +168,56 @@ def what_was_turned_down_has_no_weight(this: Pass) -> None:
 def promoted_is_only_what_has_passed_everything(this: Pass) -> None:
     spec = this.observed.spec
     for record in this.news:
-        if record.decision == "Promoted":
-            adaptive = spec.rollout.mode is Mode.ADAPTIVE
+        if record.decision == "Promoted" and record.reason not in ("ByHand", "Recreated"):
+            preview = record.reason == "UnderBound"
+            adaptive = preview or spec.rollout.mode is Mode.ADAPTIVE
             assert record.step is not None and (adaptive or record.step >= len(spec.rollout.steps) - 1)
             assert {report.name for report in record.metrics} == {metric.name for metric in spec.analysis.metrics}
             enough = (1 - 1e-5) / spec.analysis.false_promotion_rate
-            assert all(report.odds_non_inferior >= enough for report in record.metrics)
+            for report in record.metrics:
+                assert not preview or report.bound is not None
+                assert (report.bound.odds_under if preview and report.bound else report.odds_non_inferior) >= enough
             assert not spec.rollout.paused
+
+
+def by_hand_is_promoted_only_what_somebody_asked_for_and_nothing_speaks_against(this: Pass) -> None:
+    for record in this.news:
+        if record.decision == "Promoted" and record.reason == "ByHand":
+            rollout, marks = this.before.rollout, this.before.marks
+            new = this.observed.promote != (marks.promote if marks else None)
+            asked = (rollout and rollout.by_hand is ByHand.FULL) or (new and this.observed.promote is not None)
+            assert asked and not this.observed.spec.rollout.paused
+            if len(record.metrics) == 1:  # of several, one alone need not suffice for a rollback
+                assert record.metrics[0].verdict != "Worse"
+
+
+def a_preview_has_no_client_before_the_switch(this: Pass) -> None:
+    rollout = this.after.rollout
+    if rollout and rollout.strategy is not Strategy.CANARY:
+        assert this.after.weight == 0
+        assert route_of(this.after) == Route(this.after.stable.revision)  # type: ignore[union-attr]
+
+
+def what_is_stopped_has_a_place_to_wait_for(this: Pass) -> None:
+    """A stable revision is down only while Recreate is under way, or while it waits for the place of another."""
+    after = this.after
+    assert after.stable is None or not after.stable.stopped or after.previous is None
+    if after.canary and after.canary.stopped:
+        assert after.rollout and after.rollout.strategy is Strategy.RECREATE
+    if after.canary and after.rollout and after.rollout.strategy is Strategy.RECREATE and not after.canary.stopped:
+        assert after.stable and after.stable.stopped
+
+
+def a_strategy_stays_for_a_rollout(this: Pass) -> None:
+    before, after = this.before.rollout, this.after.rollout
+    if before and after and this.before.canary and this.after.canary:
+        same = this.before.canary.revision == this.after.canary.revision
+        assert not same or before.strategy is after.strategy or "Started" in [record.decision for record in this.news]
+
+
+def a_mark_is_heeded_once(this: Pass) -> None:
+    marks = this.after.marks
+    assert (this.observed.promote, this.observed.abort) == ((marks.promote, marks.abort) if marks else (None, None))
 
 
 def a_step_begins_when_its_weight_is_seen(this: Pass) -> None:
@@ -233,6 +293,11 @@ LAWS = [
     without_a_canary_there_is_no_weight,
     what_was_turned_down_has_no_weight,
     promoted_is_only_what_has_passed_everything,
+    by_hand_is_promoted_only_what_somebody_asked_for_and_nothing_speaks_against,
+    a_preview_has_no_client_before_the_switch,
+    what_is_stopped_has_a_place_to_wait_for,
+    a_strategy_stays_for_a_rollout,
+    a_mark_is_heeded_once,
     a_step_begins_when_its_weight_is_seen,
     what_is_watched_has_something_to_go_back_to,
     a_promotion_is_taken_back_only_to_a_revision_that_can_serve,
@@ -303,7 +368,8 @@ def test_whatever_has_happened_a_good_model_gets_through_in_the_end(history: lis
         world.run(seconds)
     world.traffic, world.metrics, world.routers = 200.0, True, True
     world.apply("good", GOOD, **QUICK)
-    world.change(rollout={"paused": False, "onInconclusive": "Hold"}, server={"replicas": 1})
+    world.change(rollout={"paused": False, "onInconclusive": "Hold", "promotion": "Automatic"})
+    world.change(rollout={"strategy": "Canary"}, server={"replicas": 1})
     world.change(rollout={"exposureBudget": 1000}, analysis={"calibration": "0s", "warmUp": 0})
     world.run(400)
     assert (world.version, world.activity, world.status.weight) == ("good", "", 0)

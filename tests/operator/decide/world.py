@@ -17,9 +17,11 @@ from typing import Any
 from tests.operator.decide.models import GOOD, Model, Pod, pairs, samples
 from tests.operator.definition import Json, defaulted, merged
 
+from serin_operator.api import LABEL_REVISION
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
 from serin_operator.build.owner import Owner
+from serin_operator.build.preview import service as preview_service
 from serin_operator.build.router import config_map
 from serin_operator.decide.observed import (
     Defaults,
@@ -90,9 +92,11 @@ class World:
 
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
+    stop_seconds: how long a pod is there after it was told to go.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
-    copied: copies that a canary got.
+    copied: copies that a canary got. preview: requests per second to the Service of the strategy BlueGreen.
+    due_to_preview: the part of a request that is left over, of the preview's.
     """
 
     traffic: float = 100.0
@@ -106,12 +110,17 @@ class World:
     now: float = START
     generation: int = 0
     retry: str | None = None
+    promote: str | None = None
+    abort: str | None = None
+    stop_seconds: float = 0.0
+    preview: float = 0.0
     raw: Json = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     memory: Status = field(default_factory=Status)
     written: str = "{}"
     written_at: float = 0.0
     pods: dict[str, list[Pod]] = field(default_factory=dict)
+    going: dict[str, list[float]] = field(default_factory=dict)
     files: Files | None = None
     files_at: float = 0.0
     live: Files | None = None
@@ -124,6 +133,7 @@ class World:
     due_to_canary: float = 0.0
     due_copies: float = 0.0
     copied: int = 0
+    due_to_preview: float = 0.0
     passes: list[Pass] = field(default_factory=list)
     statuses: list[Json] = field(default_factory=list)
 
@@ -145,6 +155,16 @@ class World:
     def ask_retry(self, mark: str | None) -> None:
         """Sets the annotation that asks for another try, or takes it away."""
         self.retry = mark
+        self.woken = True
+
+    def ask_promote(self, mark: str | None) -> None:
+        """Sets the annotation that promotes, or takes it away."""
+        self.promote = mark
+        self.woken = True
+
+    def ask_abort(self, mark: str | None) -> None:
+        """Sets the annotation that aborts, or takes it away."""
+        self.abort = mark
         self.woken = True
 
     @property
@@ -225,6 +245,7 @@ class World:
         """Waits until a pass is due, or something in the cluster wakes the operator, and makes the pass."""
         check_at = self.passes[-1].decision.check_at if self.passes else self.now
         events = [pod.ready_at for pods in self.pods.values() for pod in pods if pod.ready_at > self.now]
+        events += [end for ends in self.going.values() for end in ends if end > self.now]
         due = min([*events, *([check_at] if check_at is not None else []), self.now + most])
         self.elapse(0.05 if self.woken else max(due - self.now, 0.05))
         self.woken = False
@@ -236,6 +257,7 @@ class World:
         requests = int(self.due)
         self.due -= requests
         self._flow(requests)
+        self._preview(seconds)
         self.now += seconds
         for pod in (pod for pods in self.pods.values() for pod in pods):
             pod.past.append((self.now, pod.requests))
@@ -273,10 +295,12 @@ class World:
             name=NAME,
             generation=self.generation,
             retry=self.retry,
+            promote=self.promote,
+            abort=self.abort,
             spec=spec,
             status=status,
             defaults=DEFAULTS,
-            workloads={revision: self._workload(revision) for revision in self.pods},
+            workloads={revision: self._workload(revision) for revision in self.pods.keys() | self.going.keys()},
             router=self._router() if wanted.router else None,
             served=self.seen,
             snapshot=self._snapshot(spec, status) if wanted.snapshot else None,
@@ -300,15 +324,21 @@ class World:
         for revision in running(status):
             model = self.models[revision.sha256]
             pods = self.pods.setdefault(revision.revision, [])
+            self._let_go(revision.revision, pods[revision.replicas :])
             del pods[revision.replicas :]
             for index in range(len(pods), revision.replicas):
                 ready_at = self.now + self.start_seconds if model.starts else float("inf")
                 pods.append(Pod(f"{NAME}-{revision.revision}-{index}-{self.now:.2f}", self.now, ready_at))
         for gone in self.pods.keys() - names:
-            del self.pods[gone]
+            self._let_go(gone, self.pods.pop(gone))
         files = self._mounted(status)
         if files and files != self.files:
             self.files, self.files_at = files, self.now
+
+    def _let_go(self, revision: str, pods: list[Pod]) -> None:
+        """These pods are told to go; until they have, they are there."""
+        if pods and self.stop_seconds:
+            self.going.setdefault(revision, []).extend([self.now + self.stop_seconds] * len(pods))
 
     def _mounted(self, status: Status) -> Files | None:
         """The ConfigMap for this status. Built once per route and set of revisions, since building it is slow."""
@@ -362,6 +392,16 @@ class World:
             pod.requests += own
             pod.copies += own
 
+    def _preview(self, seconds: float) -> None:
+        """Somebody calls the new revision at its Service, where it has one."""
+        self.due_to_preview += self.preview * seconds
+        requests = int(self.due_to_preview)
+        self.due_to_preview -= requests
+        manifest = preview_service(OWNER, self.spec, self.memory) if self.raw else None
+        revision = manifest["spec"]["selector"][LABEL_REVISION] if manifest else ""
+        if self._ready(revision):
+            self._serve(revision, requests)
+
     def _serve(self, revision: str, requests: int) -> None:
         ready = self._ready(revision)
         self.served[revision] = self.served.get(revision, 0) + requests
@@ -378,7 +418,10 @@ class World:
         return GOOD  # it runs from before a crash; nobody asks for its counters
 
     def _workload(self, revision: str) -> Workload:
-        return Workload(len(self._ready(revision)), self._model(revision).trouble)
+        going = [end for end in self.going.get(revision, []) if end > self.now]
+        pods = self.pods.get(revision, [])
+        trouble = self._model(revision).trouble if pods else None
+        return Workload(len(self._ready(revision)), trouble, len(pods) + len(going))
 
     def _router(self) -> Router:
         if not self.routers:

@@ -234,14 +234,14 @@ LEAVING = raw(ready=True, metadata={"deletionTimestamp": "2025-06-15T15:06:40Z"}
     ("pods", "expected"),
     [
         ([], Workload()),
-        ([raw(ready=True), raw(ready=True)], Workload(2)),
-        ([raw(ready=True), LEAVING], Workload(1)),
-        ([raw(ready=True, component="router"), raw(ready=True)], Workload(1)),
+        ([raw(ready=True), raw(ready=True)], Workload(2, pods=2)),
+        ([raw(ready=True), LEAVING], Workload(1, pods=2)),
+        ([raw(ready=True, component="router"), raw(ready=True)], Workload(1, pods=1)),
         (
             [raw(ready=True), CRASHED],
-            Workload(1, Trouble("Crashed", "container server ended with exit code 1 (Error)", 1)),
+            Workload(1, Trouble("Crashed", "container server ended with exit code 1 (Error)", 1), 2),
         ),
-        ([CRASHED, FOREVER], Workload(0, Trouble("NotAModel", "why", 20, permanent=True))),
+        ([CRASHED, FOREVER], Workload(0, Trouble("NotAModel", "why", 20, permanent=True), 2)),
     ],
     ids=["none", "two ready", "one leaving", "a router is no server", "one crashed", "permanent first"],
 )

@@ -15,8 +15,11 @@ from serin_operator.decide import drift_watch
 
 _LOGGER = logging.getLogger("serin.decision")
 _DECISIONS = Counter("serin_operator_decisions_total", "Decisions taken", ["decision"])
-_WARNINGS = {"RolledBack", "Rejected", "ExposureSpent", "PreviousNotReady"}
-_HOLDS = {"NoTraffic", "CannotSee", "Paused", "Inconclusive", "CanaryNotReady", "ExposureSpent", "PreviousNotReady"}
+_WARNINGS = {"RolledBack", "Rejected", "Ignored", "ExposureSpent", "PreviousNotReady", "NotMeasurable", "TakingDown"}
+_HOLDS = {
+    *("NoTraffic", "CannotSee", "Paused", "AwaitingPromotion", "Inconclusive", "CanaryNotReady", "ExposureSpent"),
+    *("PreviousNotReady", "NotMeasurable", "TakingDown"),
+}
 _NOTES = {"Overdispersed"}  # remarks that ask nobody to do anything
 _NOTE_BYTES = 1024
 _REASON_LIMIT = 128

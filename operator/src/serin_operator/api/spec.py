@@ -50,10 +50,20 @@ class CanaryReplicas(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How a new revision takes over: by a rising share, or when copies of requests have shown that it may."""
+    """How a new revision takes over: by a rising share, by one switch after a preview, when copies of requests have
+    shown that it may, or when the old one has gone."""
 
     CANARY = "Canary"
+    BLUE_GREEN = "BlueGreen"
     SHADOW = "Shadow"
+    RECREATE = "Recreate"
+
+
+class Promotion(StrEnum):
+    """Who promotes when the evidence suffices: Serin, or somebody by hand."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
 
 
 class MetricType(StrEnum):
@@ -152,10 +162,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A canary weight in per cent and the least time, in seconds, that it serves."""
+    """A canary weight in per cent and the least time, in seconds, that it serves. pause: it then waits for somebody."""
 
     weight: int
     duration: float
+    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +197,7 @@ class Rollout:
     canary_replicas: CanaryReplicas = CanaryReplicas.FOLLOW_WEIGHT
     strategy: Strategy = Strategy.CANARY
     shadow: Shadow | None = None
+    promotion: Promotion = Promotion.AUTOMATIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +345,7 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
     """The typed `spec.rollout`, read after defaulting."""
     return Rollout(
         mode=Mode(raw["mode"]),
-        steps=tuple(Step(step["weight"], seconds(step["duration"])) for step in raw["steps"]),
+        steps=tuple(Step(step["weight"], seconds(step["duration"]), step.get("pause", False)) for step in raw["steps"]),
         exposure_budget=raw["exposureBudget"],
         max_weight=raw["maxWeight"],
         max_duration=seconds(raw["maxDuration"]),
@@ -344,6 +356,7 @@ def parse_rollout(raw: Mapping[str, Any]) -> Rollout:
         canary_replicas=CanaryReplicas(raw["canaryReplicas"]),
         strategy=Strategy(raw["strategy"]),
         shadow=Shadow(raw["shadow"]["percent"], seconds(raw["shadow"]["duration"])) if "shadow" in raw else None,
+        promotion=Promotion(raw["promotion"]),
     )
 
 

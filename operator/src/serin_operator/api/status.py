@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from serin_operator.api.spec import Profile, Signature
+from serin_operator.api.spec import Profile, Signature, Strategy
 
 HISTORY_LIMIT = 20
 _TIME = {"time": True}
@@ -28,11 +28,27 @@ class Phase(StrEnum):
     ROLLED_BACK = "RolledBack"
 
 
+class ByHand(StrEnum):
+    """What somebody asks of the rollout under way: to wait no longer, to promote without evidence, to roll back."""
+
+    STEP = "Step"
+    FULL = "Full"
+    ABORT = "Abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The annotations that ask for something, as they were last heeded."""
+
+    promote: str | None = None
+    abort: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One model at exact bytes with one server configuration: all that is needed to build its Deployment again.
 
-    replicas: how many pods it shall have.
+    replicas: how many pods it shall have. stopped: that is none for now, by the strategy Recreate.
     """
 
     revision: str
@@ -49,6 +65,7 @@ class Revision:
     replicas: int = 0
     ready_replicas: int = 0
     kept_until: float | None = field(default=None, metadata=_TIME)
+    stopped: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +169,11 @@ class Remark:
 class Rollout:
     """The rollout under way. `step` is None until the canary is ready; it starts when its weight is seen serving.
 
-    In mode Adaptive `steps` is 0 and `step` counts the raises. `exposed` are the requests that the canary has had.
-    `mirror` is the per cent of the inferences that the canary gets a copy of, in place of traffic of its own; 0 when
-    it is no shadow. `capacity` is the weight that it shall have pods for. `started_at` and `step_started_at` move on by
-    the length of every pause when it ends.
+    In mode Adaptive `steps` is 0 and `step` counts the raises; a preview is step 0 of 0. `exposed` are the requests
+    that the canary has had. `mirror` is the per cent of the inferences that the canary gets a copy of, in place of
+    traffic of its own; 0 when it is no shadow. `capacity` is the weight that it shall have pods for. `strategy` stays
+    what it was when the rollout began; `by_hand` is what somebody asked of it. `started_at` and `step_started_at` move
+    on by the length of every pause, also for somebody, when it ends.
     """
 
     started_at: float = field(metadata=_TIME)
@@ -168,6 +186,8 @@ class Rollout:
     capacity: int = 0
     unready_since: float | None = field(default=None, metadata=_TIME)
     paused_at: float | None = field(default=None, metadata=_TIME)
+    strategy: Strategy = Strategy.CANARY
+    by_hand: ByHand | None = None
     exposed: int = 0
     forecast: Forecast | None = None
     remarks: tuple[Remark, ...] = ()
@@ -182,6 +202,7 @@ class Watch:
     revision: str
     against: str
     until: float = field(metadata=_TIME)
+    strategy: Strategy = Strategy.CANARY
     evidence_at: float | None = field(default=None, metadata=_TIME)
     evidence: str = ""
 
@@ -251,6 +272,7 @@ class Status:
     retiring: tuple[Revision, ...] = ()
     resolved: Resolved | None = None
     rejected: Rejected | None = None
+    marks: Marks | None = None
     last_failure: Failure | None = None
     rollout: Rollout | None = None
     watch: Watch | None = None

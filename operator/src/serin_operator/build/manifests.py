@@ -1,8 +1,8 @@
 """Everything that one ModelDeployment needs in the cluster, from its spec and the status just decided."""
 
-from serin_operator.api.spec import Spec
+from serin_operator.api.spec import Spec, Strategy
 from serin_operator.api.status import Status
-from serin_operator.build import resolver, router, routing, servers
+from serin_operator.build import preview, resolver, router, routing, servers
 from serin_operator.build.autoscaler import autoscaler
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
@@ -22,9 +22,13 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         return wanted
     for revision in running(status):
         wanted.append(servers.service(owner, revision))
-        wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images))
+        room = spec.rollout.strategy is not Strategy.RECREATE
+        wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images, room=room))
     writer = routing.writer(spec.traffic.router)
     wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    reached = preview.service(owner, spec, status)
+    if reached:
+        wanted.append(reached)
     if spec.server.autoscaling:
         wanted.append(autoscaler(owner, spec.server.autoscaling, status.least_replicas))
     return wanted

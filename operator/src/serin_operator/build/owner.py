@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serin_operator.api import API_VERSION, KIND, LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION, MANAGED_BY
+from serin_operator.decide.roles import preview_of
 
 Manifest = dict[str, Any]
 
@@ -19,6 +20,7 @@ AUTOSCALER = "HorizontalPodAutoscaler"
 SERVER = "server"
 ROUTER = "router"
 RESOLVER = "resolver"
+PREVIEW = "preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ class Owner:
     def router(self) -> str:
         """Name of the router's Deployment and ConfigMap; its Service has the owner's own name."""
         return f"{self.name}-router"
+
+    @property
+    def preview(self) -> str:
+        """Name of the Service that reaches the new revision alone."""
+        return preview_of(self.name)
 
     @property
     def prediction_key(self) -> str:

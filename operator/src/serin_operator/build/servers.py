@@ -43,8 +43,11 @@ def service(owner: Owner, revision: Revision) -> Manifest:
     }
 
 
-def deployment(owner: Owner, revision: Revision, grace: int, images: Images) -> Manifest:
-    """The Deployment: an init container fetches and verifies the model, the server loads just those bytes."""
+def deployment(owner: Owner, revision: Revision, grace: int, images: Images, *, room: bool = True) -> Manifest:
+    """The Deployment: an init container fetches and verifies the model, the server loads just those bytes.
+
+    room: whether there is room for one pod more while pods are replaced; else one goes before the next one comes.
+    """
     labels = owner.labels(SERVER, revision.revision)
     template = revision.config.get("podTemplate", {})
     annotations = {
@@ -59,7 +62,10 @@ def deployment(owner: Owner, revision: Revision, grace: int, images: Images) -> 
         "spec": {
             "replicas": revision.replicas,
             "selector": {"matchLabels": labels},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0 if room else 1, "maxSurge": 1 if room else 0},
+            },
             "template": {
                 "metadata": {
                     "labels": template.get("labels", {}) | labels,

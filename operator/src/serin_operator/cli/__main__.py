@@ -16,6 +16,9 @@ COMMANDS = {
     "plan": "how long a rollout needs at your traffic, or what it can see in the time you have",
     "replay": "what a policy would have decided on recorded counters, scrape by scrape",
     "simulate": "how often a policy decides wrongly, and how soon it decides, under given effects",
+    "promote": "let the rollout under way wait no longer at this step, or promote it at once (--full)",
+    "abort": "roll the rollout under way back",
+    "retry": "give a revision that was turned down another try",
 }
 
 
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plugin = os.path.basename(sys.argv[0]).startswith("kubectl")
     parser = argparse.ArgumentParser(
         prog="kubectl serin" if plugin else "serin",
-        description="Plan, replay and simulate Serin's rollouts, with the operator's own code.",
+        description="Plan, replay and simulate Serin's rollouts with the operator's own code, and steer them.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=_version())

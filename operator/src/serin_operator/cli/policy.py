@@ -17,6 +17,7 @@ from serin_operator.api.spec import (
     Mode,
     Role,
     Rollout,
+    Strategy,
     parse_analysis,
     parse_rollout,
     seconds,
@@ -208,7 +209,11 @@ def resolve(arguments: argparse.Namespace, names: Sequence[str] | None) -> tuple
             raise InputError(f"metric {metric.name}: weight {metric.weight:g}; a weight must be above 0")
         if metric.bound is not None and not 0 < metric.bound < 1:
             raise InputError(f"metric {metric.name}: bound {metric.bound:g}; a bound is a share between 0 and 1")
-    return typed, None if rollout is None else parse_rollout(completed("rollout", rollout))
+    wanted = None if rollout is None else parse_rollout(completed("rollout", rollout))
+    if wanted is not None and wanted.strategy is not Strategy.CANARY:
+        text = f"serin: strategy {wanted.strategy} compares nothing; the answer is for the same policy as a canary"
+        print(text, file=sys.stderr)
+    return typed, wanted
 
 
 def _bare(name: str, arguments: argparse.Namespace) -> Json:

@@ -20,7 +20,7 @@ from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.lineup import aligned, keys_of
 from serin_operator.decide.looks import baseline, look
 from serin_operator.decide.observed import Snapshot
-from serin_operator.decide.standings import Numbers, facts, prospect, standings
+from serin_operator.decide.standings import Tested, facts, prospect, standings
 from serin_operator.decide.standings import prospects as prospects_of
 from serin_operator.decide.tracks import Arms, Plain, State
 from serin_operator.decide.verdict import Action, Finding, Verdict, odds_alone, verdict
@@ -34,6 +34,7 @@ class Judgement:
     state: to be kept until the next look.
     problem: why nothing or not all could be seen this time, if so; the verdict then stands on what was known before.
     canary_trials: per metric that guards or gates, what the canary has counted since the rollout began.
+    unmeasurable: gates that can not pass here, since they ask for a comparison and the arms are not compared.
     prospects: of every gate, for a forecast.
     exposed: requests that the canary has had. per_second: requests of both revisions of late; None while unknown.
     worst_excess: the largest excess of the canary's share of failed requests that is not excluded on some guard; 1.0
@@ -48,6 +49,7 @@ class Judgement:
     verdict: Verdict
     needed: str
     canary_trials: Mapping[str, int]
+    unmeasurable: tuple[str, ...]
     prospects: tuple[Prospect, ...]
     exposed: int
     per_second: float | None
@@ -193,46 +195,48 @@ def judge(
     *,
     weight: int | None,
     mirror: int = 0,
+    alike: bool = True,
 ) -> Judgement:
     """Takes in what the counters show beyond `state`. The same snapshot again changes nothing.
 
     weight: the canary's weight, or of a shadow the part of the requests that it gets copies of, in per cent, if it was
     verified to serve during the whole time since the last look; else None, and the canary's share of the traffic is not
-    tested. mirror: not 0 while the canary is a shadow. Raises ValueError when `state` is not one that this
-    version wrote.
+    tested. mirror: not 0 while the canary is a shadow. alike: whether both arms get requests of the same kind during
+    the rollout; else they are not compared, and only bounds are tested. Raises ValueError when `state` is not one that
+    this version wrote.
     """
     if snapshot.problem:
-        return recall(analysis, state, snapshot.problem)
+        return recall(analysis, state, snapshot.problem, alike=alike)
     # Of n requests that stable answers, the shadow answers n · p / 100 as well.
     share = None if weight is None else weight / (100 + weight) if mirror else weight / 100
-    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, share, shadow=mirror > 0)
+    seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, share, shadow=mirror > 0, alike=alike)
     problems = [*([f"no counters from {', '.join(snapshot.unread)}"] if snapshot.unread else []), *seen.problems]
-    judged = _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None)
+    judged = _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None, alike)
     if not mirror:
         return judged
     return replace(judged, remarks=(*judged.remarks, *remarks.of_pairs(seen.state, analysis, snapshot, canary)))
 
 
-def recall(analysis: Analysis, state: str, problem: str | None) -> Judgement:
+def recall(analysis: Analysis, state: str, problem: str | None, *, alike: bool = True) -> Judgement:
     """The judgement that `state` holds when there is nothing new to look at, under the margins of now.
 
     problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
-    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem)
+    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem, alike)
 
 
-def _trials(numbers: Numbers) -> int:
+def _trials(tested: Tested) -> int:
     """What the canary counted; of a shadow also answers without a label, which tell something as well."""
-    return sum(stratum[1] for stratum in numbers.counts) + (numbers.pairs.all if numbers.pairs is not None else 0)
+    return tested.canary.trials + (tested.numbers.pairs.all if tested.numbers.pairs is not None else 0)
 
 
-def _judgement(analysis: Analysis, state: State, text: str, problem: str | None) -> Judgement:
+def _judgement(analysis: Analysis, state: State, text: str, problem: str | None, alike: bool) -> Judgement:
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
-    found = standings(state, analysis)
+    found = standings(state, analysis, alike=alike)
     decided = verdict(found.verdicts, alpha=alpha, beta=beta)
     if decided.action is Action.PROMOTE and state.promoted_at is not None:
         decided = replace(decided, action=Action.WAIT)
-    gates = prospects_of(state, analysis, found)
+    gates = prospects_of(state, analysis, found) if alike else ()
     told = facts(state, analysis, found, gates)
     exposing = [each.numbers for each in found.tested if each.metric.guards and each.metric.per_request]
     return Judgement(
@@ -241,8 +245,11 @@ def _judgement(analysis: Analysis, state: State, text: str, problem: str | None)
         verdict=decided,
         needed=f"(Rolls back at {to_one(1 / alpha)} over all guards, promotes at {to_one(1 / beta)} on each gate.)",
         canary_trials={
-            each.metric.name: _trials(each.numbers) for each in found.tested if each.metric.guards or each.metric.gates
+            each.metric.name: _trials(each)
+            for each in found.tested
+            if (each.metric.guards or each.metric.gates) and (alike or each.metric.bound is not None)
         },
+        unmeasurable=tuple(each.name for each in found.verdicts if each.gates and not each.can_pass),
         prospects=gates,
         exposed=state.exposed,
         per_second=state.per_minute(REQUESTS) / 60 or None,

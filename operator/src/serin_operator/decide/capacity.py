@@ -11,7 +11,7 @@ from serin_operator.api.spec import CanaryReplicas, Mode, Spec
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Router, Workload
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import compares, route_of
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 SETTLING_SECONDS = 300.0  # after traffic has moved, until an autoscaler has surely measured what it needs now
@@ -44,13 +44,18 @@ def needed(spec: Spec, status: Status, weight: int, now: float) -> int:
 
 
 def load(status: Status) -> int:
-    """How much of the traffic the canary answers now, in per cent. Copies are answered like requests."""
+    """How much of the traffic the canary answers now, in per cent. Copies are answered like requests.
+
+    By a strategy that switches all of it at once it is ready for all of it.
+    """
+    if status.rollout is not None and not compares(status.rollout.strategy):
+        return 100
     return max(status.weight, status.rollout.mirror if status.rollout else 0)
 
 
 def first_capacity(spec: Spec) -> int:
     """The weight that a canary starts with pods for; 0, which is one pod, where only the traffic will tell."""
-    if spec.rollout.shadow is not None:
+    if spec.rollout.shadow is not None and compares(spec.rollout.strategy):
         return spec.rollout.shadow.percent
     return spec.rollout.steps[0].weight if spec.rollout.mode is Mode.STEPS else 0
 
@@ -83,7 +88,7 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
     moving = spec.server.autoscaling is not None and status.stable is not None and now < _settled_at(status)
 
     def with_pods(revision: Revision | None, replicas: int) -> Revision | None:
-        return revision and replace(revision, replicas=replicas)
+        return revision and replace(revision, replicas=0 if revision.stopped else replicas)
 
     # The way back from a watched promotion may not wait either, and the autoscaler measures the promoted revision.
     least = status.previous.replicas if status.previous and status.watch and spec.server.autoscaling else 0
@@ -93,9 +98,13 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
         canary=with_pods(status.canary, _of_canary(observed, status, now)),
         previous=with_pods(status.previous, max(everything, least)),
         # They end what they have begun with what they have.
-        retiring=tuple(replace(revision, replicas=revision.replicas or everything) for revision in status.retiring),
+        retiring=tuple(_ending(revision, everything) for revision in status.retiring),
         least_replicas=everything if moving else None,
     )
+
+
+def _ending(revision: Revision, everything: int) -> Revision:
+    return replace(revision, replicas=0 if revision.stopped else revision.replicas or everything)
 
 
 def changes_at(status: Status) -> float | None:

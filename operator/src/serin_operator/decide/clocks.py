@@ -5,6 +5,8 @@ from dataclasses import replace
 from serin_operator.api import spec
 from serin_operator.api.status import Rollout
 
+QUIET_LOOKS = 3  # so many looks without anything new are normal: the first requests take a moment to be counted
+
 
 def timed(rollout: Rollout, paused: bool, now: float) -> Rollout:
     """The rollout with its clocks moved on by a pause that is over; the begin of a pause is noted."""

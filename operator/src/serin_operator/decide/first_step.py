@@ -5,16 +5,17 @@ What is learned of the stable pods is kept where the evidence will be, in `statu
 
 from dataclasses import replace
 
-from serin_operator.api.spec import Mode, Spec
-from serin_operator.api.status import Phase, Rollout, Status
-from serin_operator.decide import analysis, calibration, ramp
+from serin_operator.api.spec import Mode, Spec, Strategy
+from serin_operator.api.status import ByHand, Phase, Rollout, Status
+from serin_operator.decide import analysis, blue_green, calibration, ramp
 from serin_operator.decide.calibration import Calibration
-from serin_operator.decide.capacity import first_capacity, needed, room
+from serin_operator.decide.capacity import first_capacity, load, needed, room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
-from serin_operator.decide.transitions import to_granted, to_shadow, to_step
+from serin_operator.decide.roles import compares
+from serin_operator.decide.transitions import promote, shadow_of, to_granted, to_shadow, to_step
 from serin_operator.decide.words import duration
 
 
@@ -23,7 +24,7 @@ def wants_look(rollout: Rollout, wanted: Spec, now: float) -> bool:
     the first step begins with a look."""
     if rollout.evidence_at is None or now - rollout.evidence_at >= wanted.analysis.interval:
         return True
-    return _seconds(_known(rollout)) >= _least_seconds(wanted)
+    return _seconds(_known(rollout)) >= _least_seconds(wanted, rollout)
 
 
 def take_first_step(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity]:
@@ -32,7 +33,7 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     assert canary and stable
     status, known = _calibrate(observed, status, now)
     assert status.rollout
-    capacity = max(status.rollout.capacity, first_capacity(spec))
+    capacity = max(status.rollout.capacity, first_capacity(spec), load(status))
     status = replace(status, rollout=replace(status.rollout, capacity=capacity))
     pods = needed(spec, status, capacity, now)
     if workload.ready < pods:
@@ -44,7 +45,9 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
         return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
-    missing = _least_seconds(spec) - _seconds(known)
+    if status.rollout and status.rollout.by_hand is ByHand.FULL:
+        return promote(observed, status, None, now)
+    missing = _least_seconds(spec, status.rollout) - _seconds(known)
     problem = _unseen(observed.snapshot)
     if missing > 0 and not (observed.snapshot and problem):
         text = f"Counting what {stable.version} does by itself for {duration(missing / 60)} more."
@@ -55,9 +58,11 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     rollout = status.rollout
     assert rollout
     calibrated = calibration.dump(known) if known else ""
-    arms, shadow = (canary.revision, stable.revision), spec.rollout.shadow
+    arms, shadow = (canary.revision, stable.revision), shadow_of(rollout.strategy, spec.rollout)
     evidence = analysis.begin(spec.analysis, observed.snapshot, *arms, now, calibrated, shadow=shadow is not None)
     began = replace(status, rollout=replace(rollout, evidence=evidence, evidence_at=now))
+    if rollout.strategy is Strategy.BLUE_GREEN:
+        return blue_green.to_preview(observed, began, now)
     if shadow is not None:
         return to_shadow(observed, began, shadow, now)
     if spec.rollout.mode is Mode.STEPS:
@@ -79,13 +84,14 @@ def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, 
     state = analysis.calibrate(spec.analysis, rollout.evidence if known else "", snapshot, stable.revision, now)
     known = calibration.load(state)
     rollout = replace(rollout, evidence=state, evidence_at=now)
-    rollout = foreseen(rollout, spec.rollout, analysis.prospects(spec.analysis, state), _seconds(known), now)
+    if compares(rollout.strategy):  # a preview's traffic is not known from the stable revision's
+        rollout = foreseen(rollout, spec.rollout, analysis.prospects(spec.analysis, state), _seconds(known), now)
     return replace(status, rollout=rollout), known
 
 
-def _least_seconds(wanted: Spec) -> float:
+def _least_seconds(wanted: Spec, rollout: Rollout | None) -> float:
     """For how long the stable revision is looked at by itself. The exposure budget needs to know the traffic."""
-    budgeted = wanted.rollout.mode is Mode.ADAPTIVE
+    budgeted = wanted.rollout.mode is Mode.ADAPTIVE and rollout is not None and rollout.strategy is Strategy.CANARY
     return max(wanted.analysis.calibration, wanted.analysis.interval if budgeted else 0.0)
 
 

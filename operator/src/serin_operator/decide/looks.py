@@ -51,11 +51,13 @@ def look(
     share: float | None,
     *,
     shadow: bool = False,
+    alike: bool = True,
 ) -> Look:
     """Takes in what the snapshot shows beyond `state`. The same snapshot again changes nothing.
 
     arms: the revisions, canary and stable. share: that of the canary in what both count, if it was the same ever since
-    the last look, else None. shadow: whether it only gets copies.
+    the last look, else None. shadow: whether it only gets copies. alike: whether the arms get requests of the same
+    kind; else nothing is compared.
     """
     state = aligned(state, analysis, snapshot, arms[1])
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
@@ -81,7 +83,7 @@ def look(
         return Look(following, tuple(problems))
     if state.warming == 0:
         by_pairs = following.pairs.names if following.pairs is not None and shadow else ()
-        following = _alone(_compared(following, analysis, counts, by_pairs), analysis, counts, share)
+        following = _alone(_compared(following, analysis, counts, by_pairs, alike), analysis, counts, share)
     following = replace(
         following,
         at=now,
@@ -131,14 +133,20 @@ def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | No
     return limit if limit < _HIGHEST_LIMIT else None
 
 
-def _compared(state: State, analysis: Analysis, counts: Mapping[str, PerArm], by_pairs: Collection[str]) -> State:
-    """Both arms' counts given to the tests that compare them, apart from the metrics that are tested by pairs."""
+def _compared(
+    state: State, analysis: Analysis, counts: Mapping[str, PerArm], by_pairs: Collection[str], alike: bool
+) -> State:
+    """Both arms' counts given to the tests that compare them, apart from the metrics that are tested by pairs.
+
+    Of arms that are not alike, only the stable revision's: they wait in the tests as its record, and tell its rate.
+    """
     by_name = {metric.name: metric for metric in analysis.metrics}
 
     def block(key: str, metric: Metric | None) -> list[int]:
         if key not in counts or not compared(state, _window(analysis, metric)):
             return [0, 0, 0, 0]
         canary, stable = counts[key]
+        canary = canary if alike else Counts()
         return [canary.failures, canary.trials, stable.failures, stable.trials]
 
     blocks = [

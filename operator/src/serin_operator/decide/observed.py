@@ -25,10 +25,14 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The pods of one revision: how many are ready to serve, and what keeps one of them from it."""
+    """The pods of one revision: how many are ready to serve, what keeps one of them from it, how many are there at all.
+
+    pods: those included that are on their way out.
+    """
 
     ready: int = 0
     trouble: Trouble | None = None
+    pods: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,10 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One ModelDeployment at one moment. What was not asked for is None."""
+    """One ModelDeployment at one moment. What was not asked for is None.
+
+    retry, promote, abort: the annotations by which somebody asks for that.
+    """
 
     name: str
     generation: int
@@ -131,6 +138,8 @@ class Observed:
     spec: Spec
     status: Status
     defaults: Defaults
+    promote: str | None = None
+    abort: str | None = None
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     router: Router | None = None
     snapshot: Snapshot | None = None

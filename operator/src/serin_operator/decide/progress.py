@@ -7,22 +7,20 @@ Whatever is uncertain holds; only evidence promotes.
 import math
 from dataclasses import replace
 
-from serin_operator.api.spec import Analysis, Mode, OnInconclusive
-from serin_operator.api.status import Phase, Rollout, Status
-from serin_operator.decide import analysis, ramp, shadow
+from serin_operator.api.spec import Analysis, Mode, OnInconclusive, Strategy
+from serin_operator.api.status import ByHand, Phase, Remark, Rollout, Status
+from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate, shadow
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.capacity import load, needed
-from serin_operator.decide.clocks import left, served, timed
+from serin_operator.decide.clocks import QUIET_LOOKS, left, served, timed
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.keys import labelled
 from serin_operator.decide.observed import Observed, Router, Workload
 from serin_operator.decide.outlook import foreseen, with_remarks
-from serin_operator.decide.roles import route_of
-from serin_operator.decide.transitions import reject, with_failure
+from serin_operator.decide.roles import compares, route_of
+from serin_operator.decide.transitions import promote, reject, with_failure
 from serin_operator.decide.verdict import Action
-
-_QUIET_LOOKS = 3  # so many looks without anything new are normal: the first requests take a moment to be counted
 
 
 def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
@@ -31,9 +29,17 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     assert canary and rollout
     workload = observed.workloads.get(canary.revision, Workload())
     status = with_failure(status, canary.revision, workload.trouble, now)
-    rollout = timed(rollout, spec.rollout.paused, now)
+    waited = rollout.paused_at is not None and by_hand.may_wait(rollout, spec)
+    rollout = timed(rollout, spec.rollout.paused or waited, now)
     if not spec.rollout.paused:
         status = replace(status, phase=Phase.PROGRESSING)
+    if rollout.strategy is not spec.rollout.strategy:
+        text = f"This rollout goes on as it began, by {rollout.strategy}; {spec.rollout.strategy} is for the next one."
+        rollout = with_remarks(rollout, [Remark("StrategyChanged", text)])
+    if rollout.by_hand is ByHand.ABORT:
+        return reject(observed, status, "Aborted", f"{canary.version} was turned down by hand.", now)
+    if rollout.strategy is Strategy.RECREATE:
+        return recreate.progress(observed, replace(status, rollout=rollout), workload, now)
 
     # Can it run at all? The router hides a canary that crashes, and its counters die with it: no metric tells.
     if workload.trouble and workload.trouble.permanent:
@@ -63,8 +69,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
         return reject(observed, status, *judged.reason_for_rollback(), now)
     if ends:
         return reject(observed, status, "Inconclusive", overdue, now)
-    adaptive = spec.rollout.mode is Mode.ADAPTIVE and not (status.rollout and status.rollout.mirror)
-    if adaptive and (lowered := ramp.within_budget(observed, status, judged, now)):
+    if _adaptive(observed, status) and (lowered := ramp.within_budget(observed, status, judged, now)):
         return lowered
 
     # Is the weight that was written the weight that serves?
@@ -77,15 +82,19 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.step_started_at is None:
         rollout = replace(rollout, step_started_at=now, verified_weight=status.weight, step_trials=judged.canary_trials)
         status = replace(status, rollout=rollout)
-    return _hold(observed, status, judged, workload, overdue, now) or _move_on(observed, status, judged, now)
+    unfit = _unfit(observed, status, workload, now)
+    if rollout.by_hand is ByHand.FULL:
+        return unfit or promote(observed, status, judged, now)
+    return _hold(observed, status, judged, unfit, overdue) or _move_on(observed, status, judged, now)
 
 
 def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, Status]:
     """What the counters, or without a new look what they showed last, say about the canary."""
     canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
     assert canary and stable and rollout
+    alike = compares(rollout.strategy)
     if observed.snapshot is None:
-        judged = analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status))
+        judged = analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status), alike=alike)
         return judged, replace(status, metrics=judged.reports)
     judged = analysis.judge(
         spec.analysis,
@@ -96,6 +105,7 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
         now,
         weight=_weight_since_last_look(observed, status),
         mirror=rollout.mirror,
+        alike=alike,
     )
     rollout = replace(rollout, evidence=judged.state, evidence_at=now, exposed=ramp.exposed(status, judged, now))
     rollout = with_remarks(rollout, judged.remarks)
@@ -118,25 +128,35 @@ def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
     return weight if seen else None
 
 
-def _hold(
-    observed: Observed, status: Status, judged: Judgement, workload: Workload, overdue: str, now: float
-) -> tuple[Status, Activity] | None:
-    """The first reason not to move on, if there is one. The rollout is healthy and its weight serves."""
+def _unfit(observed: Observed, status: Status, workload: Workload, now: float) -> tuple[Status, Activity] | None:
+    """Why the canary can not get more traffic just now, whoever asks for it."""
     canary, spec = status.canary, observed.spec
     assert canary
     where = _where(observed, status)
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
-    if overdue:
-        return status, Activity("Inconclusive", f"{where}: holding. {overdue}")
-    if judged.problem:
-        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
     pods = needed(spec, status, load(status), now)
     if workload.ready < pods:
         text = f"{where}: holding, {workload.ready} of {pods} canary pods are ready."
         return status, Activity("CanaryNotReady", text)
     if not (observed.router and observed.router.reaches(canary.revision, pods)):
         return status, Activity("CanaryNotReady", f"{where}: holding, not every router reaches the canary.")
+    return None
+
+
+def _hold(
+    observed: Observed, status: Status, judged: Judgement, unfit: tuple[Status, Activity] | None, overdue: str
+) -> tuple[Status, Activity] | None:
+    """The first reason not to move on, if there is one. The rollout is healthy and its weight serves."""
+    where = _where(observed, status)
+    if observed.spec.rollout.paused:
+        return unfit
+    if overdue:
+        return status, Activity("Inconclusive", f"{where}: holding. {overdue}")
+    if judged.problem:
+        return status, Activity("CannotSee", f"{where}: holding, metrics can not be read: {judged.problem}")
+    if unfit:
+        return unfit
     remarks = {remark.reason: remark.message for remark in judged.remarks}
     if judged.share_mismatch:
         return status, Activity("TrafficShareMismatch", f"{where}: holding. {remarks['TrafficShareMismatch']}")
@@ -151,11 +171,20 @@ def _move_on(observed: Observed, status: Status, judged: Judgement, now: float) 
     rollout, spec = status.rollout, observed.spec
     assert rollout and rollout.step is not None
     where, lasted = _where(observed, status), served(rollout, now)
+    awaited = by_hand.awaited(rollout, spec, judged.verdict.action is Action.PROMOTE, now)
+    status = replace(status, rollout=timed(rollout, awaited is not None, now))
+    if awaited:
+        text = (
+            f"{where}: waiting until somebody allows {awaited} ({by_hand.how_to_promote(observed)}). {judged.summary}"
+        )
+        return replace(status, phase=Phase.PAUSED), Activity("AwaitingPromotion", text)
+    if rollout.strategy is Strategy.BLUE_GREEN:
+        return blue_green.move_on(observed, status, judged, lasted, now)
     step = spec.rollout.steps[min(rollout.step, len(spec.rollout.steps) - 1)]
     least = step.duration if not rollout.mirror else spec.rollout.shadow.duration if spec.rollout.shadow else 0.0
-    adaptive = spec.rollout.mode is Mode.ADAPTIVE and not rollout.mirror
+    adaptive = _adaptive(observed, status)
     quiet = ramp.quiet(judged, rollout) if adaptive else judged.without_new_trials(rollout.step_trials)
-    patience = min(math.inf if adaptive else least, _QUIET_LOOKS * spec.analysis.interval)
+    patience = min(math.inf if adaptive else least, QUIET_LOOKS * spec.analysis.interval)
     missed = [name for name in quiet if lasted >= patience + _label_window(spec.analysis, name)]
     if (status.weight or rollout.mirror) and missed:
         text = f"{where}: holding, no canary data at this step for {', '.join(missed)}."
@@ -163,7 +192,7 @@ def _move_on(observed: Observed, status: Status, judged: Judgement, now: float) 
     outlook = f"{where}: {_outlook(rollout, judged)}"
     if adaptive:
         return ramp.next_grant(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
-    if quiet or lasted < least:
+    if quiet or (lasted < least and rollout.by_hand is None):
         return status, Activity("Evaluating", outlook)
     if rollout.mirror:
         return shadow.after(observed, status, judged, now) or (status, Activity("GatheringEvidence", outlook))
@@ -181,9 +210,19 @@ def _where(observed: Observed, status: Status) -> str:
     assert rollout and rollout.step is not None
     if rollout.mirror:
         return f"As a shadow of {rollout.mirror} % of the requests"
-    if observed.spec.rollout.mode is Mode.ADAPTIVE:
+    if rollout.strategy is Strategy.BLUE_GREEN:
+        return "In the preview"
+    if _adaptive(observed, status):
         return f"At {status.weight} % of the traffic"
     return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %"
+
+
+def _adaptive(observed: Observed, status: Status) -> bool:
+    """Whether the evidence drives the weight."""
+    assert status.rollout
+    if status.rollout.strategy is not Strategy.CANARY or status.rollout.mirror:
+        return False
+    return observed.spec.rollout.mode is Mode.ADAPTIVE
 
 
 def _outlook(rollout: Rollout, judged: Judgement) -> str:

@@ -42,6 +42,7 @@ class Facts:
     classes: of an average, one per stratum of `counts`; else empty. difference: nan while untested.
     odds_alone: for worse, at which it alone rolls back; None if it can not.
     canary_trials: how many more are likely to be needed until it passes. pairs: those in it, if there are any.
+    alone: the canary's counts where the arms are not compared, else None.
     """
 
     metric: Metric
@@ -55,11 +56,14 @@ class Facts:
     canary_trials: float
     since: Since | None = None
     pairs: Totals | None = None
+    alone: Tally | None = None
 
     @property
     def canary(self) -> Tally:
         """All its counts."""
-        return Tally(sum(stratum[0] for stratum in self.counts), sum(stratum[1] for stratum in self.counts))
+        return self.alone or Tally(
+            sum(stratum[0] for stratum in self.counts), sum(stratum[1] for stratum in self.counts)
+        )
 
     @property
     def stable(self) -> Tally:
@@ -102,16 +106,19 @@ def report(facts: Facts, *, alpha: float, beta: float) -> MetricReport:
         message=_message(facts, bound, found, beta),
         needed=_needed(facts, bound, found, beta),
         role=facts.metric.role.value,
-        difference=facts.difference if standing.seen else None,
-        low=facts.low if standing.seen else None,
-        high=facts.high if standing.seen else None,
+        difference=facts.difference if standing.seen and standing.compared else None,
+        low=facts.low if standing.seen and standing.compared else None,
+        high=facts.high if standing.seen and standing.compared else None,
         odds_superior=odds(float(standing.log_e_superior)) if standing.goal is Goal.SUPERIOR else None,
         bound=bound,
     )
 
 
 def _message(facts: Facts, bound: BoundReport | None, found: Finding, beta: float) -> str:
-    parts = [_seen(facts), *_odds(facts, beta)] if facts.standing.seen else [_missing(facts)]
+    if facts.alone is not None:
+        parts = [_alone(facts, facts.alone)]
+    else:
+        parts = [_seen(facts), *_odds(facts, beta)] if facts.standing.seen else [_missing(facts)]
     if facts.pairs is not None and facts.standing.seen:
         parts.insert(0, _paired(facts.pairs))
     if bound is not None and facts.canary.trials:
@@ -119,6 +126,16 @@ def _message(facts: Facts, bound: BoundReport | None, found: Finding, beta: floa
     if facts.since is not None and facts.since.counts.trials:
         parts.append(_since(facts.since))
     return " ".join(parts)
+
+
+def _alone(facts: Facts, canary: Tally) -> str:
+    """How often the canary failed where stable gets requests of another kind."""
+    if facts.metric.bound is None:
+        return "not compared, as the preview gets other requests than stable; only a bound could be tested."
+    if not canary.trials:
+        return "no data from the preview yet."
+    (share,) = shares(canary.failures / canary.trials)
+    return f"{share} of {count(canary.trials)} {_failed(facts.metric)} in the preview."
 
 
 def _seen(facts: Facts) -> str:
@@ -217,8 +234,12 @@ def _needed(facts: Facts, bound: BoundReport | None, found: Finding, beta: float
     metric, standing = facts.metric, facts.standing
     if not metric.gates or found is Finding.WORSE:
         return ""
+    if not standing.can_pass:
+        missing = "shown to be better than stable" if standing.goal is Goal.SUPERIOR else "tested without a bound"
+        return f"can not pass: in a preview it can not be {missing}."
     if not standing.seen:
-        return f"needs {trials_of(metric)} of both revisions."
+        arms = "both revisions" if standing.compared else "the preview"
+        return f"needs {trials_of(metric)} of {arms}."
     lacks = []
     if standing.log_e_goal < -math.log(beta):
         goal = "better" if standing.goal is Goal.SUPERIOR else f"worse by less than {points(metric.margin)}"
@@ -229,6 +250,8 @@ def _needed(facts: Facts, bound: BoundReport | None, found: Finding, beta: float
     if not lacks:
         return ""
     good = f"better by {points(metric.margin)}" if standing.goal is Goal.SUPERIOR else "as good as stable"
+    if not standing.compared:
+        return f"needs {' and '.join(lacks)}."
     more = "which never come if it is as good as stable"
     if math.isfinite(facts.canary_trials):
         more = f"about {about(facts.canary_trials)} more {trials_of(metric)} of the canary if it is {good}"

@@ -1,5 +1,6 @@
 """Which revisions run, which route a status calls for, and whose counters are compared."""
 
+from serin_operator.api.spec import Strategy
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.observed import Route
 
@@ -22,6 +23,16 @@ def kept(status: Status) -> tuple[Revision, ...]:
 def running(status: Status) -> tuple[Revision, ...]:
     """Every revision that has pods: exactly those that the router may know."""
     return tuple(revision for revision in (status.stable, status.canary, *kept(status)) if revision)
+
+
+def compares(strategy: Strategy) -> bool:
+    """Whether both arms get requests of the same kind during a rollout, so that they can be compared."""
+    return strategy in (Strategy.CANARY, Strategy.SHADOW)
+
+
+def preview_of(name: str) -> str:
+    """The Service that reaches the new revision of this ModelDeployment alone, by the strategy BlueGreen."""
+    return f"{name}-preview"
 
 
 def arms(status: Status) -> tuple[str, ...]:

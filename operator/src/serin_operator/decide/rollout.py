@@ -11,16 +11,17 @@
 from dataclasses import dataclass, replace
 
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
-from serin_operator.api.spec import Spec
+from serin_operator.api.spec import Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
-from serin_operator.decide import capacity, drift_watch
+from serin_operator.decide import capacity, drift_watch, recreate
+from serin_operator.decide.by_hand import heed
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
 from serin_operator.decide.progress import progress
 from serin_operator.decide.revisions import pinned, revision_of
 from serin_operator.decide.roles import kept, route_of
-from serin_operator.decide.transitions import begin, revert, supersede, with_failure
+from serin_operator.decide.transitions import begin, revert, supersede, turned_down, with_failure
 from serin_operator.decide.watch import look_after, next_look
 
 ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
@@ -59,7 +60,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     if watch is not None:
         look = now >= next_look(watch, spec.analysis)
     elif rollout is not None and rollout.step is None:
-        look = wants_look(rollout, spec, now)
+        look = rollout.strategy is not Strategy.RECREATE and wants_look(rollout, spec, now)
     elif rollout is not None:
         look = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
     return Wants(
@@ -72,6 +73,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
 def decide(observed: Observed, now: float) -> Decision:
     """The next status of a ModelDeployment. Pure: the same observation at the same time gives the same decision."""
     status = replace(observed.status, observed_generation=observed.generation)
+    status = heed(observed, status, now)
     status, trouble = _resolve(observed, status, now)
     sha256 = pinned(observed.spec.model, status.resolved)
     unsigned = observed.defaults.require_signature and observed.spec.model.signature is None
@@ -148,14 +150,18 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
     assert stable
     if status.canary and (target is None or target.revision != status.canary.revision):
         status = supersede(status, target, now)
+    if recreate.waits_for_its_place(observed, status, target):
+        status, activity = recreate.bring_back(observed, status, now)
+        if activity.reason:
+            return status, activity
+        stable = replace(stable, stopped=None)
     if target is None:
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     if target.revision == stable.revision:
         status = replace(status, stable=_from(target, stable))
         status = replace(status, rejected=None, phase=Phase.SERVING)
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
-    rejected = status.rejected
-    if rejected and rejected.revision == target.revision and observed.retry in (None, rejected.retry):
+    if (rejected := status.rejected) and turned_down(observed, status, target):
         return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
     if status.canary is None and _still_warm(observed, status, target):
         return revert(observed, status, now)
@@ -233,6 +239,8 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(now + READY_POLL_SECONDS)
     elif rollout is not None and rollout.evidence_at is not None:
         times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
+    if status.stable is not None and status.stable.stopped:
+        times.append(now + READY_POLL_SECONDS)
     if status.watch is not None:
         times.append(max(next_look(status.watch, observed.spec.analysis), now + ROUTE_POLL_SECONDS))
     freed_at = capacity.changes_at(status)

@@ -21,7 +21,7 @@ def after(observed: Observed, status: Status, judged: Judgement, now: float) -> 
         return to_shadow(observed, status, spec.shadow, now)
     if judged.verdict.action is not Action.PROMOTE:
         return None
-    if spec.strategy is Strategy.SHADOW:
+    if rollout.strategy is Strategy.SHADOW:
         return promote(observed, status, judged, now)
     if spec.mode is Mode.STEPS:
         return to_step(observed, status, 0, now)

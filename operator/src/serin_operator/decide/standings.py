@@ -62,12 +62,22 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tested:
-    """A metric with its test. classes: of an average, else empty. keys: what it counts, one per class if it has any."""
+    """A metric with its test. classes: of an average, else empty. keys: what it counts, one per class if it has any.
+
+    alone: what the canary has counted where the arms are not compared; None where they are.
+    """
 
     metric: Metric
     keys: tuple[str, ...]
     classes: tuple[str, ...]
     numbers: Numbers
+    alone: Tally | None = None
+
+    @property
+    def canary(self) -> Tally:
+        """All that the canary has counted."""
+        counts = self.numbers.counts
+        return self.alone or Tally(sum(stratum[0] for stratum in counts), sum(stratum[1] for stratum in counts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +90,8 @@ class Standings:
     alone: Mapping[str, float]
 
 
-def standings(state: State, analysis: Analysis) -> Standings:
-    """Of a state that is aligned with the analysis."""
+def standings(state: State, analysis: Analysis, *, alike: bool = True) -> Standings:
+    """Of a state that is aligned with the analysis. alike: whether the arms are compared."""
     plain = dict(zip((row.name for row in state.plain.rows), _numbers(state.plain.tests, analysis), strict=True))
     if state.pairs is not None and state.pairs.totals.all:
         alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
@@ -93,9 +103,11 @@ def standings(state: State, analysis: Analysis) -> Standings:
         if macro(metric):
             one = averages[metric.name]
             keys = strata(analysis, metric, one.classes)
-            found.append(Tested(metric, tuple(keys), one.classes, _numbers(one.test, analysis)[0]))
+            numbers = _numbers(one.test, analysis)[0]
+            found.append(Tested(metric, tuple(keys), one.classes, numbers, _alone(state, metric, alike)))
         else:
-            found.append(Tested(metric, (metric_key(metric, analysis.label_window),), (), plain[metric.name]))
+            keys = [metric_key(metric, analysis.label_window)]
+            found.append(Tested(metric, tuple(keys), (), plain[metric.name], _alone(state, metric, alike)))
     over = dict(zip(state.arms.names, one_arm.log_e_over(state.arms.tests).tolist(), strict=True))
     under = dict(zip(state.arms.names, one_arm.log_e_under(state.arms.tests).tolist(), strict=True))
     verdicts = tuple(_standing(each, over, under) for each in found)
@@ -177,6 +189,7 @@ def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Pr
             canary_trials=needed.get(each.metric.name, 0.0),
             since=_since(state, analysis, each.metric),
             pairs=each.numbers.pairs,
+            alone=each.alone,
         )
         for each, standing in zip(found.tested, found.verdicts, strict=True)
     ]
@@ -214,8 +227,19 @@ def _standing(each: Tested, over: dict[str, float], under: dict[str, float]) -> 
         log_e_non_inferior=numbers.log_e_non_inferior,
         log_e_superior=numbers.log_e_superior,
         bound=bound,
-        seen=numbers.seen,
+        seen=numbers.seen if each.alone is None else each.alone.trials > 0 or metric.bound is None,
+        compared=each.alone is None,
     )
+
+
+def _alone(state: State, metric: Metric, alike: bool) -> Tally | None:
+    """What the canary has counted by itself: known of metrics with a bound."""
+    if alike:
+        return None
+    if metric.bound is None:
+        return Tally(0, 0)
+    failures, trials = state.arms.counts[state.arms.place(over_bound(metric, "canary"))].tolist()
+    return Tally(failures, trials)
 
 
 def _since(state: State, analysis: Analysis, metric: Metric) -> Since | None:

@@ -3,32 +3,38 @@
 from dataclasses import replace
 
 from serin_operator.api.spec import Goal, Mode, Shadow, Strategy
-from serin_operator.api.status import Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
+from serin_operator.api.spec import Rollout as Wanted
+from serin_operator.api.status import ByHand, Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.capacity import DRAIN_SECONDS as DRAIN_SECONDS
 from serin_operator.decide.capacity import load, room
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Trouble
-from serin_operator.decide.roles import kept
+from serin_operator.decide.roles import compares, kept
 
 
 def begin(observed: Observed, status: Status, target: Revision, now: float) -> Status:
     """Gives the target the canary's role. A revision that is still warm or draining is taken over as it runs."""
     pods = next((each.replicas for each in kept(status) if each.revision == target.revision), 0)
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
-    steps = step_count(observed)
+    strategy = observed.spec.rollout.strategy
+    steps = step_count(observed, strategy)
     how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
-    if observed.spec.rollout.strategy is Strategy.SHADOW:
+    if strategy is Strategy.SHADOW:
         how = "as a shadow"
-    elif observed.spec.rollout.shadow is not None:
+    elif strategy is Strategy.CANARY and observed.spec.rollout.shadow is not None:
         how = f"as a shadow, then {how}"
+    if strategy is Strategy.BLUE_GREEN:
+        how = f"beside the stable revision, for the Service {observed.name}-preview, until all requests are switched"
+    if strategy is Strategy.RECREATE:
+        how = "after the old revision is taken down"
     return replace(
         status,
-        canary=replace(target, replicas=pods),
+        canary=replace(target, replicas=pods, stopped=True if strategy is Strategy.RECREATE else None),
         previous=previous,
         retiring=tuple(revision for revision in status.retiring if revision.revision != target.revision),
         rejected=None,
-        rollout=Rollout(started_at=now, steps=steps),
+        rollout=Rollout(started_at=now, steps=steps, strategy=strategy),
         watch=None,
         metrics=(),
         weight=0,
@@ -45,10 +51,20 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
     )
 
 
-def step_count(observed: Observed) -> int:
-    """How many steps the rollout has; 0 in mode Adaptive and of a mere shadow, which have none."""
-    rollout = observed.spec.rollout
-    return len(rollout.steps) if rollout.mode is Mode.STEPS and rollout.strategy is not Strategy.SHADOW else 0
+def step_count(observed: Observed, strategy: Strategy) -> int:
+    """How many steps a rollout has; 0 in mode Adaptive and with another strategy than Canary, which have none."""
+    wanted = observed.spec.rollout
+    return len(wanted.steps) if wanted.mode is Mode.STEPS and strategy is Strategy.CANARY else 0
+
+
+def shadow_of(strategy: Strategy, wanted: Wanted) -> Shadow | None:
+    """What the canary gets copies of before it gets requests of its own, by the strategy that the rollout began with.
+
+    A mere shadow whose share was taken out of the spec meanwhile gets what the first step would have been.
+    """
+    if strategy is Strategy.SHADOW:
+        return wanted.shadow or Shadow(wanted.steps[0].weight, wanted.steps[0].duration)
+    return wanted.shadow if strategy is Strategy.CANARY else None
 
 
 def to_shadow(observed: Observed, status: Status, shadow: Shadow, now: float) -> tuple[Status, Activity]:
@@ -58,18 +74,18 @@ def to_shadow(observed: Observed, status: Status, shadow: Shadow, now: float) ->
         f"Copies of {shadow.percent} % of the requests to {status.canary.version}; clients get none of its answers."
     )
     record = Record(now, "Advanced", "CanaryReady", message, step=0)
-    return _to_weight(observed, status, record, now, mirror=shadow.percent)
+    return to_weight(observed, status, record, now, mirror=shadow.percent)
 
 
 def to_step(observed: Observed, status: Status, index: int, now: float) -> tuple[Status, Activity]:
     """Goes to a step of the user's list."""
-    assert status.canary
+    assert status.canary and status.rollout
     steps = observed.spec.rollout.steps
     weight = steps[index].weight
     message = f"Step {index + 1} of {len(steps)}: {weight} % of the traffic to {status.canary.version}."
-    passed = index > 0 or (status.rollout is not None and status.rollout.mirror > 0)
-    record = Record(now, "Advanced", "StepPassed" if passed else "CanaryReady", message, step=index, weight=weight)
-    return _to_weight(observed, status, record, now)
+    passed = index > 0 or status.rollout.mirror > 0
+    reason = "ByHand" if status.rollout.by_hand is ByHand.STEP else "StepPassed" if passed else "CanaryReady"
+    return to_weight(observed, status, Record(now, "Advanced", reason, message, step=index, weight=weight), now)
 
 
 def to_granted(observed: Observed, status: Status, weight: int, why: str, now: float) -> tuple[Status, Activity]:
@@ -86,10 +102,10 @@ def to_granted(observed: Observed, status: Status, weight: int, why: str, now: f
     else:
         reason = "ExposureBudget" if weight else "ExposureSpent"
         record = Record(now, "Reduced", reason, message, step=rollout.step, weight=weight)
-    return _to_weight(observed, status, record, now)
+    return to_weight(observed, status, record, now)
 
 
-def _to_weight(
+def to_weight(
     observed: Observed, status: Status, record: Record, now: float, mirror: int = 0
 ) -> tuple[Status, Activity]:
     """The record's weight is written, or what is copied. Its step begins when that is seen serving.
@@ -101,14 +117,16 @@ def _to_weight(
     following = max(record.weight, mirror)
     if following > load(status) and (waiting := room(observed, status, following, now)):
         return waiting
+    steps = step_count(observed, rollout.strategy)
     rollout = replace(
         rollout,
         step=record.step,
-        steps=step_count(observed),
+        steps=steps,
         mirror=mirror,
         step_started_at=None,
         step_trials={},
         capacity=following,
+        by_hand=None if steps and rollout.by_hand is ByHand.STEP else rollout.by_hand,
         evidence=analysis.step(observed.spec.analysis, rollout.evidence),
     )
     record = replace(record, to_revision=canary.revision, metrics=status.metrics)
@@ -116,33 +134,45 @@ def _to_weight(
     return status, Activity("VerifyingRoute", record.message)
 
 
-def promote(observed: Observed, status: Status, judged: analysis.Judgement, now: float) -> tuple[Status, Activity]:
+def promote(
+    observed: Observed, status: Status, judged: analysis.Judgement | None, now: float
+) -> tuple[Status, Activity]:
     """The canary becomes stable where it runs; the old stable stays warm, as long as the promotion is watched.
 
-    Before it gets all traffic, the canary gets the pods for it.
+    Before it gets all traffic, the canary gets the pods for it. judged: None by hand alone, before anything was
+    counted; then there is nothing to watch with.
     """
-    canary, stable, spec = status.canary, status.stable, observed.spec
-    assert canary and stable
+    canary, stable, rollout, spec = status.canary, status.stable, status.rollout, observed.spec
+    assert canary and stable and rollout
     if waiting := room(observed, status, 100, now):
         return waiting
+    by_hand = {ByHand.FULL: ", by hand and without waiting for evidence", ByHand.STEP: ", as allowed by hand"}
+    how = by_hand.get(rollout.by_hand, "") if rollout.by_hand else ""
     superior = any(metric.gates and metric.goal is Goal.SUPERIOR for metric in spec.analysis.metrics)
+    reason = "Superior" if superior else "NonInferior" if compares(rollout.strategy) else "UnderBound"
     record = Record(
         now,
         "Promoted",
-        "Superior" if superior else "NonInferior",
-        f"{canary.version} serves all traffic. {judged.summary}",
+        "ByHand" if rollout.by_hand is ByHand.FULL else reason,
+        f"{canary.version} serves all traffic{how}. {judged.summary if judged else ''}".rstrip(),
         from_revision=stable.revision,
         to_revision=canary.revision,
-        step=status.rollout.step if status.rollout else None,
+        step=rollout.step,
         weight=100,
         metrics=status.metrics,
     )
     drained = (replace(status.previous, kept_until=now + DRAIN_SECONDS),) if status.previous else ()
     warm = max(spec.rollout.keep_previous, spec.rollout.watch, DRAIN_SECONDS)
     watch = None
-    if spec.rollout.watch > 0:
-        state = analysis.watch(spec.analysis, judged.state)
-        watch = Watch(canary.revision, stable.revision, until=now + spec.rollout.watch, evidence_at=now, evidence=state)
+    if spec.rollout.watch > 0 and judged is not None:
+        watch = Watch(
+            canary.revision,
+            stable.revision,
+            until=now + spec.rollout.watch,
+            strategy=rollout.strategy,
+            evidence_at=now,
+            evidence=analysis.watch(spec.analysis, judged.state),
+        )
     status = replace(
         status,
         stable=canary,
@@ -158,10 +188,10 @@ def promote(observed: Observed, status: Status, judged: analysis.Judgement, now:
 
 
 def reject(observed: Observed, status: Status, reason: str, message: str, now: float) -> tuple[Status, Activity]:
-    """All traffic back to stable, and the canary is remembered as turned down: rejected before it had any."""
+    """All traffic back to stable, and the canary is remembered as turned down: rejected before it could have any."""
     canary, stable = status.canary, status.stable
     assert canary and stable
-    began = status.rollout is not None and status.rollout.step is not None
+    began = (status.rollout is not None and status.rollout.step is not None) or stable.stopped
     record = Record(
         now,
         "RolledBack" if began else "Rejected",
@@ -179,6 +209,12 @@ def reject(observed: Observed, status: Status, reason: str, message: str, now: f
         phase=Phase.ROLLED_BACK,
     ).recorded(record)
     return status, Activity(reason, message, stalled=True)
+
+
+def turned_down(observed: Observed, status: Status, target: Revision) -> bool:
+    """Whether the target was turned down before, and nobody has asked for another try since."""
+    rejected = status.rejected
+    return bool(rejected and rejected.revision == target.revision and observed.retry in (None, rejected.retry))
 
 
 def take_back(observed: Observed, status: Status, reason: str, message: str, now: float) -> tuple[Status, Activity]:
@@ -255,6 +291,7 @@ def with_failure(status: Status, revision: str, trouble: Trouble | None, now: fl
 
 
 def _without_canary(status: Status, now: float) -> Status:
-    assert status.canary
-    retiring = (*status.retiring, replace(status.canary, kept_until=now + DRAIN_SECONDS))
+    assert status.canary and status.rollout
+    stopped = True if status.rollout.strategy is Strategy.RECREATE else None  # the old one waits for its place
+    retiring = (*status.retiring, replace(status.canary, kept_until=now + DRAIN_SECONDS, stopped=stopped))
     return replace(status, canary=None, retiring=retiring, rollout=None, weight=0)

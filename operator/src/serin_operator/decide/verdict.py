@@ -39,8 +39,10 @@ class Finding(StrEnum):
     WORSE = "Worse"
     NON_INFERIOR = "NonInferior"
     SUPERIOR = "Superior"
+    UNDER_BOUND = "UnderBound"
     OVER_BOUND = "OverBound"
     BOTH_OVER_BOUND = "BothOverBound"
+    NOT_COMPARED = "NotCompared"
     UNDECIDED = "Undecided"
     NO_DATA = "NoData"
 
@@ -66,7 +68,8 @@ class Standing:
     """Where one metric stands. `log_e_...`: log odds that the canary is worse, worse by less than the margin, better.
 
     guards, gates: whether it can roll back, whether it must pass before promotion. weight: positive.
-    seen: whether both arms have counted anything.
+    seen: whether both arms have counted anything. compared: whether the arms get requests of the same kind; else the
+    bound alone decides, and only the canary need have counted.
     """
 
     name: str
@@ -79,10 +82,18 @@ class Standing:
     log_e_superior: Log
     bound: BoundOdds | None = None
     seen: bool = True
+    compared: bool = True
+
+    @property
+    def can_pass(self) -> bool:
+        """Whether there can be evidence for what the gate asks."""
+        return self.compared or (self.bound is not None and self.goal is Goal.NON_INFERIOR)
 
     @property
     def log_e_goal(self) -> Log:
-        """Log odds for what the gate asks."""
+        """Log odds for what the gate asks beside its bound, of which nothing is asked where nothing is compared."""
+        if not self.compared:
+            return math.inf if self.can_pass else -math.inf
         return self.log_e_superior if self.goal is Goal.SUPERIOR else self.log_e_non_inferior
 
 
@@ -157,6 +168,8 @@ def odds_for_record(metric: Metric, metrics: Sequence[Metric], *, alpha: float) 
 def finding(standing: Standing, *, alpha: float, beta: float) -> Finding:
     """What one metric of one rollout says on its own, whatever its role. What is bad goes first."""
     roll_back, promote = -math.log(alpha), -math.log(beta)
+    if not standing.compared and standing.bound is None and standing.log_e_worse < roll_back:
+        return Finding.NOT_COMPARED
     if not standing.seen:
         return Finding.NO_DATA
     if _both_over(standing, alpha):
@@ -165,6 +178,8 @@ def finding(standing: Standing, *, alpha: float, beta: float) -> Finding:
         return Finding.WORSE
     if standing.bound and standing.bound[0] >= roll_back:
         return Finding.OVER_BOUND
+    if not standing.compared:
+        return Finding.UNDER_BOUND if standing.bound and standing.bound[1] >= promote else Finding.UNDECIDED
     if standing.log_e_superior >= promote:
         return Finding.SUPERIOR
     if standing.log_e_non_inferior >= promote:

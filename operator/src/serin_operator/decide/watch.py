@@ -11,6 +11,7 @@ from serin_operator.api.status import Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.observed import Observed, Workload
+from serin_operator.decide.roles import compares
 from serin_operator.decide.transitions import take_back
 from serin_operator.decide.verdict import Action
 
@@ -47,9 +48,18 @@ def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, 
 def _judge(observed: Observed, status: Status, watch: Watch, now: float) -> tuple[analysis.Judgement, Status]:
     spec = observed.spec.analysis
     if observed.snapshot is None:
-        judged = analysis.recall(spec, watch.evidence, what_was_not_seen(status))
+        judged = analysis.recall(spec, watch.evidence, what_was_not_seen(status), alike=compares(watch.strategy))
         return judged, replace(status, metrics=judged.reports)
-    judged = analysis.judge(spec, watch.evidence, observed.snapshot, watch.revision, watch.against, now, weight=None)
+    judged = analysis.judge(
+        spec,
+        watch.evidence,
+        observed.snapshot,
+        watch.revision,
+        watch.against,
+        now,
+        weight=None,
+        alike=compares(watch.strategy),
+    )
     watch = replace(watch, evidence=judged.state, evidence_at=now)
     return judged, replace(status, watch=watch, metrics=judged.reports)
 

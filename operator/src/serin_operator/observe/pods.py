@@ -72,9 +72,11 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
 
 def workload(pods: Iterable[Pod], revision: str) -> Workload:
     """The revision's pods taken together; a permanent trouble is told before a passing one."""
-    own = [pod for pod in pods if pod.revision == revision and pod.component == "server" and not pod.terminating]
+    there = [pod for pod in pods if pod.revision == revision and pod.component == "server"]
+    own = [pod for pod in there if not pod.terminating]
     troubles = sorted((pod.trouble for pod in own if pod.trouble), key=lambda trouble: not trouble.permanent)
-    return Workload(ready=sum(pod.serving for pod in own), trouble=troubles[0] if troubles else None)
+    ready = sum(pod.serving for pod in own)
+    return Workload(ready=ready, trouble=troubles[0] if troubles else None, pods=len(there))
 
 
 def restarts(pods: Iterable[Pod], now: float) -> Mapping[str, Mapping[str, Counts]]:
