@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+from tests.model_server import estimators
 from tests.model_server.serving import infer, infer_body, outputs, save, serving
 from tests.model_server.test_acceleration import CLASSIFIERS, REGRESSIONS, ROWS, WORDS
 from tests.model_server.test_batching import Asked
@@ -120,6 +121,8 @@ async def test_an_event_loop_never_waits_for_the_original() -> None:
         (CLASSIFIERS["a pipeline that ends in trees"], False),
         (SVC(), False),
         (make_pipeline(make_column_transformer((StandardScaler(), [0])), LogisticRegression()), False),
+        (estimators.Words(), False),
+        ([LogisticRegression()], False),
         ({"no": "model"}, False),
     ],
 )

@@ -110,8 +110,14 @@ class Metrics:
 
     def request_done(self, code: int, attempt: str, seconds: float) -> None:
         """Count an inference request that was answered, or whose client went away (499)."""
-        self._new_requests[code, attempt] += 1
-        self._duration(attempt).observe(seconds)
+        self.requests_done(code, attempt, (seconds,))
+
+    def requests_done(self, code: int, attempt: str, seconds: Sequence[float]) -> None:
+        """Count several of them, with the seconds of each."""
+        self._new_requests[code, attempt] += len(seconds)
+        observe = self._duration(attempt).observe
+        for each in seconds:
+            observe(each)
 
     def predicted(self, classes: Iterable[tuple[str, int]], attempt: str) -> None:
         """Count predicted rows: (class, rows) pairs."""

@@ -19,7 +19,7 @@ from serin_server.runtime.batcher import OverloadedError
 from serin_server.runtime.model import PredictionError, Predictions
 from serin_server.serving.inquiry import CLIENT_GONE
 from serin_server.serving.served import ServedModel
-from serin_server.web.messages import Answer, Request
+from serin_server.web.messages import JSON, Answer, Request
 
 if TYPE_CHECKING:
     from serin_server.serving.inquiry import Inquiry
@@ -75,34 +75,42 @@ class PlainInference:
                 call.failed(error)
 
     def _answer_all(self, calls: Sequence["PlainCall"], whole: Predictions, outcomes: Sequence[Any]) -> None:
-        served, headers, begin = self._served, self._http.headers, self._begin
+        served, headers, begin, clock = self._served, self._http.headers, self._begin, time.perf_counter
         now = time.time()
         ids = served.tokens.issue(outcomes, now, retry=False)
         served.count(outcomes, True, now, retry=False)
-        values = whole.values.ravel()
-        datatype = datatype_name(values)
+        datatype = datatype_name(whole.values)
         middle = self._middle(datatype)
+        values = to_data(whole.values, datatype) if datatype == "BYTES" else whole.values.tolist()
+        took: list[float] = []
         end = 0
-        for call in calls:
-            start, end = end, end + len(call.rows)
-            shape = b"[%d]" % (end - start)
-            body = b"".join(
-                (
-                    begin,
-                    b"" if call.id is None else b',"id":' + orjson.dumps(call.id),
-                    b',"outputs":[{"name":"predict","shape":',
-                    shape,
-                    middle,
-                    to_json(to_data(values[start:end], datatype)),
-                    b'},{"name":"prediction_id","shape":',
-                    shape,
-                    b',"datatype":"BYTES","data":["',
-                    '","'.join(ids[start:end]).encode(),
-                    b'"]}]}',
+        try:
+            for call in calls:
+                start, end = end, end + len(call.rows)
+                shape = b"[%d]" % (end - start)
+                body = b"".join(
+                    (
+                        begin,
+                        b',"outputs":[{"name":"predict","shape":'
+                        if call.id is None
+                        else b',"id":%b,"outputs":[{"name":"predict","shape":' % to_json(call.id),
+                        shape,
+                        middle,
+                        orjson.dumps(values[start:end]),
+                        b'},{"name":"prediction_id","shape":',
+                        shape,
+                        b',"datatype":"BYTES","data":["',
+                        '","'.join(ids[start:end]).encode(),
+                        b'"]}]}',
+                    )
                 )
-            )
-            call.answer(Answer(200, body, headers=headers))
-            served.metrics.request_done(200, _ATTEMPT, time.perf_counter() - call.started)
+                call.is_over = True
+                request = call.request
+                request.when_gone = None
+                request.reply(Answer(200, body, JSON, headers))
+                took.append(clock() - call.started)
+        finally:
+            served.metrics.requests_done(200, _ATTEMPT, took)
 
     def _middle(self, datatype: str) -> bytes:
         found = self._middles.get(datatype)
@@ -151,12 +159,6 @@ class PlainCall:
     @property
     def row_count(self) -> int:
         return len(self.rows)
-
-    def answer(self, answer: Answer) -> None:
-        """Send the answer; whoever calls it counts it."""
-        self.is_over = True
-        self.request.when_gone = None
-        self.request.reply(answer)
 
     def gone(self) -> None:
         if not self.is_over:

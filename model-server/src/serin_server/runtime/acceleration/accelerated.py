@@ -93,11 +93,13 @@ def _steps(pipeline: Any, count: int) -> Any:
 
 def _close(probabilities: Array) -> Array | None:
     """The rows [rows, boolean] whose two likeliest classes are nearly tied, None when there is none."""
-    if probabilities.shape[1] == 2:
-        close = np.abs(probabilities[:, 0] - probabilities[:, 1]) < CLOSE
-    elif probabilities.shape[1] < 2:
+    classes = probabilities.shape[1]
+    if classes < 2:
         return None
-    else:
-        best = np.partition(probabilities, -2, axis=1)
-        close = best[:, -1] - best[:, -2] < CLOSE
+    best = probabilities if classes == 2 else np.partition(probabilities, -2, axis=1)
+    apart = np.abs(best[:, -1] - best[:, -2])
+    # As nearly always; written as a reduction, which takes half of the time of `min` or `any`.
+    if np.minimum.reduce(apart, initial=1.0) >= CLOSE:
+        return None
+    close: Array = apart < CLOSE
     return close if close.any() else None

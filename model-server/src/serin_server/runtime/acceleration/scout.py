@@ -25,7 +25,8 @@ _PLAIN = re.compile(
 )
 _TREES = re.compile(rb"sklearn\.(tree|ensemble)\.")
 _HEAD_BYTES = 1024 * 1024
-_MAGIC = b"\x80"  # of a pickle; what is compressed begins otherwise
+# A pickle of an object whose class is scikit-learn's, with or without a frame; what is compressed begins otherwise.
+_ROOT = re.compile(rb"\x80.(\x95.{8})?(c|\x8c.)sklearn\.", re.DOTALL)
 
 
 class AwayError(Exception):
@@ -60,11 +61,12 @@ class Distant:
             setattr(self, method, partial(self._call, method))
 
     def _call(self, method: str, matrix: Array) -> Any:
-        with self._lock:
-            if self._found is None:
-                if _on_an_event_loop():
-                    raise AwayError
-                self._found = self._load()
+        if self._found is None:
+            if _on_an_event_loop():
+                raise AwayError
+            with self._lock:
+                if self._found is None:
+                    self._found = self._load()
         from sklearn import config_context
 
         # As `batcher.prepare_thread` does where scikit-learn is there from the beginning.
@@ -87,7 +89,7 @@ def is_promising(data: bytes) -> bool:
     """
     head = data[:_HEAD_BYTES]
     modules = set(_MODULES.findall(head))
-    if not head.startswith(_MAGIC) or not modules or not all(map(_PLAIN.fullmatch, modules)):
+    if not _ROOT.match(head) or not all(map(_PLAIN.fullmatch, modules)):
         return False
     # Steps before trees stay scikit-learn's.
     return not (b"sklearn.pipeline" in modules and any(map(_TREES.match, modules)))
