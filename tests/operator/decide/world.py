@@ -17,10 +17,12 @@ from typing import Any
 from tests.operator.decide.models import GOOD, Model, Pod, pairs, samples
 from tests.operator.definition import Json, defaulted, merged
 
-from serin_operator.api.spec import Spec, parse_spec
+from serin_operator.api import LABEL_COMPONENT, LABEL_REVISION
+from serin_operator.api.spec import RouterType, Spec, parse_spec
 from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
-from serin_operator.build.owner import Owner
+from serin_operator.build.owner import SERVER, Owner
 from serin_operator.build.router import config_map
+from serin_operator.build.routing import writer
 from serin_operator.decide.observed import (
     Defaults,
     Observed,
@@ -31,9 +33,11 @@ from serin_operator.decide.observed import (
     Workload,
 )
 from serin_operator.decide.revisions import pinned, revision_of
-from serin_operator.decide.roles import arms, kept, route_of, running
+from serin_operator.decide.roles import arms, kept, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.decide.routing import carriers
 from serin_operator.loop import RESYNC_SECONDS, worth_writing
+from serin_operator.observe.ratio import of_pods
 
 NAME = "iris"
 OWNER = Owner("default", NAME, "7b1c3a52")
@@ -91,6 +95,7 @@ class World:
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
+    selector: which pods the Service leads to that clients call; behind: how many answered there last.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
     copied: copies that a canary got.
     """
@@ -117,6 +122,8 @@ class World:
     live: Files | None = None
     seen: Route | None = None
     built: dict[str, Files | None] = field(default_factory=dict)
+    selector: dict[str, str] = field(default_factory=dict)
+    behind: int = 0
     resolving: bool = False
     woken: bool = False
     served: dict[str, int] = field(default_factory=dict)
@@ -269,6 +276,7 @@ class World:
     def _observe(self) -> Observed:
         status, spec = self.memory, self.spec
         wanted = wants(status, spec, self.seen, self.now)
+        following = status.routing.next if status.routing else None
         return Observed(
             name=NAME,
             generation=self.generation,
@@ -277,7 +285,8 @@ class World:
             status=status,
             defaults=DEFAULTS,
             workloads={revision: self._workload(revision) for revision in self.pods},
-            router=self._router() if wanted.router else None,
+            router=self._seen(router_of(status)) if wanted.router else None,
+            next_router=self._seen(following) if following else None,
             served=self.seen,
             snapshot=self._snapshot(spec, status) if wanted.snapshot else None,
             resolution=(self.resolution if self.resolving and self.resolution else Resolution())
@@ -306,6 +315,12 @@ class World:
                 pods.append(Pod(f"{NAME}-{revision.revision}-{index}-{self.now:.2f}", self.now, ready_at))
         for gone in self.pods.keys() - names:
             del self.pods[gone]
+        if status.stable:
+            before, self.selector = self.selector, writer(router_of(status)).entry(OWNER, status)["spec"]["selector"]
+            self.woken = self.woken or before != self.selector
+        if RouterType.EMBEDDED not in carriers(status):
+            self.files = self.live = None
+            return
         files = self._mounted(status)
         if files and files != self.files:
             self.files, self.files_at = files, self.now
@@ -335,6 +350,9 @@ class World:
             pod.past.clear()
 
     def _flow(self, requests: int) -> None:
+        if self.selector.get(LABEL_COMPONENT) == SERVER:
+            self._flow_to_pods(requests)
+            return
         if self.live is None:
             return
         route = self.live.route
@@ -362,6 +380,17 @@ class World:
             pod.requests += own
             pod.copies += own
 
+    def _flow_to_pods(self, requests: int) -> None:
+        """The Service takes its pods in turns."""
+        status = self.memory
+        named = self.selector.get(LABEL_REVISION)
+        there = {name: len(self._ready(name)) for name in self.pods if named in (None, name) and self._ready(name)}
+        arms = {revision.revision for revision in (status.stable, status.canary) if revision}
+        assert there.keys() <= arms, f"requests to {there.keys() - arms}, which have no role"
+        self.behind = sum(there.values())
+        for name, pods in there.items():
+            self._serve(name, requests * pods // self.behind)
+
     def _serve(self, revision: str, requests: int) -> None:
         ready = self._ready(revision)
         self.served[revision] = self.served.get(revision, 0) + requests
@@ -379,6 +408,12 @@ class World:
 
     def _workload(self, revision: str) -> Workload:
         return Workload(len(self._ready(revision)), self._model(revision).trouble)
+
+    def _seen(self, kind: RouterType) -> Router:
+        if kind is RouterType.REPLICA_RATIO:
+            ready = {name: len(self._ready(name)) for name in self.pods if self._ready(name)}
+            return of_pods(self.memory, self.selector, ready)
+        return self._router()
 
     def _router(self) -> Router:
         if not self.routers:

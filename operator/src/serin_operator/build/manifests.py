@@ -6,7 +6,8 @@ from serin_operator.build import resolver, router, routing, servers
 from serin_operator.build.autoscaler import autoscaler
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
-from serin_operator.decide.roles import running
+from serin_operator.decide.roles import router_of, running
+from serin_operator.decide.routing import carriers
 
 
 def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: Images) -> list[Manifest]:
@@ -20,11 +21,15 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         wanted.append(resolver.pod(owner, resolver_name(owner.name, spec.model), spec.model, image, images))
     if status.stable is None:
         return wanted
+    routers = carriers(status)
     for revision in running(status):
         wanted.append(servers.service(owner, revision))
+        if routing.needs_backends(routers):
+            wanted.append(servers.backend(owner, revision))
         wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images))
-    writer = routing.writer(spec.traffic.router)
-    wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    for kind in routers:
+        wanted += routing.writer(kind).write(owner, spec, status, images)
+    wanted.append(routing.writer(router_of(status)).entry(owner, status))
     if spec.server.autoscaling:
         wanted.append(autoscaler(owner, spec.server.autoscaling, status.least_replicas))
     return wanted
