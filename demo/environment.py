@@ -96,10 +96,10 @@ def serin_is_installed(cluster: Cluster) -> bool:
     return RELEASE in listed.split()
 
 
-def install_serin(cluster: Cluster, values: Mapping[str, str] | None = None) -> None:
+def install_serin(cluster: Cluster, values: Mapping[str, str] | None = None, switches: Sequence[str] = ()) -> None:
     """Install or upgrade Serin from this checkout's chart and images, and wait until it runs.
 
-    `values` are further Helm values, as `--set-string` takes them.
+    `values` are further Helm values, as `--set-string` takes them; `switches` are values to set to true.
     """
     settings = {
         f"images.{key}.{part}": value
@@ -111,6 +111,7 @@ def install_serin(cluster: Cluster, values: Mapping[str, str] | None = None) -> 
     settings |= values or {}
     chart = str(REPOSITORY / "charts" / "serin")
     options = [word for key, value in settings.items() for word in ("--set-string", f"{key}={value}")]
+    options += [word for key in switches for word in ("--set", f"{key}=true")]
     command = ("helm", "upgrade", "--install", RELEASE, chart, "--namespace", SERIN_NAMESPACE)
     cluster.run(*command, "--create-namespace", "--wait", "--timeout", "3m", *options, timeout=240)
 

@@ -72,6 +72,7 @@ class Plan:
     requests: int = 10_000_000
     seconds: float = 86_400.0
     class_shares: Mapping[int, float] = field(default_factory=dict)
+    new_connections: bool = False
 
 
 def read_examples(text: str) -> list[Example]:
@@ -308,7 +309,7 @@ def control(driver: Driver) -> web.Application:
 
 async def drive(plan: Plan, examples: Sequence[Example], port: int) -> dict[str, Any]:
     """Run the plan, steerable on `port` (all addresses). Returns the final tally."""
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, force_close=plan.new_connections)
     timeout = aiohttp.ClientTimeout(total=plan.timeout)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         driver = Driver(plan, examples, session)
@@ -342,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="LABEL=FRACTION",
         help="share of the rows with this label",
     )
+    parser.add_argument("--new-connections", action="store_true", help="one for each request")
     parser.add_argument("--max-in-flight", type=int, default=200, help="requests without an answer at once")
     parser.add_argument("--timeout", type=float, default=35.0, help="seconds until a request has failed")
     parser.add_argument("--requests", type=int, default=10_000_000, help="end after so many")

@@ -64,6 +64,10 @@ def traffic(**fields: Any) -> Manifest:
     return model_deployment(traffic=fields)
 
 
+def gateway(**fields: Any) -> Manifest:
+    return traffic(router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}], **fields}})
+
+
 def rollout(**fields: Any) -> Manifest:
     return model_deployment(rollout=fields)
 
@@ -243,7 +247,22 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "set effect to NoExecute",
     ),
     # Traffic
-    "a router that is not there yet": (traffic(router={"type": "Istio"}), 'supported values: "Embedded"'),
+    "a router that is none": (traffic(router={"type": "Nginx"}), 'supported values: "Embedded", "GatewayAPI", "Istio"'),
+    "the Gateway API without a Gateway": (traffic(router={"type": "GatewayAPI"}), "must name a Gateway"),
+    "the Gateway API with no Gateways": (gateway(parentRefs=[]), "should have at least 1 items"),
+    "a Gateway without a name": (gateway(parentRefs=[{"namespace": "gateways"}]), "parentRefs[0].name: Required value"),
+    "a host name with a scheme": (gateway(hostnames=["https://iris.example.com"]), "without scheme and port"),
+    "a gRPC host name with a port": (gateway(grpc={"hostnames": ["iris.example.com:443"]}), "without scheme and port"),
+    "copies of requests from a router that makes none": (
+        model_deployment(
+            traffic={"router": {"type": "Istio"}}, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}
+        ),
+        "use traffic.router.type Embedded, or rollout.strategy Canary",
+    ),
+    "a ramp within a budget that pods alone would split": (
+        model_deployment(traffic={"router": {"type": "ReplicaRatio"}}, rollout={"mode": "Adaptive"}),
+        "use another traffic.router.type than ReplicaRatio, or rollout.mode Steps",
+    ),
     "too many routers": (traffic(router={"replicas": 11}), "less than or equal to 10"),
     "a request timeout of zero": (traffic(timeout="0s"), "traffic.timeout must be a duration of at most 1h"),
     "a request timeout beyond an hour": (traffic(timeout="61m"), "not '61m'"),
@@ -410,6 +429,17 @@ ACCEPTED: dict[str, Manifest] = {
     "autoscaling with a request of one's own": server(
         autoscaling={"maxReplicas": 100, "cpu": CPU}, resources={"requests": {"cpu": "2"}}
     ),
+    "a Gateway of another namespace": gateway(
+        parentRefs=[{"name": "public", "namespace": "gateways", "sectionName": "https", "port": 443}],
+        hostnames=["iris.example.com", "*.models.example.com", "localhost"],
+    ),
+    "a Gateway for gRPC too": gateway(grpc={"hostnames": ["grpc.example.com"]}),
+    "a mesh": traffic(router={"type": "Istio"}),
+    "a mesh and its ingress": traffic(
+        router={"type": "Istio", "istio": {"hosts": ["iris.example.com"], "gateways": ["istio-system/public"]}}
+    ),
+    "pods alone": traffic(router={"type": "ReplicaRatio"}),
+    "a Gateway that is not used yet": traffic(router={"gatewayAPI": {"parentRefs": [{"name": "public"}]}}),
     "several processes": server(processes=4, accessLog={"sample": 0.01}),
     "a model that stays as it is": server(accelerate="Never"),
     "a payload log of all features": payload_log(exclude=[]),

@@ -171,6 +171,25 @@ def test_the_operator_cannot_change_a_spec(helm: Helm) -> None:
 
 
 @pytest.mark.helm
+@pytest.mark.parametrize(
+    ("router", "group", "resources"),
+    [
+        ("gatewayAPI", "gateway.networking.k8s.io", {"httproutes", "grpcroutes"}),
+        ("istio", "networking.istio.io", {"virtualservices", "destinationrules"}),
+    ],
+)
+def test_a_router_that_is_enabled_brings_the_rights_on_its_routes_alone(
+    helm: Helm, router: str, group: str, resources: set[str]
+) -> None:
+    def rights(*options: str) -> set[tuple[str, str]]:
+        rules = [rule for name, rule in rules_of(helm.template(*options)) if name == "serin-system:serin"]
+        return {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]}
+
+    enabled = rights("--set", f"routers.{router}.enabled=true")
+    assert enabled - rights() == {(group, resource) for resource in resources}
+
+
+@pytest.mark.helm
 def test_without_namespaces_the_rights_are_the_clusters(helm: Helm) -> None:
     manifests = helm.template()
     assert [role["metadata"]["name"] for role in of_kind(manifests, "Role")] == ["serin-lease"]
@@ -272,6 +291,7 @@ def test_every_setting_reaches_the_operator(helm: Helm) -> None:
         "SERIN_IMAGE_PULL_POLICY": "Always",
         "SERIN_WATCH_NAMESPACES": "",
         "SERIN_PROMETHEUS_ADDRESS": "http://prometheus.monitoring:9090",
+        "SERIN_ROUTERS": "GatewayAPI,Istio",
         "SERIN_REQUIRE_SIGNATURE": "false",
         "SERIN_LOG_LEVEL": "info",
         "SERIN_LEASE": "rollouts",
@@ -300,6 +320,8 @@ def test_the_operator_reads_its_settings(helm: Helm, values: Path | None, monkey
     assert settings.require_signature == chosen["requireSignature"]
     lease = only(manifests, "Deployment")["metadata"]["name"]
     assert settings.candidacy == Candidacy("serin-system", lease, "serin-5d8f-x2x7p")
+    enabled = {name.lower() for name, router in chosen["routers"].items() if router["enabled"]}
+    assert {router.lower() for router in settings.routers} == enabled
 
 
 @pytest.mark.helm

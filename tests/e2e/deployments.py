@@ -231,3 +231,11 @@ def metric(status: Status, name: str) -> dict[str, Any]:
 def epoch(time: str) -> float:
     """Seconds since the epoch of a time in a status."""
     return datetime.fromisoformat(time).timestamp()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Until something holds that no status tells."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.5)

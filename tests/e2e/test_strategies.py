@@ -43,7 +43,7 @@ def previewed(mdep: ModelDeployment, cluster: Cluster, figures: Figures, model: 
         90,
         mdep.generation,
     )
-    preview = Traffic(cluster, mdep.namespace, mdep.name, figures, service=f"{mdep.name}-preview", number=number)
+    preview = Traffic(cluster, mdep.namespace, mdep.name, figures, service=f"{mdep.name}-preview", by=str(number))
     preview.start(PREVIEW_RPS)
     return preview
 

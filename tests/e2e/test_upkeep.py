@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from demo.environment import Cluster
 from demo.manifests import KIND
-from tests.e2e.deployments import ModelDeployment, Status, condition, steps
+from tests.e2e.deployments import ModelDeployment, Status, condition, eventually, steps
 from tests.e2e.installed import Operator
 from tests.e2e.traffic import Traffic
 
@@ -71,7 +71,7 @@ def test_what_was_changed_by_hand_is_put_right(cluster: Cluster, kept: Kept) -> 
     routes = cluster.get("configmap", router, mdep.namespace)["data"]
     patch = '{"data": {"rds.json": "{}"}}'
     cluster.kubectl("patch", "configmap", router, "-n", mdep.namespace, "--type=merge", "-p", patch)
-    _eventually(lambda: cluster.get("configmap", router, mdep.namespace)["data"] == routes)
+    eventually(lambda: cluster.get("configmap", router, mdep.namespace)["data"] == routes)
 
     old = cluster.get("deployment", stable, mdep.namespace)["metadata"]["uid"]
     cluster.kubectl("delete", "deployment", stable, "-n", mdep.namespace)
@@ -80,7 +80,7 @@ def test_what_was_changed_by_hand_is_put_right(cluster: Cluster, kept: Kept) -> 
         found = [one for one in mdep.owned("deployments") if one["metadata"]["name"] == stable]
         return [one["metadata"]["uid"] != old and one["status"].get("readyReplicas") == 1 for one in found] == [True]
 
-    _eventually(restored)
+    eventually(restored)
     traffic.rate(RPS)
     traffic.wait_for(2 * RPS)
     assert traffic.stats()["failed"] == 0
@@ -95,7 +95,7 @@ def test_nothing_is_written_while_nothing_happens(kept: Kept, operator: Operator
         found = [mdep.cluster.get(KIND, mdep.name, mdep.namespace), *mdep.owned(kinds)]
         return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in found}
 
-    _eventually(lambda: "retiring" not in mdep.status and not any(_ends(one) for one in mdep.owned("pods")), 120)
+    eventually(lambda: "retiring" not in mdep.status and not any(_ends(one) for one in mdep.owned("pods")), 120)
     calls, before = operator.api_calls(), versions()
     time.sleep(IDLE_SECONDS)
     assert versions() == before
@@ -108,10 +108,3 @@ def _has_replicas(number: int, status: Status) -> bool:
 
 def _ends(pod: dict[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
-
-
-def _eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.5)

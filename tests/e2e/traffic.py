@@ -29,20 +29,31 @@ class Traffic:
     mdep: str
     figures: Figures
     service: str = ""
-    number: int = 0
+    by: str = ""  # what tells it from another driver of the same ModelDeployment
 
     @property
     def pod(self) -> str:
-        return f"traffic-{self.service or self.mdep}{self.number or ''}"
+        return f"traffic-{self.service or self.mdep}{self.by}"
 
     def start(
-        self, rps: float, *, feedback_delay: float = FEEDBACK_DELAY_SECONDS, shares: Mapping[int, float] | None = None
+        self,
+        rps: float,
+        *,
+        feedback_delay: float = FEEDBACK_DELAY_SECONDS,
+        shares: Mapping[int, float] | None = None,
+        url: str | None = None,
+        new_connections: bool = False,
     ) -> None:
-        """Send from now on, until stopped. `shares`: of the rows with these labels; the other rows share the rest."""
+        """Send from now on, until stopped. `shares`: of the rows with these labels; the other rows share the rest.
+
+        url: of another Service than the ModelDeployment's own. new_connections: one for each request.
+        """
         _, held_out = models.split()
         options = [f"--feedback-delay={feedback_delay:g}"]
         options += [f"--url=http://{self.service}"] if self.service else []
         options += [f"--class-share={label}={share:g}" for label, share in (shares or {}).items()]
+        options += [f"--url={url}"] if url else []
+        options += ["--new-connections"] if new_connections else []
         self.cluster.apply(
             manifests.traffic(self.mdep, held_out, self.namespace, rps=rps, name=self.pod, options=options)
         )
@@ -126,7 +137,7 @@ class Traffic:
     def stop(self) -> None:
         """End it and put its counts into the ledger."""
         final = self.cluster.pod_post(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/stop", {})
-        self.figures.traffic[self.mdep] = final
+        self.figures.traffic[self.pod.removeprefix("traffic-")] = final
         self.figures.write()
         assert final["failed"] == 0, f"requests to {self.mdep} failed: {final['errors']}"
 

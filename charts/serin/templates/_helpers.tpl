@@ -71,4 +71,22 @@ Secrets: it makes a random key once and never reads one.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- if .Values.routers.gatewayAPI.enabled }}
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes, grpcroutes]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if .Values.routers.istio.enabled }}
+- apiGroups: [networking.istio.io]
+  resources: [virtualservices, destinationrules]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- end -}}
+
+{{/* The routers that the operator may use besides those that are always there, with commas between them. */}}
+{{- define "serin.routers" -}}
+{{- $routers := list -}}
+{{- if .Values.routers.gatewayAPI.enabled }}{{ $routers = append $routers "GatewayAPI" }}{{ end -}}
+{{- if .Values.routers.istio.enabled }}{{ $routers = append $routers "Istio" }}{{ end -}}
+{{- join "," $routers -}}
 {{- end -}}

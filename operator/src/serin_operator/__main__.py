@@ -15,6 +15,7 @@ from serin_operator.handlers import register
 from serin_operator.health import Health
 from serin_operator.loop import Loop
 from serin_operator.observe.cache import Cache
+from serin_operator.observe.routes import Routes
 from serin_operator.settings import Settings
 
 _PORT = 8080
@@ -47,13 +48,14 @@ async def _run(settings: Settings) -> None:
     client = await Client.connect()
     async with aiohttp.ClientSession() as session:
         election = Election(client, settings.candidacy)
-        cache = Cache()
+        cache = Cache(routes=Routes(settings.routers, settings.namespaces))
         loop = Loop(settings, client.within(election.seconds_left), session, cache, election.identity)
         registry = kopf.OperatorRegistry()
         register(registry, loop, cache)
         helpers = [asyncio.create_task(Health(loop, election).run(_PORT)), asyncio.create_task(loop.exorcise())]
         ready, stop = asyncio.Event(), asyncio.Event()
         competing = asyncio.create_task(_compete(election, loop, ready, stop))
+        helpers.append(asyncio.create_task(cache.routes.follow(client, loop.wake_one_or_all)))
         try:
             await kopf.operator(
                 registry=registry,

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import Counter, Gauge, Histogram
 
-from serin_operator.act.announce import announce, announce_failing_passes, log_decisions
+from serin_operator.act.announce import announce, announce_failing_passes, announce_mended, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client, NotLeadingError
 from serin_operator.api import ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_RETRY, KIND, LABEL_OWNER
@@ -31,7 +31,7 @@ from serin_operator.build.owner import AUTOSCALER, RESOLVER, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
-from serin_operator.decide.roles import arms, route_of
+from serin_operator.decide.roles import arms, route_of, router_of
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.courier import Places, carry
@@ -138,6 +138,12 @@ class Loop:
         self._applier.forget_all()
         _WATCHED.set(0)
 
+    def wake_one_or_all(self, place: Place | None) -> None:
+        """Something about the routes of this ModelDeployment, or of all, has changed."""
+        for each in self._cache.places() if place is None else [place]:
+            if self._cache.resource(each) is not None:
+                self.wake(each)
+
     async def exorcise(self) -> None:
         """Finds what the watches missed the deletion of, from time to time, for as long as it runs.
 
@@ -241,9 +247,11 @@ class Loop:
         await self._write(resource, memory, after, now)
         memory.binned = binned
         owner = Owner(*place, metadata["uid"])
-        wanted = manifests(owner, spec, after, decision.resolve, self._settings.images)
+        built = manifests(owner, spec, after, decision.resolve, self._settings.images)
+        wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"])]
         try:
-            await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+            mended = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+            await announce_mended(self._client, resource, mended)
         finally:
             await self._nudge(place, memory, wanted, pods, now)
             await self._replace_failed_resolvers(place, pods)
@@ -288,6 +296,8 @@ class Loop:
         drift, binned = None, memory.binned
         if wanted.snapshot:
             await self._carry(place, status, memory, pods)
+        sight = Sight(self._session, place, pods, spec, status, self._cache.routes, self._cache.selector(place))
+        following = status.routing.next if status.routing else None
         if wanted.drift and status.stable is not None:
             drift, binned = await self._bins(place, spec, status.stable.revision, memory, pods)
         observed = Observed(
@@ -300,7 +310,8 @@ class Loop:
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),
             workloads={revision: workload(pods, revision) for revision in revisions},
-            router=await verify(spec.traffic.router, Sight(self._session, pods)) if wanted.router else None,
+            router=await verify(router_of(status), sight) if wanted.router else None,
+            next_router=await verify(following, sight) if following else None,
             snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
             drift=drift,

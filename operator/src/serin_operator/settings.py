@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from serin_operator.api.spec import RouterType
 from serin_operator.build.owner import Images
 
 
@@ -19,7 +20,8 @@ class Candidacy:
 class Settings:
     """Images to run, namespaces to watch (none: all), and the Prometheus to use where a resource names none.
 
-    require_signature: models that say nothing of a signature are not rolled out.
+    routers: kinds that may be used besides those that need nothing in the cluster. require_signature: models that say
+    nothing of a signature are not rolled out.
     """
 
     images: Images
@@ -27,6 +29,7 @@ class Settings:
     prometheus: str | None
     log_level: str
     candidacy: Candidacy
+    routers: tuple[RouterType, ...] = ()
     require_signature: bool = False
 
     @classmethod
@@ -43,6 +46,7 @@ class Settings:
             prometheus=os.environ.get("SERIN_PROMETHEUS_ADDRESS") or None,
             log_level=os.environ.get("SERIN_LOG_LEVEL", "INFO").upper(),
             candidacy=Candidacy(_required("POD_NAMESPACE"), _required("SERIN_LEASE"), _required("POD_NAME")),
+            routers=tuple(RouterType(name) for name in os.environ.get("SERIN_ROUTERS", "").split(",") if name),
             require_signature=os.environ.get("SERIN_REQUIRE_SIGNATURE", "") == "true",
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serin_operator.act.announce import announce, log_decisions
+from serin_operator.act.announce import announce, announce_mended, log_decisions
 from serin_operator.act.client import ApiError
 from serin_operator.api.status import (
     Condition,
@@ -171,6 +171,14 @@ async def test_an_event_is_about_the_resource_and_within_limits() -> None:
     assert body["metadata"]["namespace"] == "shop"
     assert 1000 < len(body["note"].encode()) <= 1024
     assert body["reportingController"] and body["reportingInstance"] and body["action"]
+
+
+async def test_a_route_that_was_put_right_is_told_by_its_name() -> None:
+    events = Events()
+    await announce_mended(events, RESOURCE, [("HTTPRoute", "shop", "iris")])  # type: ignore[arg-type]
+    (body,) = events.bodies
+    assert (body["type"], body["reason"]) == ("Warning", "RoutePutRight")
+    assert body["note"].startswith("HTTPRoute iris was changed by somebody else")
 
 
 @pytest.mark.parametrize("error", [ApiError(403, "no"), TimeoutError()], ids=["refused", "timeout"])

@@ -158,8 +158,14 @@ async def test_what_somebody_changed_is_put_right(client: FakeClient, applier: A
     changed = [
         client.touched(item) if item.key == ("ConfigMap", "shop", "iris-router") else item for item in client.existing()
     ]
-    await applier.sync(OWNER, wanted(), changed)
+    assert await applier.sync(OWNER, wanted(), changed) == [("ConfigMap", "shop", "iris-router")]
     assert client.took() == [("apply", "ConfigMap", "iris-router")]
+
+
+async def test_only_routes_that_others_changed_are_told(client: FakeClient, applier: Applier) -> None:
+    assert await applier.sync(OWNER, wanted(), []) == []
+    later = [replace(item, version=item.version + 1) for item in client.existing()]
+    assert await applier.sync(OWNER, wanted(ROLLING), later) == [], "Serin's own change, and Services that others touch"
 
 
 async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: Applier) -> None:

@@ -83,6 +83,10 @@ def manifest(kind: str, name: str = "iris") -> dict[str, Any]:
         ("Deployment", "/apis/apps/v1/namespaces/shop/deployments/iris"),
         ("Event", "/apis/events.k8s.io/v1/namespaces/shop/events/iris"),
         ("Lease", "/apis/coordination.k8s.io/v1/namespaces/shop/leases/iris"),
+        ("HTTPRoute", "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/iris"),
+        ("GRPCRoute", "/apis/gateway.networking.k8s.io/v1/namespaces/shop/grpcroutes/iris"),
+        ("VirtualService", "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/iris"),
+        ("DestinationRule", "/apis/networking.istio.io/v1/namespaces/shop/destinationrules/iris"),
         ("ModelDeployment", "/apis/serin.dev/v1alpha1/namespaces/shop/modeldeployments/iris"),
     ],
 )
@@ -240,6 +244,36 @@ async def test_the_uids_of_what_is_there() -> None:
         ("GET", "/api/v1/namespaces/shop/pods", {"labelSelector": "serin.dev/model-deployment"}),
         ("GET", "/apis/apps/v1/deployments", {"labelSelector": "x=y"}),
     ]
+
+
+async def test_a_list_comes_with_its_version() -> None:
+    server = ApiServer(answer={"metadata": {"resourceVersion": "7"}, "items": [{"kind": "HTTPRoute"}]})
+    async with server.running() as client:
+        assert await client.listed("HTTPRoute", None, "a=b") == ([{"kind": "HTTPRoute"}], "7")
+    (call,) = server.calls
+    assert (call.verb, call.path) == ("GET", "/apis/gateway.networking.k8s.io/v1/httproutes")
+    assert call.query == {"labelSelector": "a=b"}
+
+
+async def test_changes_come_line_by_line() -> None:
+    lines = [{"type": "ADDED", "object": {"a": 1}}, {"type": "DELETED", "object": {"b": 2}}]
+    server = ApiServer(answer="".join(json.dumps(line) + "\n" for line in lines))
+    async with server.running() as client:
+        found = [change async for change in client.changes("HTTPRoute", "shop", "a=b", "7", 60)]
+    assert found == [("ADDED", {"a": 1}), ("DELETED", {"b": 2})]
+    (call,) = server.calls
+    assert call.path == "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes"
+    wanted = {"watch": "true", "labelSelector": "a=b", "resourceVersion": "7", "timeoutSeconds": "60"}
+    assert call.query == wanted
+
+
+async def test_a_kind_that_is_not_there_can_not_be_watched() -> None:
+    server = ApiServer(status=404, answer={"message": "the server could not find the requested resource"})
+    async with server.running() as client:
+        with refused(404):
+            await client.listed("HTTPRoute", None, "")
+        with refused(404):
+            await anext(client.changes("HTTPRoute", None, "", "7", 60))
 
 
 async def test_a_server_that_hangs_up_is_an_error() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.definition import Json, schema, status_problems
 
-from serin_operator.api.spec import Profile, Signature, Strategy
+from serin_operator.api.spec import Profile, RouterType, Signature, Strategy
 from serin_operator.api.status import (
     HISTORY_LIMIT,
     BoundReport,
@@ -28,6 +28,7 @@ from serin_operator.api.status import (
     Resolved,
     Revision,
     Rollout,
+    Routing,
     Status,
     Tally,
     Watch,
@@ -143,6 +144,15 @@ statuses = st.builds(
     canary=st.none() | revisions,
     previous=st.none() | revisions,
     retiring=st.lists(revisions, max_size=2).map(tuple),
+    routing=st.none()
+    | st.builds(
+        Routing,
+        router=st.sampled_from(RouterType),
+        next=st.none() | st.sampled_from(RouterType),
+        leaving=st.none() | st.sampled_from(RouterType),
+        leaving_until=st.none() | times,
+        weight=st.none() | st.floats(0, 100),
+    ),
     resolved=st.none() | st.builds(Resolved, words, words, counts, st.none() | names),
     rejected=st.none() | st.builds(Rejected, names, words, words, times, st.none() | names),
     last_failure=st.none() | st.builds(Failure, words, words, words, times, st.none() | st.integers(-1, 255)),
@@ -183,6 +193,8 @@ def full(kind: Any, **values: Any) -> Any:
         tuple[str, ...]: ("mine.Clip",),
         Profile | None: Profile("x", "x"),
         Signature | None: Signature("x", "x", "x"),
+        RouterType: RouterType.ISTIO,
+        RouterType | None: RouterType.ISTIO,
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})
@@ -209,6 +221,7 @@ def everything() -> Status:
         canary=without_end,
         previous=revision,
         retiring=(revision,),
+        routing=full(Routing),
         resolved=full(Resolved),
         rejected=full(Rejected),
         last_failure=full(Failure),

@@ -17,12 +17,13 @@ from typing import Any
 from tests.operator.decide.models import GOOD, Model, Pod, pairs, samples
 from tests.operator.definition import Json, defaulted, merged
 
-from serin_operator.api import LABEL_REVISION
-from serin_operator.api.spec import Spec, parse_spec
+from serin_operator.api import LABEL_COMPONENT, LABEL_REVISION
+from serin_operator.api.spec import RouterType, Spec, parse_spec
 from serin_operator.api.status import Phase, Record, Status, dump_status, parse_status
-from serin_operator.build.owner import Owner
+from serin_operator.build.owner import SERVER, Owner
 from serin_operator.build.preview import service as preview_service
 from serin_operator.build.router import config_map
+from serin_operator.build.routing import writer
 from serin_operator.decide.observed import (
     Defaults,
     Observed,
@@ -33,9 +34,11 @@ from serin_operator.decide.observed import (
     Workload,
 )
 from serin_operator.decide.revisions import pinned, revision_of
-from serin_operator.decide.roles import arms, kept, route_of, running
+from serin_operator.decide.roles import arms, kept, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.decide.routing import carriers
 from serin_operator.loop import RESYNC_SECONDS, worth_writing
+from serin_operator.observe.ratio import of_pods
 
 NAME = "iris"
 OWNER = Owner("default", NAME, "7b1c3a52")
@@ -94,6 +97,7 @@ class World:
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
     stop_seconds: how long a pod is there after it was told to go.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
+    selector: which pods the Service leads to that clients call; behind: how many answered there last.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
     copied: copies that a canary got. preview: requests per second to the Service of the strategy BlueGreen.
     due_to_preview: the part of a request that is left over, of the preview's.
@@ -126,6 +130,8 @@ class World:
     live: Files | None = None
     seen: Route | None = None
     built: dict[str, Files | None] = field(default_factory=dict)
+    selector: dict[str, str] = field(default_factory=dict)
+    behind: int = 0
     resolving: bool = False
     woken: bool = False
     served: dict[str, int] = field(default_factory=dict)
@@ -291,6 +297,7 @@ class World:
     def _observe(self) -> Observed:
         status, spec = self.memory, self.spec
         wanted = wants(status, spec, self.seen, self.now)
+        following = status.routing.next if status.routing else None
         return Observed(
             name=NAME,
             generation=self.generation,
@@ -301,7 +308,8 @@ class World:
             status=status,
             defaults=DEFAULTS,
             workloads={revision: self._workload(revision) for revision in self.pods.keys() | self.going.keys()},
-            router=self._router() if wanted.router else None,
+            router=self._seen(router_of(status)) if wanted.router else None,
+            next_router=self._seen(following) if following else None,
             served=self.seen,
             snapshot=self._snapshot(spec, status) if wanted.snapshot else None,
             resolution=(self.resolution if self.resolving and self.resolution else Resolution())
@@ -331,6 +339,12 @@ class World:
                 pods.append(Pod(f"{NAME}-{revision.revision}-{index}-{self.now:.2f}", self.now, ready_at))
         for gone in self.pods.keys() - names:
             self._let_go(gone, self.pods.pop(gone))
+        if status.stable:
+            before, self.selector = self.selector, writer(router_of(status)).entry(OWNER, status)["spec"]["selector"]
+            self.woken = self.woken or before != self.selector
+        if RouterType.EMBEDDED not in carriers(status):
+            self.files = self.live = None
+            return
         files = self._mounted(status)
         if files and files != self.files:
             self.files, self.files_at = files, self.now
@@ -365,6 +379,9 @@ class World:
             pod.past.clear()
 
     def _flow(self, requests: int) -> None:
+        if self.selector.get(LABEL_COMPONENT) == SERVER:
+            self._flow_to_pods(requests)
+            return
         if self.live is None:
             return
         route = self.live.route
@@ -402,6 +419,17 @@ class World:
         if self._ready(revision):
             self._serve(revision, requests)
 
+    def _flow_to_pods(self, requests: int) -> None:
+        """The Service takes its pods in turns."""
+        status = self.memory
+        named = self.selector.get(LABEL_REVISION)
+        there = {name: len(self._ready(name)) for name in self.pods if named in (None, name) and self._ready(name)}
+        arms = {revision.revision for revision in (status.stable, status.canary) if revision}
+        assert there.keys() <= arms, f"requests to {there.keys() - arms}, which have no role"
+        self.behind = sum(there.values())
+        for name, pods in there.items():
+            self._serve(name, requests * pods // self.behind)
+
     def _serve(self, revision: str, requests: int) -> None:
         ready = self._ready(revision)
         self.served[revision] = self.served.get(revision, 0) + requests
@@ -422,6 +450,12 @@ class World:
         pods = self.pods.get(revision, [])
         trouble = self._model(revision).trouble if pods else None
         return Workload(len(self._ready(revision)), trouble, len(pods) + len(going))
+
+    def _seen(self, kind: RouterType) -> Router:
+        if kind is RouterType.REPLICA_RATIO:
+            ready = {name: len(self._ready(name)) for name in self.pods if self._ready(name)}
+            return of_pods(self.memory, self.selector, ready)
+        return self._router()
 
     def _router(self) -> Router:
         if not self.routers:

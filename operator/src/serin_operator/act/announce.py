@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -11,6 +11,7 @@ from prometheus_client import Counter
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api.status import Failure, Record, Remark, Status, dump_status, rfc3339
+from serin_operator.build.owner import Key
 from serin_operator.decide import drift_watch
 
 _LOGGER = logging.getLogger("serin.decision")
@@ -55,6 +56,13 @@ async def announce(client: Client, resource: Mapping[str, Any], before: Status, 
     hold = _hold(after)
     if hold and hold[0] != (_hold(before) or ("",))[0]:
         await _event(client, resource, "Warning" if hold[0] in _WARNINGS else "Normal", *hold)
+
+
+async def announce_mended(client: Client, resource: Mapping[str, Any], mended: Iterable[Key]) -> None:
+    """Posts an Event for each route that somebody else had changed and that is as it was again."""
+    for kind, _, name in mended:
+        note = f"{kind} {name} was changed by somebody else, and is put right: the ModelDeployment says what is routed."
+        await _event(client, resource, "Warning", "RoutePutRight", note)
 
 
 async def announce_failing_passes(client: Client, resource: Mapping[str, Any], why: str) -> None:

@@ -20,6 +20,10 @@ from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 KEY_CHECK_SECONDS = 240.0
 
 
+# Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last.
+_ROUTES = {"ConfigMap", "HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule"}
+
+
 class Applier:
     """Remembers per object what was applied last and what came of it. `operator` is the mark that it leaves."""
 
@@ -29,20 +33,21 @@ class Applier:
         self._applied: dict[Key, tuple[str, Existing]] = {}
         self._keys_seen: dict[Key, float] = {}  # when each Secret was last known to be there
 
-    async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> None:
+    async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> list[Key]:
         """Applies what is new or differs, in order, then deletes what is no longer wanted.
 
-        One object that the API server refuses does not keep the others back, a route least of all; but nothing is
-        deleted then. Raises the first refusal.
+        Returns the routes that somebody else had changed. One object that the API server refuses does not keep the
+        others back, a route least of all; but nothing is deleted then. Raises the first refusal.
         """
         there = {item.key: item for item in existing}
         wanted = set()
-        refusals = []
+        refusals, mended = [], []
         for manifest in manifests:
             key = (manifest["kind"], owner.namespace, manifest["metadata"]["name"])
             wanted.add(key)
             try:
-                await self._apply(owner, manifest, key, there.get(key))
+                if await self._apply(owner, manifest, key, there.get(key)) and key[0] in _ROUTES:
+                    mended.append(key)
             except ApiError as error:
                 refusals.append(ApiError(error.code, f"{key[0]} {key[2]}: {error.message}"))
         if refusals:
@@ -52,6 +57,7 @@ class Applier:
                 version = self._newest_version(key, item)
                 await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
                 self._applied.pop(key, None)
+        return mended
 
     def forget_all(self) -> None:
         """Drops everything that is remembered: another operator may write from now on."""
@@ -69,18 +75,20 @@ class Applier:
             self._applied.pop(key, None)
             self._keys_seen.pop(key, None)
 
-    async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> None:
+    async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> bool:
+        """Returns whether somebody else had changed what was applied before, and is still wanted."""
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied.get(key)
         stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1].version)
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:
-            return
+            return False
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
         answer = await self._client.apply(self._marked(manifest, self._newest_version(key, existing)), force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
+        return bool(existing and applied and applied[0] == digest)
 
     def _newest_version(self, key: Key, existing: Existing | None) -> int:
         """The version of an object that is there; the watch cache may lag behind what was applied a moment ago."""

@@ -5,7 +5,8 @@ asks for the whole API first starts slower and needs more rights.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from kubernetes.aio import client as kubernetes_client
@@ -30,6 +31,10 @@ _COLLECTIONS = {
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
+    "GRPCRoute": ("/apis/gateway.networking.k8s.io/v1", "grpcroutes"),
+    "VirtualService": ("/apis/networking.istio.io/v1", "virtualservices"),
+    "DestinationRule": ("/apis/networking.istio.io/v1", "destinationrules"),
     "ModelDeployment": (f"/apis/{GROUP}/{VERSION}", PLURAL),
 }
 
@@ -128,10 +133,38 @@ class Client:
 
     async def uids(self, kind: str, namespace: str | None, selector: str) -> set[str]:
         """The uids of all objects of a kind that bear these labels, in one namespace or (None) in all."""
-        prefix, plural = _COLLECTIONS[kind]
-        path = f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
-        answer = await self._call("GET", kind, path, None, [("labelSelector", selector)], accept=_METADATA)
+        answer = await self._call(
+            "GET", kind, _collection(kind, namespace), None, [("labelSelector", selector)], accept=_METADATA
+        )
         return {item["metadata"]["uid"] for item in answer["items"]}
+
+    async def listed(self, kind: str, namespace: str | None, selector: str) -> tuple[list[dict[str, Any]], str]:
+        """All objects of a kind that bear these labels, in one namespace or (None) in all, and the list's version.
+
+        Raises ApiError 404 when the cluster does not know the kind.
+        """
+        answer = await self._call("GET", kind, _collection(kind, namespace), None, [("labelSelector", selector)])
+        return answer["items"], answer["metadata"]["resourceVersion"]
+
+    async def changes(
+        self, kind: str, namespace: str | None, selector: str, version: str, seconds: int
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """(ADDED, MODIFIED, DELETED or ERROR, object) for each change since that version, for so many seconds."""
+        query = [
+            ("watch", "true"),
+            ("labelSelector", selector),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(seconds)),
+        ]
+        limit = seconds + TIMEOUT
+        response = await self._send("GET", _collection(kind, namespace), None, query, _JSON, _JSON, limit)
+        async with response.response as stream:
+            _CALLS.labels("WATCH", kind, response.status).inc()
+            if response.status != HTTPStatus.OK:
+                raise ApiError(response.status, _message(await response.read()))
+            async for line in stream.content:
+                change = json.loads(line)
+                yield change["type"], change["object"]
 
     async def replace_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the whole status, if the resource is still at the version that was read (else ApiError 409)."""
@@ -156,6 +189,25 @@ class Client:
         content_type: str = _JSON,
         accept: str = _JSON,
     ) -> dict[str, Any]:
+        response = await self._send(verb, path, body, query, content_type, accept, TIMEOUT)
+        data = await response.read()
+        _CALLS.labels(verb, kind, response.status).inc()
+        if not 200 <= response.status <= 299:
+            raise ApiError(response.status, _message(data))
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: list[tuple[str, str]],
+        content_type: str,
+        accept: str,
+        seconds: float,
+    ) -> Any:
+        """The response, its body not read yet."""
         request = await self._api.param_serialize(
             verb,
             path,
@@ -164,23 +216,20 @@ class Client:
             body=body,
             auth_settings=["BearerToken"],
         )
-        seconds = TIMEOUT
         if verb != "GET":
-            seconds = min(TIMEOUT, self._seconds_left())
+            seconds = min(seconds, self._seconds_left())
             if seconds <= 0:
                 raise NotLeadingError(f"{verb} {path} was not sent")
-        response = await self._api.call_api(*request, _request_timeout=seconds)
-        data = await response.read()
-        _CALLS.labels(verb, kind, response.status).inc()
-        if not 200 <= response.status <= 299:
-            raise ApiError(response.status, _message(data))
-        answer: dict[str, Any] = json.loads(data)
-        return answer
+        return await self._api.call_api(*request, _request_timeout=seconds)
+
+
+def _collection(kind: str, namespace: str | None) -> str:
+    prefix, plural = _COLLECTIONS[kind]
+    return f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
 
 
 def _path(kind: str, namespace: str, name: str | None = None) -> str:
-    prefix, plural = _COLLECTIONS[kind]
-    path = f"{prefix}/namespaces/{namespace}/{plural}"
+    path = _collection(kind, namespace)
     return f"{path}/{name}" if name else path
 
 

@@ -6,7 +6,7 @@ neither repeats defaults nor checks ranges; a missing required field is a bug an
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +40,9 @@ class RouterType(StrEnum):
     """What splits the requests between the stable revision and the canary."""
 
     EMBEDDED = "Embedded"
+    GATEWAY_API = "GatewayAPI"
+    ISTIO = "Istio"
+    REPLICA_RATIO = "ReplicaRatio"
 
 
 class CanaryReplicas(StrEnum):
@@ -151,6 +154,26 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayRoute:
+    """The Gateways that a route is for, as `parentRefs` of the Gateway API, and the host names; none: all of them.
+
+    grpc: the same for gRPC, None where there is no route for it.
+    """
+
+    parents: tuple[Mapping[str, Any], ...]
+    hostnames: tuple[str, ...] = ()
+    grpc: "GatewayRoute | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Istio: further host names than the Service's, and the Gateways (`namespace/name`) besides the mesh itself."""
+
+    hosts: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods."""
 
@@ -158,6 +181,8 @@ class Traffic:
     router_replicas: int
     router_resources: Mapping[str, Any]
     timeout: float
+    gateway: GatewayRoute | None = None
+    mesh: Mesh = field(default_factory=Mesh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,12 +341,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             config={key: server[key] for key in _SERVER_CONFIG if key in server},
             autoscaling=_parse_autoscaling(server["autoscaling"]) if "autoscaling" in server else None,
         ),
-        traffic=Traffic(
-            router=RouterType(traffic["router"]["type"]),
-            router_replicas=traffic["router"]["replicas"],
-            router_resources=traffic["router"]["resources"],
-            timeout=seconds(traffic["timeout"]),
-        ),
+        traffic=_parse_traffic(traffic),
         rollout=parse_rollout(rollout),
         analysis=parse_analysis(analysis),
     )
@@ -334,6 +354,26 @@ def _parse_autoscaling(raw: Mapping[str, Any]) -> Autoscaling:
         raw.get("cpu", {}).get("averageUtilization"),
         raw.get("requestsInFlight", {}).get("averageValue"),
     )
+
+
+def _parse_traffic(raw: Mapping[str, Any]) -> Traffic:
+    router = raw["router"]
+    return Traffic(
+        router=RouterType(router["type"]),
+        router_replicas=router["replicas"],
+        router_resources=router["resources"],
+        timeout=seconds(raw["timeout"]),
+        gateway=_parse_gateway(router["gatewayAPI"]) if "gatewayAPI" in router else None,
+        mesh=Mesh(**{key: tuple(names) for key, names in router.get("istio", {}).items()}),
+    )
+
+
+def _parse_gateway(raw: Mapping[str, Any]) -> GatewayRoute:
+    parents, grpc = tuple(raw["parentRefs"]), raw.get("grpc")
+    of_grpc = None
+    if grpc is not None:
+        of_grpc = GatewayRoute(tuple(grpc.get("parentRefs", parents)), tuple(grpc.get("hostnames", ())))
+    return GatewayRoute(parents, tuple(raw.get("hostnames", ())), of_grpc)
 
 
 def _parse_signature(model: Mapping[str, Any]) -> Signature:

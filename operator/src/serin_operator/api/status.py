@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from serin_operator.api.spec import Profile, Signature, Strategy
+from serin_operator.api.spec import Profile, RouterType, Signature, Strategy
 
 HISTORY_LIMIT = 20
 _TIME = {"time": True}
@@ -196,6 +196,20 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """What splits the traffic: clients reach `router`. `next` is to take over, `leaving` ends at `leaving_until`.
+
+    weight: for ReplicaRatio, the canary's part of the pods that answer, in per cent.
+    """
+
+    router: RouterType
+    next: RouterType | None = None
+    leaving: RouterType | None = None
+    leaving_until: float | None = field(default=None, metadata=_TIME)
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """The time after a promotion in which late evidence can still take it back; `against` is the old stable."""
 
@@ -255,7 +269,7 @@ class Status:
     """Everything that Serin remembers about one ModelDeployment.
 
     operator: the one that wrote it last. least_replicas: what the autoscaler may not go below now; None for what the
-    spec says.
+    spec says. routing: None while it is the embedded router alone.
     """
 
     observed_generation: int = 0
@@ -270,6 +284,7 @@ class Status:
     canary: Revision | None = None
     previous: Revision | None = None
     retiring: tuple[Revision, ...] = ()
+    routing: Routing | None = None
     resolved: Resolved | None = None
     rejected: Rejected | None = None
     marks: Marks | None = None

@@ -6,7 +6,8 @@ from serin_operator.build import preview, resolver, router, routing, servers
 from serin_operator.build.autoscaler import autoscaler
 from serin_operator.build.owner import Images, Manifest, Owner
 from serin_operator.decide.revisions import resolver_name
-from serin_operator.decide.roles import running
+from serin_operator.decide.roles import router_of, running
+from serin_operator.decide.routing import carriers
 
 
 def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: Images) -> list[Manifest]:
@@ -20,12 +21,16 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         wanted.append(resolver.pod(owner, resolver_name(owner.name, spec.model), spec.model, image, images))
     if status.stable is None:
         return wanted
+    routers = carriers(status)
     for revision in running(status):
         wanted.append(servers.service(owner, revision))
+        if routing.needs_backends(routers):
+            wanted.append(servers.backend(owner, revision))
         room = spec.rollout.strategy is not Strategy.RECREATE
         wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images, room=room))
-    writer = routing.writer(spec.traffic.router)
-    wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    for kind in routers:
+        wanted += routing.writer(kind).write(owner, spec, status, images)
+    wanted.append(routing.writer(router_of(status)).entry(owner, status))
     reached = preview.service(owner, spec, status)
     if reached:
         wanted.append(reached)

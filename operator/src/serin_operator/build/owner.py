@@ -21,6 +21,7 @@ SERVER = "server"
 ROUTER = "router"
 RESOLVER = "resolver"
 PREVIEW = "preview"
+_UNCOUNTED = ("Pod", "Service", "ConfigMap", "Secret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,16 @@ class Owner:
         """Name of a revision's Deployment and Service."""
         return f"{self.name}-{revision}"
 
+    def backend(self, revision: str) -> str:
+        """Name of a revision's Service for routers that are not Serin's own."""
+        return f"{self.name}-{revision}-backend"
+
+    def backend_revision(self, service: str) -> str | None:
+        """The revision whose Service has this name, if it is one of those."""
+        head, tail = f"{self.name}-", "-backend"
+        named = service.startswith(head) and service.endswith(tail) and len(service) > len(head) + len(tail)
+        return service[len(head) : -len(tail)] if named else None
+
     @property
     def router(self) -> str:
         """Name of the router's Deployment and ConfigMap; its Service has the owner's own name."""
@@ -80,6 +91,19 @@ class Owner:
         A namesake that was deleted a moment ago may still have its own, which the garbage collector is about to take.
         """
         return f"{self.name}-prediction-key-{self.uid[:8]}"
+
+
+def client_service(owner: Owner, labels: Mapping[str, str], selector: Mapping[str, str]) -> Manifest:
+    """What clients call: the ModelDeployment's own name, port 80, whatever answers behind it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.name, labels),
+        "spec": {
+            "selector": dict(selector),
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +130,7 @@ class Existing:
     owner: str | None = None  # the uid of its controller
     uid: str = ""
     resource_version: int = 0
+    selector: Mapping[str, str] | None = None  # of a Service
 
     @property
     def key(self) -> Key:
@@ -118,9 +143,9 @@ class Existing:
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
-        """Deployments count spec changes in `generation`; the other kinds only have a resourceVersion."""
+        """Where the API server counts changes of the spec, in `generation`, they count; else any change does."""
         metadata = raw["metadata"]
-        version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
+        version = metadata["resourceVersion"] if kind in _UNCOUNTED else metadata.get("generation", 0)
         if kind == AUTOSCALER:
             version = zlib.crc32(json.dumps(raw["spec"], sort_keys=True).encode())
         controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
@@ -132,4 +157,5 @@ class Existing:
             next(iter(controllers), None),
             metadata["uid"],
             int(metadata["resourceVersion"]),
+            raw.get("spec", {}).get("selector") if kind == "Service" else None,
         )

@@ -8,7 +8,7 @@ from typing import Any
 from serin_operator.api.spec import Spec, Traffic
 from serin_operator.api.status import Status
 from serin_operator.build import envoy
-from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
+from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner, client_service
 from serin_operator.build.pods import container_security, pod_basics
 from serin_operator.decide.roles import route_of, running
 
@@ -22,15 +22,7 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
 def entry(owner: Owner, status: Status) -> Manifest:
     """What clients call: the ModelDeployment's own name, port 80."""
     labels = owner.labels(ROUTER)
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": owner.metadata(owner.name, labels),
-        "spec": {
-            "selector": labels,
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
-        },
-    }
+    return client_service(owner, labels, labels)
 
 
 def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | None:

@@ -4,12 +4,12 @@
 and a function there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from serin_operator.api.spec import RouterType, Spec
 from serin_operator.api.status import Status
-from serin_operator.build import router
+from serin_operator.build import gateway, istio, ratio, router
 from serin_operator.build.owner import Images, Manifest, Owner
 
 
@@ -23,9 +23,20 @@ class Writer(Protocol):
         """The Service that clients call: it has the ModelDeployment's own name, port 80."""
 
 
-_WRITERS: Mapping[RouterType, Writer] = {RouterType.EMBEDDED: router}
+_WRITERS: Mapping[RouterType, Writer] = {
+    RouterType.EMBEDDED: router,
+    RouterType.GATEWAY_API: gateway,
+    RouterType.ISTIO: istio,
+    RouterType.REPLICA_RATIO: ratio,
+}
+_WITH_BACKENDS = {RouterType.GATEWAY_API, RouterType.ISTIO}
 
 
 def writer(kind: RouterType) -> Writer:
     """The one for this kind of router."""
     return _WRITERS[kind]
+
+
+def needs_backends(kinds: Iterable[RouterType]) -> bool:
+    """Whether one of these routers sends to a Service per revision that is not headless."""
+    return not _WITH_BACKENDS.isdisjoint(kinds)

@@ -43,6 +43,32 @@ def service(owner: Owner, revision: Revision) -> Manifest:
     }
 
 
+def backend(owner: Owner, revision: Revision) -> Manifest:
+    """An ordinary Service beside it, for routers that are not Serin's own: not all of them take a headless one.
+
+    It is named otherwise, as a Service cannot cease to be headless.
+    """
+    labels = owner.labels(SERVER, revision.revision)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.backend(revision.revision), labels),
+        "spec": {
+            "selector": labels,
+            "ports": [
+                {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
+                {
+                    "name": "grpc",
+                    "port": GRPC_PORT,
+                    "targetPort": GRPC_PORT,
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
+        },
+    }
+
+
 def deployment(owner: Owner, revision: Revision, grace: int, images: Images, *, room: bool = True) -> Manifest:
     """The Deployment: an init container fetches and verifies the model, the server loads just those bytes.
 

@@ -7,11 +7,12 @@ and before it is promoted, and fewer only after the route has moved and what was
 
 from dataclasses import replace
 
-from serin_operator.api.spec import CanaryReplicas, Mode, Spec
+from serin_operator.api.spec import CanaryReplicas, Mode, RouterType, Spec
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Router, Workload
-from serin_operator.decide.roles import compares, route_of
+from serin_operator.decide.ratio import canary_pods
+from serin_operator.decide.roles import compares, route_of, router_of
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 SETTLING_SECONDS = 300.0  # after traffic has moved, until an autoscaler has surely measured what it needs now
@@ -38,9 +39,16 @@ def share(replicas: int, weight: int) -> int:
 
 
 def needed(spec: Spec, status: Status, weight: int, now: float) -> int:
-    """How many pods the canary needs for this weight."""
+    """How many pods the canary needs for this weight; where pods make the split, how many make it."""
     everything = whole(spec, status, now)
+    if by_pods(status):
+        return canary_pods(everything, max(1, weight))
     return everything if spec.rollout.canary_replicas is CanaryReplicas.FULL else share(everything, weight)
+
+
+def by_pods(status: Status) -> bool:
+    """Whether the numbers of pods make the split."""
+    return router_of(status) is RouterType.REPLICA_RATIO
 
 
 def load(status: Status) -> int:
@@ -87,6 +95,9 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
     everything = whole(spec, status, now)
     moving = spec.server.autoscaling is not None and status.stable is not None and now < _settled_at(status)
 
+    # Where pods make the split, those of other revisions than the two arms would be in it.
+    crowded = by_pods(status) and status.canary is not None
+
     def with_pods(revision: Revision | None, replicas: int) -> Revision | None:
         return revision and replace(revision, replicas=0 if revision.stopped else replicas)
 
@@ -96,9 +107,11 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
         status,
         stable=with_pods(status.stable, everything),
         canary=with_pods(status.canary, _of_canary(observed, status, now)),
-        previous=with_pods(status.previous, max(everything, least)),
+        previous=with_pods(status.previous, 0 if crowded else max(everything, least)),
         # They end what they have begun with what they have.
-        retiring=tuple(_ending(revision, everything) for revision in status.retiring),
+        retiring=tuple(
+            replace(revision, replicas=0) if crowded else _ending(revision, everything) for revision in status.retiring
+        ),
         least_replicas=everything if moving else None,
     )
 
@@ -117,7 +130,7 @@ def _of_canary(observed: Observed, status: Status, now: float) -> int:
     if canary is None or rollout is None:
         return 0
     pods = needed(observed.spec, status, max(rollout.capacity, load(status)), now)
-    return pods if _drained(observed, status, now) else max(pods, canary.replicas)
+    return pods if by_pods(status) or _drained(observed, status, now) else max(pods, canary.replicas)
 
 
 def _drained(observed: Observed, status: Status, now: float) -> bool:

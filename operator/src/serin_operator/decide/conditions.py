@@ -45,6 +45,8 @@ def with_conditions(
     wanted.append(_ready(status))
     if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
+    if trouble := _router_trouble(observed):
+        wanted.append(("RouterReady", "False", *trouble))
     if drifted is not None:
         wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
     wanted.sort(key=lambda each: each[:2] not in _TELLING)
@@ -78,6 +80,14 @@ def _metrics_available(observed: Observed, status: Status) -> tuple[str, str, st
     if before:
         return ("MetricsAvailable", before.status, before.reason, before.message)
     return ("MetricsAvailable", "Unknown", "NotRead", "The counters were not read yet.")
+
+
+def _router_trouble(observed: Observed) -> tuple[str, str] | None:
+    """What somebody has to do about the router that serves or the one that is to, if so."""
+    for router in (observed.router, observed.next_router):
+        if router is not None and router.reason:
+            return router.reason, router.problem or ""
+    return None
 
 
 def _condition(status: Status, kind: str, value: str, reason: str, message: str, now: float) -> Condition:

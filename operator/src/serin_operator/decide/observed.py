@@ -53,13 +53,15 @@ class Router:
     """What the ready router pods really do now, one entry of `routes` and `healthy` per pod.
 
     healthy: per revision, how many of its hosts pass that router's health checks.
-    problem: why the routers could not be asked, if they could not.
+    problem: why the routers could not be asked, if they could not. reason: that in one CamelCase word, where somebody
+        has to do something about it.
     """
 
     ready: int = 0
     routes: tuple[Route, ...] = ()
     healthy: tuple[Mapping[str, int], ...] = ()
     problem: str | None = None
+    reason: str = ""
 
     def serves(self, route: Route) -> bool:
         """Whether every ready router pod, and at least one, serves exactly this route."""
@@ -72,6 +74,11 @@ class Router:
             and len(self.healthy) == self.ready
             and all(hosts.get(revision, 0) >= pods for hosts in self.healthy)
         )
+
+
+def unseen(reason: str, problem: str) -> Router:
+    """A router that serves nothing until somebody sees to it."""
+    return Router(problem=problem, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ class Observed:
     abort: str | None = None
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     router: Router | None = None
+    next_router: Router | None = None  # the one that is to take over
     snapshot: Snapshot | None = None
     drift: DriftReading | None = None
     served: Route | None = None  # the route that every router was last seen to serve

@@ -7,7 +7,7 @@ Whatever is uncertain holds; only evidence promotes.
 import math
 from dataclasses import replace
 
-from serin_operator.api.spec import Analysis, Mode, OnInconclusive, Strategy
+from serin_operator.api.spec import Analysis, Mode, OnInconclusive, RouterType, Strategy
 from serin_operator.api.status import ByHand, Phase, Remark, Rollout, Status
 from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate, shadow
 from serin_operator.decide.analysis import Judgement
@@ -18,7 +18,7 @@ from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.keys import labelled
 from serin_operator.decide.observed import Observed, Router, Workload
 from serin_operator.decide.outlook import foreseen, with_remarks
-from serin_operator.decide.roles import compares, route_of
+from serin_operator.decide.roles import compares, route_of, router_of
 from serin_operator.decide.transitions import promote, reject, with_failure
 from serin_operator.decide.verdict import Action
 
@@ -116,9 +116,14 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
 
 def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
     """The weight, or what a shadow gets copies of, if every router has served just that, with a canary to send to,
-    ever since the last look."""
+    ever since the last look.
+
+    Pods make the split by connections, of which one client may have many or few: not what the test of shares assumes.
+    """
     canary, rollout, router, route = status.canary, status.rollout, observed.router, route_of(status)
     assert canary and rollout
+    if router_of(status) is RouterType.REPLICA_RATIO:
+        return None
     weight = rollout.mirror or status.weight
     if rollout.step_started_at is None or rollout.evidence_at is None or not weight:
         return None
@@ -214,7 +219,8 @@ def _where(observed: Observed, status: Status) -> str:
         return "In the preview"
     if _adaptive(observed, status):
         return f"At {status.weight} % of the traffic"
-    return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %"
+    pods = f" ({status.routing.weight:g} % of the pods)" if status.routing and status.routing.weight else ""
+    return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %{pods}"
 
 
 def _adaptive(observed: Observed, status: Status) -> bool:

@@ -1,6 +1,6 @@
 """Which revisions run, which route a status calls for, and whose counters are compared."""
 
-from serin_operator.api.spec import Strategy
+from serin_operator.api.spec import RouterType, Strategy
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.observed import Route
 
@@ -13,6 +13,11 @@ def route_of(status: Status) -> Route | None:
     if status.canary is None or (status.weight == 0 and mirror == 0):
         return Route(stable=status.stable.revision)
     return Route(status.stable.revision, status.canary.revision, status.weight, mirror)
+
+
+def router_of(status: Status) -> RouterType:
+    """What clients reach."""
+    return status.routing.router if status.routing else RouterType.EMBEDDED
 
 
 def kept(status: Status) -> tuple[Revision, ...]:

@@ -11,22 +11,23 @@
 from dataclasses import dataclass, replace
 
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
-from serin_operator.api.spec import Spec, Strategy
+from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
-from serin_operator.decide import capacity, drift_watch, recreate
+from serin_operator.decide import capacity, drift_watch, recreate, routing
 from serin_operator.decide.by_hand import heed
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
 from serin_operator.decide.progress import progress
 from serin_operator.decide.revisions import pinned, revision_of
-from serin_operator.decide.roles import kept, route_of
+from serin_operator.decide.roles import kept, route_of, router_of
 from serin_operator.decide.transitions import begin, revert, supersede, turned_down, with_failure
 from serin_operator.decide.watch import look_after, next_look
 
 ROUTE_POLL_SECONDS = 0.3  # while a written route is not yet seen serving
 MOST_RETIRING = 8  # more revisions than this never run besides those with a role; a newer one waits
 DRIFT_POLL_SECONDS = 5.0  # after bins that could not be read
+WATCHED_POLL_SECONDS = 5.0  # the same for routers whose events wake the loop
 READY_POLL_SECONDS = 1.0  # while pods start; their events wake the loop as well
 
 
@@ -56,6 +57,8 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     rollout, watch = status.rollout, status.watch
     due = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
     drift_at = drift_watch.next_look(status, spec.analysis.drift)
+    # Other routers than the embedded one are looked at in the watch cache, which costs nothing.
+    others = status.routing is not None or spec.traffic.router is not RouterType.EMBEDDED
     look = False
     if watch is not None:
         look = now >= next_look(watch, spec.analysis)
@@ -64,7 +67,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     elif rollout is not None:
         look = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
     return Wants(
-        router=status.phase is Phase.PENDING or rollout is not None or due or served != route_of(status),
+        router=others or status.phase is Phase.PENDING or rollout is not None or due or served != route_of(status),
         snapshot=look,
         drift=status.phase is not Phase.PENDING and drift_at is not None and now >= drift_at,
     )
@@ -93,6 +96,8 @@ def decide(observed: Observed, now: float) -> Decision:
 
     status = _retire(observed.router, status, now)
     status = _with_ready_counts(observed, capacity.sized(observed, status, now))
+    status = routing.follow(observed, status, now)
+    activity = routing.explained(observed, status, activity)
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
     resolve = target is None and not unsigned
@@ -255,5 +260,10 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
     waiting = not live or status.phase is Phase.PENDING
     if waiting and status.stable is not None and status.ready_replicas > 0:
         quick = activity.reason == "VerifyingRoute" or status.phase is not Phase.PENDING
-        times.append(now + (ROUTE_POLL_SECONDS if quick and (router is None or router.ready) else READY_POLL_SECONDS))
+        poll = ROUTE_POLL_SECONDS if quick and (router is None or router.ready) else READY_POLL_SECONDS
+        times.append(now + (poll if router_of(status) is RouterType.EMBEDDED else WATCHED_POLL_SECONDS))
+    if status.routing is not None and status.routing.next is RouterType.EMBEDDED:
+        times.append(now + READY_POLL_SECONDS)
+    if status.routing is not None and status.routing.leaving_until is not None:
+        times.append(max(status.routing.leaving_until, now + READY_POLL_SECONDS))
     return min(times, default=None)

@@ -7,6 +7,7 @@ from typing import Any
 from serin_operator.api import KIND
 from serin_operator.build.owner import RESOLVER, Existing
 from serin_operator.observe.pods import Pod
+from serin_operator.observe.routes import Routes
 
 Place = tuple[str, str]  # namespace and name of a ModelDeployment
 Index = Mapping[Any, Any]
@@ -16,13 +17,18 @@ Index = Mapping[Any, Any]
 class Cache:
     """Filled by Kopf before the first handler runs, and live from then on.
 
-    objects: per kind. ghosts: uids of objects that a watch missed the deletion of.
+    objects: per kind. ghosts: uids of objects that a watch missed the deletion of. routes: those of other routers.
     """
 
     resources: Index = field(default_factory=dict)
     pods: Index = field(default_factory=dict)
     objects: Mapping[str, Index] = field(default_factory=dict)
     ghosts: set[str] = field(default_factory=set)
+    routes: Routes = field(default_factory=lambda: Routes((), ()))
+
+    def places(self) -> list[Place]:
+        """Every ModelDeployment that is there."""
+        return [place for place in self.resources if self.resource(place) is not None]
 
     def resource(self, place: Place) -> Mapping[str, Any] | None:
         """The ModelDeployment as last seen, or None when it is gone."""
@@ -41,7 +47,13 @@ class Cache:
             for pod in self.pods_of(place)
             if pod.component == RESOLVER and not pod.terminating
         ]
-        return [existing for existing in found if existing.uid not in self.ghosts] + resolvers
+        here = [existing for existing in found if existing.uid not in self.ghosts]
+        return [*here, *resolvers, *self.routes.objects_of(place)]
+
+    def selector(self, place: Place) -> Mapping[str, str] | None:
+        """Which pods the Service that clients call leads to; None when there is no such Service."""
+        services = self.objects.get("Service", {}).get(place, ())
+        return next((each.selector for each in services if each.name == place[1] and each.uid not in self.ghosts), None)
 
     def uids(self, kind: str) -> dict[str, Place]:
         """Whose every cached object of a kind is, by uid."""

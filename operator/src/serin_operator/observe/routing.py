@@ -3,27 +3,47 @@
 `build.routing` has the other half, which writes routes.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 
-from serin_operator.api.spec import RouterType
-from serin_operator.decide.observed import Router
+from serin_operator.api.spec import RouterType, Spec
+from serin_operator.api.status import Status
+from serin_operator.build.owner import SERVER
+from serin_operator.decide.observed import Router, unseen
+from serin_operator.decide.roles import route_of
+from serin_operator.observe.gateways import of_gateway, of_mesh
 from serin_operator.observe.pods import Pod
+from serin_operator.observe.ratio import of_pods
 from serin_operator.observe.routers import ask_routers
+from serin_operator.observe.routes import Place, Routes
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Where a router can be seen: the pods of one ModelDeployment, and a session to ask them with."""
+    """Where the router of one ModelDeployment can be seen. selector: of the Service that clients call."""
 
     session: aiohttp.ClientSession
+    place: Place
     pods: Sequence[Pod]
+    spec: Spec
+    status: Status
+    routes: Routes
+    selector: Mapping[str, str] | None
+
+    @property
+    def ready(self) -> Mapping[str, int]:
+        """Pods that can serve, per revision."""
+        return Counter(pod.revision for pod in self.pods if pod.component == SERVER and pod.serving)
 
 
 async def verify(kind: RouterType, sight: Sight) -> Router:
     """What the routers of this kind really do now. What can not be seen is `problem`, and counts as not served."""
+    route = route_of(sight.status)
+    if kind is not RouterType.EMBEDDED and route is not None and route.mirror:
+        return unseen("RouterCannotMirror", f"{kind} copies no requests: use traffic.router.type Embedded for that.")
     return await OBSERVERS[kind](sight)
 
 
@@ -31,4 +51,22 @@ async def _embedded(sight: Sight) -> Router:
     return await ask_routers(sight.session, sight.pods)
 
 
-OBSERVERS: Mapping[RouterType, Callable[[Sight], Awaitable[Router]]] = {RouterType.EMBEDDED: _embedded}
+async def _gateway(sight: Sight) -> Router:
+    gateway = sight.spec.traffic.gateway
+    return of_gateway(sight.place, sight.routes, gateway is not None and gateway.grpc is not None, sight.ready)
+
+
+async def _mesh(sight: Sight) -> Router:
+    return of_mesh(sight.place, sight.routes, sight.ready)
+
+
+async def _ratio(sight: Sight) -> Router:
+    return of_pods(sight.status, sight.selector, sight.ready)
+
+
+OBSERVERS: Mapping[RouterType, Callable[[Sight], Awaitable[Router]]] = {
+    RouterType.EMBEDDED: _embedded,
+    RouterType.GATEWAY_API: _gateway,
+    RouterType.ISTIO: _mesh,
+    RouterType.REPLICA_RATIO: _ratio,
+}

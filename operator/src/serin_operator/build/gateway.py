@@ -1,0 +1,110 @@
+"""Routes of the Gateway API: an HTTPRoute and, where it is asked for, a GRPCRoute, owned by Serin.
+
+`rules` and `backendRefs` are atomic lists, so a route is Serin's as a whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serin_operator.api.spec import GatewayRoute, Spec
+from serin_operator.api.status import Status
+from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
+from serin_operator.decide.observed import Route
+from serin_operator.decide.roles import route_of, running
+
+API_VERSION = "gateway.networking.k8s.io/v1"
+HTTP_ROUTE = "HTTPRoute"
+GRPC_ROUTE = "GRPCRoute"
+
+
+def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
+    """The routes with both revisions' weights; none before there is a revision, or where no Gateway is named."""
+    route, gateway = route_of(status), spec.traffic.gateway
+    if route is None or gateway is None:
+        return []
+    # Gateways learn of a backend and of its weight at different moments, so each revision is named before it gets
+    # requests and after it had them: otherwise some are answered with 503.
+    busy = {revision for revision, _ in shares(route)}
+    idle = [revision.revision for revision in running(status) if revision.revision not in busy]
+    written = [_route(owner, HTTP_ROUTE, gateway, _http_rules(owner, route, idle, spec.traffic.timeout))]
+    if gateway.grpc is not None:
+        rules = [{"backendRefs": _backends(owner, route, idle, GRPC_PORT)}]
+        written.append(_route(owner, GRPC_ROUTE, gateway.grpc, rules))
+    return written
+
+
+def entry(owner: Owner, status: Status) -> Manifest:
+    """For clients inside the cluster, which pass no Gateway: they get the stable revision."""
+    assert status.stable
+    return client_service(owner, owner.labels(ROUTER), owner.labels(SERVER, status.stable.revision))
+
+
+def _route(owner: Owner, kind: str, gateway: GatewayRoute, rules: list[dict[str, Any]]) -> Manifest:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": owner.metadata(owner.name, owner.labels(ROUTER)),
+        "spec": {
+            "parentRefs": [dict(parent) for parent in gateway.parents],
+            **({"hostnames": list(gateway.hostnames)} if gateway.hostnames else {}),
+            "rules": rules,
+        },
+    }
+
+
+def _http_rules(owner: Owner, route: Route, idle: Sequence[str], timeout: float) -> list[dict[str, Any]]:
+    """Labels go to stable, as with the embedded router; everything else by weight."""
+    limits = {"timeouts": {"request": _duration(timeout)}}
+    return [
+        {
+            "matches": [{"path": {"type": "Exact", "value": f"/v2/models/{owner.name}/feedback"}}],
+            "backendRefs": _backends(owner, Route(route.stable), (), PORT),
+            **limits,
+        },
+        {
+            "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+            "backendRefs": _backends(owner, route, idle, PORT),
+            **limits,
+        },
+    ]
+
+
+def _backends(owner: Owner, route: Route, idle: Sequence[str], port: int) -> list[dict[str, Any]]:
+    """idle: revisions that get no requests, but may soon or did a moment ago."""
+    named = [*shares(route), *((revision, 0) for revision in idle)]
+    return [{"name": owner.backend(revision), "port": port, "weight": weight} for revision, weight in named]
+
+
+def shares(route: Route) -> list[tuple[str, int]]:
+    """Who gets how many per cent of the requests, stable first; `split` reads it back."""
+    if route.canary is None or not route.weight:
+        return [(route.stable, 100)]
+    return [(route.stable, 100 - route.weight), (route.canary, route.weight)]
+
+
+def live_route(owner: Owner, raw: Mapping[str, Any]) -> Route | None:
+    """The route in an HTTPRoute or GRPCRoute as it stands; None when it is not one that `write` makes."""
+    try:
+        found = [
+            (owner.backend_revision(backend["name"]), backend["weight"])
+            for backend in raw["spec"]["rules"][-1]["backendRefs"]
+        ]
+    except (LookupError, TypeError):
+        return None
+    return split(found)
+
+
+def split(found: list[tuple[str | None, int]]) -> Route | None:
+    """The route of one or two revisions with their weights, stable first; None when it is none of Serin's."""
+    match [(revision, weight) for revision, weight in found if weight]:
+        case [(str(stable), 100)]:
+            return Route(stable)
+        case [(str(stable), rest), (str(canary), weight)] if rest + weight == 100:
+            return Route(stable, canary, weight)
+    return None
+
+
+def _duration(seconds: float) -> str:
+    """As the Gateway API reads it: whole numbers only."""
+    milliseconds = round(seconds * 1000)
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"

@@ -1,0 +1,130 @@
+"""What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serin_operator.api.spec import RouterType
+from serin_operator.build import gateway, istio
+from serin_operator.build.owner import Owner
+from serin_operator.decide.observed import Route, Router, unseen
+from serin_operator.observe.routes import KINDS, Place, Routes, State
+
+_CONDITIONS = ("Accepted", "ResolvedRefs")
+_MEANT = ("group", "kind", "namespace", "name", "sectionName", "port")
+_DEFAULTS = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+_INSTALL = {
+    RouterType.GATEWAY_API: "the Gateway API (gateway.networking.k8s.io/v1) and a controller for it",
+    RouterType.ISTIO: "Istio (networking.istio.io/v1)",
+}
+_VALUE = {RouterType.GATEWAY_API: "routers.gatewayAPI.enabled", RouterType.ISTIO: "routers.istio.enabled"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Objection:
+    """Why a parent does not serve a route. passing: nobody has to do anything about it."""
+
+    text: str
+    passing: bool = False
+
+
+def not_there(kind: RouterType, routes: Routes) -> Router | None:
+    """Why this router can not be used in this cluster, if so."""
+    states = [routes.state(each) for each in KINDS[kind]]
+    for state, resource in zip(states, KINDS[kind], strict=True):
+        match state:
+            case State.DISABLED:
+                text = f"This installation of Serin may not use {kind}: set {_VALUE[kind]} of its chart."
+                return unseen("RouterNotEnabled", text)
+            case State.MISSING:
+                text = f"The cluster has no {resource}: install {_INSTALL[kind]}; Serin notices by itself."
+                return unseen("RouterNotInstalled", text)
+            case State.FORBIDDEN:
+                text = f"Serin may not read {resource}: see to its role, or upgrade its chart."
+                return unseen("RouterForbidden", text)
+            case State.UNKNOWN:
+                return Router(problem=f"{resource} was not read yet.")
+    return None
+
+
+def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int]) -> Router:
+    """Every Gateway that the routes name is one router: it serves what it has accepted of the newest generation.
+
+    ready: pods per revision, which Gateways take from the cluster.
+    """
+    if problem := not_there(RouterType.GATEWAY_API, routes):
+        return problem
+    live: list[Route] = []
+    count, problems, reason = 0, [], ""
+    for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
+        raw = routes.get(kind, place)
+        if raw is None:
+            return Router(problem=f"{kind} {place[1]} is not there yet.")
+        route = gateway.live_route(Owner(*place, ""), raw)
+        if route is None:
+            return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
+        for parent in raw["spec"]["parentRefs"]:
+            count += 1
+            objection = _objection(raw, parent)
+            if objection is None:
+                live.append(route)
+                continue
+            problems.append(f"{kind} {place[1]}, Gateway {parent['name']}: {objection.text}")
+            reason = reason if objection.passing else "RouteNotAccepted"
+    return Router(count, tuple(live), (ready,) * count, "; ".join(problems) or None, reason)
+
+
+def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
+    """The VirtualService as the API server has it: what the proxies do with it can not be asked for.
+
+    Where Istio writes a status, it has to be of the newest generation and without an error.
+    """
+    if problem := not_there(RouterType.ISTIO, routes):
+        return problem
+    raw = routes.get(istio.VIRTUAL_SERVICE, place)
+    if raw is None:
+        return Router(problem=f"VirtualService {place[1]} is not there yet.")
+    route = istio.live_route(Owner(*place, ""), raw)
+    if route is None:
+        return Router(problem=f"VirtualService {place[1]} is not as Serin writes it.")
+    errors = [
+        message.get("documentationUrl") or str(message)
+        for message in raw.get("status", {}).get("validationMessages", [])
+        if message.get("level") == "ERROR"
+    ]
+    if errors:
+        return Router(1, (), (ready,), f"VirtualService {place[1]}: {'; '.join(errors)}", "RouteNotAccepted")
+    return Router(1, (route,), (ready,))
+
+
+def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection | None:
+    """Why this parent does not serve the route as it stands; None when it does."""
+    namespace = raw["metadata"]["namespace"]
+    said = [
+        status["conditions"]
+        for status in raw.get("status", {}).get("parents", [])
+        if _meant(status["parentRef"], namespace) == _meant(parent, namespace)
+    ]
+    if not said:
+        return _Objection("no controller has answered for it. Is it there, and its controller running?")
+    return next(
+        (each for conditions in said if (each := _unfulfilled(conditions, raw["metadata"]["generation"]))), None
+    )
+
+
+def _unfulfilled(conditions: Iterable[Mapping[str, Any]], generation: int) -> _Objection | None:
+    found = {condition["type"]: condition for condition in conditions}
+    for wanted in _CONDITIONS:
+        condition = found.get(wanted)
+        if condition is None or condition.get("observedGeneration", 0) != generation:
+            return _Objection(f"{wanted} is not told of the newest version yet.", passing=True)
+        if condition["status"] != "True":
+            why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
+            return _Objection(f"{wanted} is {condition['status']}, {why}")
+    return None
+
+
+def _meant(parent: Mapping[str, Any], namespace: str) -> tuple[Any, ...]:
+    """What a parentRef refers to, defaults put in."""
+    full = {**_DEFAULTS, "namespace": namespace, **parent}
+    return tuple(full.get(key) for key in _MEANT)

@@ -1,0 +1,149 @@
+"""Routes of kinds that a cluster may not have: watched as soon as it has them, and told missing until then.
+
+Kopf leaves a kind alone for good that is not there when it starts, so these are followed here.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import aiohttp
+
+from serin_operator.api import LABEL_OWNER
+from serin_operator.api.spec import RouterType
+from serin_operator.build.gateway import GRPC_ROUTE, HTTP_ROUTE
+from serin_operator.build.istio import DESTINATION_RULE, VIRTUAL_SERVICE
+from serin_operator.build.owner import Existing
+
+_LOGGER = logging.getLogger("serin.routes")
+_WATCH_SECONDS = 600
+_AGAIN_SECONDS = 5.0  # after a kind was not there, or a watch broke
+KINDS: Mapping[RouterType, tuple[str, ...]] = {
+    RouterType.GATEWAY_API: (HTTP_ROUTE, GRPC_ROUTE),
+    RouterType.ISTIO: (VIRTUAL_SERVICE, DESTINATION_RULE),
+}
+
+Place = tuple[str, str]  # namespace and name
+Raw = Mapping[str, Any]
+
+
+class State(StrEnum):
+    """What is known of a kind: not asked for, nothing yet, not in the cluster, not allowed, or all objects of it."""
+
+    DISABLED = "Disabled"
+    UNKNOWN = "Unknown"
+    MISSING = "Missing"
+    FORBIDDEN = "Forbidden"
+    KNOWN = "Known"
+
+
+class Source(Protocol):
+    """An API server that lists and watches; `act.client.Client` is one."""
+
+    async def listed(self, kind: str, namespace: str | None, selector: str) -> tuple[list[dict[str, Any]], str]:
+        """All objects, and the version of the list."""
+
+    def changes(
+        self, kind: str, namespace: str | None, selector: str, version: str, seconds: int
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Every change since that version."""
+
+
+class Routes:
+    """The routes that bear Serin's label, live. enabled: the routers whose kinds the operator may read and write."""
+
+    def __init__(self, enabled: tuple[RouterType, ...], namespaces: tuple[str, ...]) -> None:
+        self._scopes: tuple[str | None, ...] = namespaces or (None,)
+        self._kinds = tuple(kind for router in enabled for kind in KINDS[router])
+        self._states: dict[tuple[str, str | None], State] = {}
+        self._found: dict[tuple[str, str | None], dict[Place, Raw]] = {}
+
+    def state(self, kind: str) -> State:
+        """The worst that is known of a kind, over all namespaces."""
+        if kind not in self._kinds:
+            return State.DISABLED
+        states = [self._states.get((kind, scope), State.UNKNOWN) for scope in self._scopes]
+        return min(states, key=list(State).index)
+
+    def writable(self, kind: str) -> bool:
+        """Whether an object of this kind can be written: the kind is known, or always there."""
+        optional = any(kind in kinds for kinds in KINDS.values())
+        return not optional or self.state(kind) is State.KNOWN
+
+    def get(self, kind: str, place: Place) -> Raw | None:
+        """One route, if it is there."""
+        found = (self._found.get((kind, scope), {}).get(place) for scope in (place[0], None))
+        return next((raw for raw in found if raw is not None), None)
+
+    def objects_of(self, place: Place) -> list[Existing]:
+        """The routes that Serin made for one ModelDeployment."""
+        return [
+            Existing.of(raw, kind)
+            for (kind, _), found in self._found.items()
+            for (namespace, _), raw in found.items()
+            if (namespace, raw["metadata"]["labels"][LABEL_OWNER]) == place
+        ]
+
+    async def follow(self, source: Source, wake: Callable[[Place | None], None]) -> None:
+        """Follows every kind, for as long as it runs. wake: with a ModelDeployment, or None for all of them."""
+        async with asyncio.TaskGroup() as tasks:
+            for kind in self._kinds:
+                for scope in self._scopes:
+                    tasks.create_task(self._follow(source, wake, kind, scope))
+
+    async def _follow(self, source: Source, wake: Callable[[Place | None], None], kind: str, scope: str | None) -> None:
+        key = (kind, scope)
+        while True:
+            try:
+                items, version = await source.listed(kind, scope, LABEL_OWNER)
+                self._found[key] = {_place(item): _slim(item) for item in items}
+                self._turn(key, State.KNOWN)
+                wake(None)
+                async for change, item in source.changes(kind, scope, LABEL_OWNER, version, _WATCH_SECONDS):
+                    if change == "ERROR":
+                        break  # the version is too old: list again
+                    if change == "DELETED":
+                        self._found[key].pop(_place(item), None)
+                    else:
+                        self._found[key][_place(item)] = _slim(item)
+                    wake((item["metadata"]["namespace"], item["metadata"]["labels"][LABEL_OWNER]))
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                _LOGGER.warning("watching %s failed: %s %s", kind, type(error).__name__, error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except Exception as error:
+                code = getattr(error, "code", None)
+                if code is None:
+                    raise
+                if self._refused(key, code, error):
+                    wake(None)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _refused(self, key: tuple[str, str | None], code: int, error: Exception) -> bool:
+        """Takes in why the API server does not show a kind. Returns whether that is news."""
+        if code == HTTPStatus.NOT_FOUND:
+            self._found.pop(key, None)
+            return self._turn(key, State.MISSING)
+        if code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED):
+            return self._turn(key, State.FORBIDDEN)
+        _LOGGER.warning("listing %s failed: %s", key[0], error)
+        return False
+
+    def _turn(self, key: tuple[str, str | None], state: State) -> bool:
+        if self._states.get(key) is state:
+            return False
+        _LOGGER.info("%s: %s", key[0], state)
+        self._states[key] = state
+        return True
+
+
+def _place(item: Raw) -> Place:
+    return (item["metadata"]["namespace"], item["metadata"]["name"])
+
+
+def _slim(item: dict[str, Any]) -> Raw:
+    """Without what nobody reads, which is half of it."""
+    item["metadata"].pop("managedFields", None)
+    return item

@@ -1,0 +1,94 @@
+"""Routes as the API server takes them, by the Gateway API's and Istio's own definitions.
+
+The definitions are copies in an API group of the tests' own, so that a gateway or a mesh in the cluster is left alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from tests.chart.tools import Kubectl, Manifest
+from tests.cluster import routers
+from tests.operator.build.test_manifests import IMAGES, OWNER, ROLLING
+from tests.operator.build.test_routes import SERVING
+from tests.operator.definition import make_spec
+
+from serin_operator.api.spec import RouterType
+from serin_operator.api.status import Routing, Status
+from serin_operator.build.manifests import manifests
+
+pytestmark = pytest.mark.cluster
+
+KINDS = ("HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule")
+FULL = {
+    "gatewayAPI": {
+        "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https", "port": 443}],
+        "hostnames": ["iris.example.com", "*.models.example.com"],
+        "grpc": {"hostnames": ["grpc.example.com"]},
+    },
+    "istio": {"hosts": ["iris.example.com"], "gateways": ["istio-system/public"]},
+}
+LEAST = {"gatewayAPI": {"parentRefs": [{"name": "public"}], "grpc": {}}}
+STATES = {
+    "stable alone": SERVING,
+    "a canary with weight": ROLLING,
+    "a canary that starts": replace(ROLLING, weight=0),
+    "all but one per cent": replace(ROLLING, weight=99),
+}
+
+
+@pytest.fixture(scope="module")
+def own(kubectl: Kubectl) -> Iterator[Callable[[Manifest], Manifest]]:
+    """Puts a route into the copies' group."""
+    found = [
+        document
+        for file in (*routers.gateway_api(), routers.istio())
+        for document in yaml.safe_load_all(file.read_text())
+        if document and document["kind"] == "CustomResourceDefinition" and document["spec"]["names"]["kind"] in KINDS
+    ]
+    assert {document["spec"]["names"]["kind"] for document in found} == set(KINDS)
+    for document in found:
+        names = document["spec"]["names"]
+        document["spec"]["group"] = kubectl.group
+        document["metadata"] = {"name": f"{names['plural']}.{kubectl.group}"}
+        document.pop("status", None)
+        names.pop("shortNames", None)
+        names.pop("categories", None)
+    copies = [f"crd/{document['metadata']['name']}" for document in found]
+    try:
+        for document in found:
+            kubectl.apply(document).must_succeed()
+        kubectl("wait", "--for=condition=Established", *copies, "--timeout=60s").must_succeed()
+        yield lambda manifest: {**manifest, "apiVersion": f"{kubectl.group}/{manifest['apiVersion'].split('/')[1]}"}
+    finally:
+        kubectl("delete", *copies, "--ignore-not-found", "--wait=false").must_succeed()
+
+
+@pytest.mark.parametrize("router", [FULL, LEAST], ids=["everything", "the least"])
+@pytest.mark.parametrize("status", STATES.values(), ids=STATES.keys())
+@pytest.mark.parametrize("kind", [RouterType.GATEWAY_API, RouterType.ISTIO])
+def test_every_route_is_taken_as_it_is_written(
+    kubectl: Kubectl, own: Callable[[Manifest], Manifest], kind: RouterType, status: Status, router: dict[str, Any]
+) -> None:
+    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms"})
+    built = manifests(OWNER, spec, replace(status, routing=Routing(kind)), False, IMAGES)
+    routes = [manifest for manifest in built if manifest["kind"] in KINDS]
+    assert len(routes) >= 2
+    for route in routes:
+        in_here = {**route, "metadata": {"name": route["metadata"]["name"], "labels": route["metadata"]["labels"]}}
+        kubectl.apply(own(in_here), dry_run=True).must_succeed()
+
+
+def test_a_route_that_is_wrong_would_be_refused(kubectl: Kubectl, own: Callable[[Manifest], Manifest]) -> None:
+    """The copies check what the originals do."""
+    http = {"rules": [{"timeouts": {"request": "2.5s"}}]}
+    wrong = {
+        "HTTPRoute": {"apiVersion": "gateway.networking.k8s.io/v1", "spec": http},
+        "VirtualService": {"apiVersion": "networking.istio.io/v1", "spec": {"http": [{"timeout": "soon"}]}},
+    }
+    for kind, manifest in wrong.items():
+        answer = kubectl.apply(own({"kind": kind, "metadata": {"name": "wrong"}, **manifest}), dry_run=True)
+        assert answer.code != 0
+        assert "time" in answer.err

@@ -1,0 +1,223 @@
+"""Routes of the Gateway API, with a real gateway: missing at first, then installed under load, rolled out, and left.
+
+One ModelDeployment goes through all of it. Clients inside the cluster call its Service from the beginning to the end.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from demo.environment import Cluster, install_serin
+from tests.e2e import gateways
+from tests.e2e.cluster import Manifest
+from tests.e2e.conftest import NewModelDeployment
+from tests.e2e.deployments import ModelDeployment, Status, condition, epoch, eventually, steps
+from tests.e2e.figures import Figures
+from tests.e2e.installed import Operator
+from tests.e2e.traffic import Traffic
+
+RPS, INSIDE_RPS = 90, 20
+WEIGHTS = (10, 50)
+MOST_STANDARD_DEVIATIONS = 4
+ROUTE = "httproute.gateway.networking.k8s.io"
+
+
+@dataclass
+class Routed:
+    """A ModelDeployment behind the Gateway, with those who call its Service and those who call the Gateway."""
+
+    mdep: ModelDeployment
+    inside: Traffic
+    outside: Traffic
+    url: str = ""
+
+    def route(self) -> Manifest:
+        return self.mdep.cluster.get(ROUTE, self.mdep.name, self.mdep.namespace)
+
+    def reasons(self) -> set[str]:
+        """Of all its Events."""
+        selector = f"involvedObject.name={self.mdep.name}"
+        command = ("get", "events", "-n", self.mdep.namespace, f"--field-selector={selector}", "-o", "json")
+        return {event["reason"] for event in json.loads(self.mdep.cluster.kubectl(*command))["items"]}
+
+
+@pytest.fixture(scope="module")
+def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
+    """Serin with the right to use the Gateway API, in a cluster that does not have it."""
+    assert not gateways.are_of_others(cluster), "this cluster has the Gateway API already, and the test would remove it"
+    gateways.remove_definitions(cluster)
+    install_serin(cluster, switches=["routers.gatewayAPI.enabled"])
+    operator.wait_ready()
+    yield operator
+    gateways.remove_definitions(cluster)
+    install_serin(cluster)
+    operator.wait_ready()
+
+
+@pytest.fixture(scope="module")
+def routed(
+    cluster: Cluster, enabled: Operator, new_model_deployment: NewModelDeployment, figures: Figures
+) -> Iterator[Routed]:
+    mdep = new_model_deployment("routed")
+    inside, outside = (Traffic(cluster, mdep.namespace, mdep.name, figures, by) for by in ("-inside", "-outside"))
+    try:
+        mdep.wait_serving(mdep.serve("first"))
+        inside.start(INSIDE_RPS)
+        yield Routed(mdep, inside, outside)
+    finally:
+        mdep.delete(wait=False)
+
+
+@pytest.fixture(scope="module")
+def waiting(routed: Routed, tools_namespace: str) -> Status:
+    """The Gateway API is asked for and is not there."""
+    parents = [{"name": gateways.NAME, "namespace": tools_namespace}]
+    routed.mdep.apply(traffic={"router": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": parents}}})
+    return routed.mdep.wait("it tells", lambda s: condition(s, "RouterReady").get("reason") == "RouterNotInstalled")
+
+
+@pytest.fixture(scope="module")
+def gateway(routed: Routed, waiting: Status, cluster: Cluster, tools_namespace: str) -> Iterator[str]:
+    """The Gateway API is installed, and Serin has gone over to it by itself."""
+    gateways.install_definitions(cluster)
+    with gateways.running(cluster, tools_namespace) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def through(routed: Routed, gateway: str) -> Iterator[Traffic]:
+    """Clients that call the Gateway."""
+    routed.mdep.wait("it has gone over", lambda s: s.get("routing", {}).get("router") == "GatewayAPI", 90)
+    routed.inside.rate(
+        0
+    )  # whoever passes the Gateway by gets the stable revision, so its share would not be the weight
+    routed.outside.start(RPS, url=gateway)
+    routed.outside.wait_for(RPS)
+    yield routed.outside
+    routed.outside.stop()
+
+
+@pytest.fixture(scope="module")
+def promotion(routed: Routed, through: Traffic) -> dict[str, Any]:
+    """The better model takes over, in two steps."""
+    routed.mdep.apply(rollout={"steps": steps((WEIGHTS[0], 12), (WEIGHTS[1], 10))})
+    routed.mdep.serve("better")
+    return routed.mdep.wait_decision("Promoted")
+
+
+def test_a_gateway_api_that_is_missing_is_told_and_stable_serves_on(
+    routed: Routed, waiting: Status, enabled: Operator
+) -> None:
+    told = condition(waiting, "RouterReady")["message"]
+    assert "install the Gateway API" in told
+    assert condition(waiting, "Reconciling")["reason"] == "SwitchingRouter"
+    assert (waiting["phase"], condition(waiting, "Ready")["status"]) == ("Serving", "True")
+    assert "Embedded serves on" in condition(waiting, "Reconciling")["message"]
+    pod = enabled.wait_ready()
+    routed.inside.wait_for(3 * INSIDE_RPS)
+    assert routed.inside.stats()["failed"] == 0
+    assert enabled.wait_ready()["metadata"]["name"] == pod["metadata"]["name"]
+    assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [0]
+
+
+def test_once_it_is_installed_the_route_goes_over_under_load(routed: Routed, gateway: str) -> None:
+    status = routed.mdep.wait(
+        "only the Gateway is left",
+        lambda s: s.get("routing") == {"router": "GatewayAPI"} and not condition(s, "RouterReady"),
+        120,
+    )
+    assert [one["reason"] for one in status["history"][:1]] == ["RouterChanged"]
+    eventually(lambda: f"{routed.mdep.name}-router" not in _names(routed.mdep, "deployments"))
+    routed.inside.wait_for(2 * INSIDE_RPS)
+    assert routed.inside.stats()["failed"] == 0
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_clients_of_the_gateway_see_the_weight(
+    routed: Routed, through: Traffic, promotion: dict[str, Any], figures: Figures, weight: int
+) -> None:
+    answers = through.between(*_window(routed.mdep, promotion, weight))
+    assert set(answers) == {promotion["fromRevision"], promotion["toRevision"]}
+    canary, total = answers[promotion["toRevision"]], sum(answers.values())
+    expected = total * weight / 100
+    deviations = (canary - expected) / math.sqrt(expected * (1 - weight / 100))
+    figures.split[f"{weight} %, Gateway API"] = f"{canary} of {total} ({deviations:+.1f} sigma)"
+    assert total > 300
+    assert abs(deviations) <= MOST_STANDARD_DEVIATIONS
+
+
+def test_a_promotion_loses_nothing(routed: Routed, through: Traffic, promotion: dict[str, Any]) -> None:
+    routed.mdep.wait_serving()
+    eventually(lambda: _backends(routed.route()) == {_backend(routed.mdep, promotion["toRevision"]): 100})
+    through.wait_for(RPS)
+    assert through.stats()["failed"] == 0
+
+
+def test_a_harmful_model_is_rolled_back(
+    routed: Routed, through: Traffic, promotion: dict[str, Any], figures: Figures
+) -> None:
+    routed.mdep.apply(rollout={"steps": steps((30, 3), (50, 60))})
+    routed.mdep.serve("harmful")
+    record = routed.mdep.wait_decision("RolledBack")
+    assert record["reason"] == "LessAccurate"
+    figures.verdict_to_silence["harmful, Gateway API"] = through.silence(record)
+    assert figures.verdict_to_silence["harmful, Gateway API"] < 2
+    assert _backends(routed.route()) == {_backend(routed.mdep, promotion["toRevision"]): 100}
+    assert through.stats()["failed"] == 0
+
+
+def test_a_route_that_somebody_changes_is_put_right_and_told(
+    routed: Routed, through: Traffic, promotion: dict[str, Any]
+) -> None:
+    spec = routed.route()["spec"]
+    patch = [{"op": "replace", "path": "/spec/rules/1/timeouts/request", "value": "9s"}]
+    command = ("patch", ROUTE, routed.mdep.name, "-n", routed.mdep.namespace, "--type=json", "-p", json.dumps(patch))
+    routed.mdep.cluster.kubectl(*command)
+    eventually(lambda: routed.route()["spec"] == spec)
+    eventually(lambda: "RoutePutRight" in routed.reasons())
+    assert through.stats()["failed"] == 0
+
+
+def test_going_back_to_the_embedded_router_loses_nothing(routed: Routed, promotion: dict[str, Any]) -> None:
+    """Last: the Gateway's own clients have to have gone before."""
+    routed.outside.rate(0)
+    routed.inside.rate(INSIDE_RPS)
+    routed.mdep.apply(traffic={"router": {"type": "Embedded"}})
+    routed.mdep.wait("the embedded router is alone", lambda s: "routing" not in s, 120)
+    eventually(lambda: routed.mdep.name not in _names(routed.mdep, ROUTE))
+    routed.inside.wait_for(2 * INSIDE_RPS)
+    routed.inside.stop()
+
+
+def _names(mdep: ModelDeployment, kinds: str) -> set[str]:
+    return {item["metadata"]["name"] for item in mdep.owned(kinds)}
+
+
+def _backend(mdep: ModelDeployment, revision: str) -> str:
+    return f"{mdep.name}-{revision}-backend"
+
+
+def _backends(route: Manifest) -> dict[str, int]:
+    """Who gets everything that is no label, by weight."""
+    named = {backend["name"]: backend["weight"] for backend in route["spec"]["rules"][-1]["backendRefs"]}
+    return {name: weight for name, weight in named.items() if weight}
+
+
+def _window(mdep: ModelDeployment, promotion: dict[str, Any], weight: int) -> tuple[float, float]:
+    """From when a weight was seen serving until the next decision was taken."""
+    rollouts = [
+        state["status"]
+        for state in mdep.watch.states(mdep.name)
+        if state.get("status", {}).get("weight") == weight
+        and state["status"].get("canary", {}).get("revision") == promotion["toRevision"]
+        and "stepStartedAt" in state["status"].get("rollout", {})
+    ]
+    after = [
+        one
+        for one in reversed(mdep.status["history"])
+        if epoch(one["time"]) > epoch(rollouts[0]["rollout"]["stepStartedAt"])
+    ]
+    return epoch(rollouts[0]["rollout"]["stepStartedAt"]), epoch(after[0]["time"])

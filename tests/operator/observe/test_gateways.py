@@ -1,0 +1,193 @@
+"""What is seen of Gateways, meshes and Services over pods: only what all of them have accepted counts as served."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
+from tests.operator.build.test_routes import SERVING, built
+
+from serin_operator.api.spec import RouterType
+from serin_operator.api.status import Routing
+from serin_operator.decide.observed import Route, Router
+from serin_operator.observe.gateways import of_gateway, of_mesh
+from serin_operator.observe.ratio import of_pods
+from serin_operator.observe.routes import KINDS, Raw, Routes, State
+
+PLACE = (OWNER.namespace, OWNER.name)
+READY = {STABLE: 2, CANARY: 1}
+ROUTE = Route(STABLE, CANARY, 25)
+BOTH = [{"name": "public"}, {"name": "private", "namespace": "gateways"}]
+
+
+class Cached(Routes):
+    """Routes that were read already."""
+
+    def __init__(self, *raws: Any, state: State = State.KNOWN) -> None:
+        super().__init__(tuple(KINDS), ())
+        self._raws = {raw["kind"]: raw for raw in raws}
+        self._state = state
+
+    def state(self, kind: str) -> State:
+        return self._state
+
+    def get(self, kind: str, place: tuple[str, str]) -> Raw | None:
+        return self._raws.get(kind) if place == PLACE else None
+
+
+def condition(kind: str, status: str = "True", generation: int = 3, reason: str = "Fine") -> dict[str, Any]:
+    return {"type": kind, "status": status, "observedGeneration": generation, "reason": reason, "message": "because"}
+
+
+ACCEPTED = [condition("Accepted"), condition("ResolvedRefs")]
+
+
+def http_route(*answers: tuple[dict[str, Any], list[dict[str, Any]]], parents: Any = None) -> dict[str, Any]:
+    """The route at weight 25 in its third generation, with what each parent's controller says."""
+    raw = deepcopy(built(RouterType.GATEWAY_API, gatewayAPI={"parentRefs": parents or BOTH})["HTTPRoute", "iris"])
+    raw["metadata"]["generation"] = 3
+    parents_said = [{"parentRef": ref, "controllerName": "c", "conditions": said} for ref, said in answers]
+    return {**raw, "status": {"parents": parents_said}}
+
+
+def full(ref: dict[str, Any]) -> dict[str, Any]:
+    """A parentRef as a controller writes it, with every default."""
+    return {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": OWNER.namespace, **ref}
+
+
+def test_a_route_that_every_gateway_has_accepted_serves() -> None:
+    raw = http_route((full(BOTH[0]), ACCEPTED), (BOTH[1], ACCEPTED))
+    router = of_gateway(PLACE, Cached(raw), False, READY)
+    assert router == Router(2, (ROUTE, ROUTE), (READY, READY))
+    assert router.serves(ROUTE)
+    assert router.reaches(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "reason"),
+    [
+        pytest.param(None, "no controller has answered", "RouteNotAccepted", id="silence"),
+        pytest.param([condition("Accepted")], "ResolvedRefs is not told", "", id="half an answer"),
+        pytest.param(
+            [condition("Accepted", generation=2), condition("ResolvedRefs")],
+            "Accepted is not told",
+            "",
+            id="an old one",
+        ),
+        pytest.param(
+            [condition("Accepted", "False", reason="NotAllowedByListeners"), condition("ResolvedRefs")],
+            "Accepted is False, NotAllowedByListeners: because",
+            "RouteNotAccepted",
+            id="a refusal",
+        ),
+        pytest.param(
+            [condition("Accepted"), condition("ResolvedRefs", "False", reason="BackendNotFound")],
+            "ResolvedRefs is False, BackendNotFound: because",
+            "RouteNotAccepted",
+            id="a backend that is not found",
+        ),
+    ],
+)
+def test_one_gateway_that_has_not_is_enough_to_wait(said: Any, words: str, reason: str) -> None:
+    answers = [(BOTH[0], ACCEPTED), *([(BOTH[1], said)] if said else [])]
+    router = of_gateway(PLACE, Cached(http_route(*answers)), False, READY)
+    assert not router.serves(ROUTE)
+    assert router.problem is not None
+    assert "Gateway private" in router.problem
+    assert words in router.problem
+    assert router.reason == reason
+
+
+def test_a_second_controller_that_refuses_counts() -> None:
+    refusal = [condition("Accepted", "False"), condition("ResolvedRefs")]
+    raw = http_route((BOTH[0], ACCEPTED), (BOTH[0], refusal), parents=BOTH[:1])
+    assert not of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+def test_listeners_of_one_gateway_are_parents_of_their_own() -> None:
+    parents = [{"name": "public", "sectionName": "http"}, {"name": "public", "sectionName": "https"}]
+    raw = http_route((parents[0], ACCEPTED), parents=parents)
+    assert not of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+def test_with_grpc_its_route_has_to_serve_too() -> None:
+    http = http_route((BOTH[0], ACCEPTED), parents=BOTH[:1])
+    grpc = {**http, "kind": "GRPCRoute"}
+    assert of_gateway(PLACE, Cached(http), True, READY) == Router(problem="GRPCRoute iris is not there yet.")
+    assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(ROUTE)
+    refused = {**grpc, "status": {"parents": []}}
+    assert not of_gateway(PLACE, Cached(http, refused), True, READY).serves(ROUTE)
+
+
+def test_a_route_that_somebody_changed_serves_nothing_that_is_known() -> None:
+    raw = http_route((BOTH[0], ACCEPTED), parents=BOTH[:1])
+    raw["spec"]["rules"][-1]["backendRefs"][0]["name"] = "mine"
+    router = of_gateway(PLACE, Cached(raw), False, READY)
+    assert (router.routes, router.problem) == ((), "HTTPRoute iris is not as Serin writes it.")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (State.DISABLED, "RouterNotEnabled"),
+        (State.MISSING, "RouterNotInstalled"),
+        (State.FORBIDDEN, "RouterForbidden"),
+        (State.UNKNOWN, ""),
+    ],
+)
+def test_a_router_that_is_not_there_says_what_to_do(state: State, reason: str) -> None:
+    for router in (of_gateway(PLACE, Cached(state=state), False, READY), of_mesh(PLACE, Cached(state=state), READY)):
+        assert (router.ready, router.reason) == (0, reason)
+        assert router.problem
+
+
+def virtual_service(**status: Any) -> dict[str, Any]:
+    return {**built(RouterType.ISTIO)["VirtualService", "iris"], "status": status}
+
+
+def test_a_virtual_service_serves_as_it_is_read() -> None:
+    assert of_mesh(PLACE, Cached(virtual_service()), READY) == Router(1, (ROUTE,), (READY,))
+    warned = virtual_service(validationMessages=[{"level": "WARNING", "documentationUrl": "https://istio.io/IST0132"}])
+    assert of_mesh(PLACE, Cached(warned), READY).serves(ROUTE)
+
+
+def test_an_error_that_istio_finds_in_it_is_told() -> None:
+    raw = virtual_service(validationMessages=[{"level": "ERROR", "documentationUrl": "https://istio.io/IST0101"}])
+    router = of_mesh(PLACE, Cached(raw), READY)
+    assert not router.serves(ROUTE)
+    assert router.problem == "VirtualService iris: https://istio.io/IST0101"
+    assert router.reason == "RouteNotAccepted"
+
+
+# --- pods
+
+
+BY_PODS = replace(ROLLING, routing=Routing(RouterType.REPLICA_RATIO))
+ALL = {"serin.dev/component": "server"}
+ONE = {**ALL, "serin.dev/revision": STABLE}
+
+
+def test_pods_serve_a_weight_when_only_the_arms_are_behind_the_service() -> None:
+    assert of_pods(BY_PODS, ALL, READY) == Router(1, (ROUTE,), (READY,))
+    assert not of_pods(BY_PODS, ONE, READY).serves(ROUTE)
+    assert not of_pods(BY_PODS, {"serin.dev/component": "router"}, READY).serves(ROUTE)
+    assert not of_pods(BY_PODS, None, READY).serves(ROUTE)
+    assert not of_pods(BY_PODS, ALL, READY | {"0" * 10: 1}).serves(ROUTE)
+
+
+def test_a_canary_is_reached_once_no_other_pods_are_left() -> None:
+    starting = replace(BY_PODS, weight=0)
+    router = of_pods(starting, ONE, READY | {"0" * 10: 1})
+    assert router.serves(Route(STABLE))
+    assert router.reaches(STABLE)
+    assert not router.reaches(CANARY)
+    assert of_pods(starting, ONE, READY).reaches(CANARY)
+
+
+def test_before_the_service_leads_to_pods_those_that_are_ready_count() -> None:
+    coming = replace(SERVING, routing=Routing(RouterType.EMBEDDED, next=RouterType.REPLICA_RATIO))
+    router = of_pods(coming, {"serin.dev/component": "router"}, {STABLE: 1})
+    assert router.serves(Route(STABLE))
+    assert router.reaches(STABLE)
+    assert not of_pods(coming, None, {}).reaches(STABLE)

@@ -1,0 +1,176 @@
+"""Watching kinds that a cluster may not have: missing, installed later, taken away again, watches that break."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from serin_operator.act.client import ApiError
+from serin_operator.api.spec import RouterType
+from serin_operator.observe import routes as module
+from serin_operator.observe.routes import Routes, State
+
+ISTIO_KINDS = ("VirtualService", "DestinationRule")
+
+
+def route(name: str, generation: int = 1, namespace: str = "shop") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{name}",
+            "generation": generation,
+            "resourceVersion": str(100 + generation),
+            "labels": {"serin.dev/model-deployment": "iris"},
+            "managedFields": [{"manager": "serin"}],
+        },
+        "spec": {},
+    }
+
+
+@dataclass
+class Source:
+    """An API server whose every answer a test decides: a list, or an error; then changes until told to end."""
+
+    lists: dict[str, list[dict[str, Any]] | Exception] = field(default_factory=dict)
+    feeds: dict[str, asyncio.Queue[tuple[str, dict[str, Any]] | Exception | None]] = field(default_factory=dict)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    async def listed(self, kind: str, namespace: str | None, selector: str) -> tuple[list[dict[str, Any]], str]:
+        assert selector == "serin.dev/model-deployment"
+        self.asked.append((kind, namespace))
+        answer = self.lists.get(kind, [])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, "7"
+
+    async def changes(
+        self, kind: str, namespace: str | None, selector: str, version: str, seconds: int
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        assert version == "7"
+        feed = self.feeds.setdefault(kind, asyncio.Queue())
+        while (change := await feed.get()) is not None:
+            if isinstance(change, Exception):
+                raise change
+            yield change
+
+
+class Following:
+    """Routes that follow a source for as long as the test runs."""
+
+    def __init__(self, source: Source, *namespaces: str) -> None:
+        self.source = source
+        self.routes = Routes((RouterType.ISTIO,), namespaces)
+        self.woken: list[tuple[str, str] | None] = []
+
+    async def __aenter__(self) -> "Following":
+        self._task = asyncio.create_task(self.routes.follow(self.source, self.woken.append))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not holds():
+                assert not self._task.done(), self._task.exception()
+                await asyncio.sleep(0.01)
+
+    def state(self) -> set[State]:
+        return {self.routes.state(kind) for kind in ISTIO_KINDS}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.02)
+
+
+def test_a_kind_that_is_not_enabled_is_neither_asked_for_nor_written() -> None:
+    routes = Routes((RouterType.ISTIO,), ())
+    assert routes.state("HTTPRoute") is State.DISABLED
+    assert not routes.writable("HTTPRoute")
+    assert routes.writable("Deployment")
+    assert routes.state("VirtualService") is State.UNKNOWN
+    assert not routes.writable("VirtualService")
+
+
+async def test_objects_are_kept_as_they_change_and_their_owner_is_woken() -> None:
+    async with Following(Source({"VirtualService": [route("iris")]})) as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        assert following.routes.writable("VirtualService")
+        found = following.routes.get("VirtualService", ("shop", "iris"))
+        assert found is not None
+        assert "managedFields" not in found["metadata"]
+        feed = following.source.feeds["VirtualService"]
+        feed.put_nowait(("MODIFIED", route("iris", 2)))
+        feed.put_nowait(("ADDED", route("other")))
+        await following.until(lambda: following.woken.count(("shop", "iris")) == 2)
+        versions = {item.name: item.version for item in following.routes.objects_of(("shop", "iris"))}
+        assert versions == {"iris": 2, "other": 1}
+        feed.put_nowait(("DELETED", route("other")))
+        await following.until(lambda: len(following.routes.objects_of(("shop", "iris"))) == 1)
+        assert following.routes.objects_of(("elsewhere", "iris")) == []
+
+
+async def test_a_kind_that_is_missing_is_told_and_seen_once_it_is_installed() -> None:
+    source = Source(dict.fromkeys(ISTIO_KINDS, ApiError(404, "the server could not find the requested resource")))
+    async with Following(source) as following:
+        await following.until(lambda: following.state() == {State.MISSING})
+        assert not following.routes.writable("VirtualService")
+        asked = len(source.asked)
+        await following.until(lambda: len(source.asked) > asked + 6)
+        assert following.woken == [None] * len(ISTIO_KINDS), "only news wakes"
+        following.woken.clear()
+        source.lists = {"VirtualService": [route("iris")]}
+        await following.until(lambda: following.state() == {State.KNOWN})
+        assert None in following.woken
+
+
+async def test_a_kind_that_is_taken_away_is_missing_again() -> None:
+    async with Following(Source({"VirtualService": [route("iris")]})) as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        following.source.lists = dict.fromkeys(ISTIO_KINDS, ApiError(404, "not found"))
+        for kind in ISTIO_KINDS:
+            following.source.feeds[kind].put_nowait(None)
+        await following.until(lambda: following.state() == {State.MISSING})
+        assert following.routes.get("VirtualService", ("shop", "iris")) is None
+
+
+async def test_a_missing_right_is_told() -> None:
+    async with Following(Source({"DestinationRule": ApiError(403, "forbidden")})) as following:
+        await following.until(lambda: following.routes.state("DestinationRule") is State.FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        None,
+        aiohttp.ClientError("reset"),
+        TimeoutError(),
+        ConnectionResetError(),
+        ValueError("half a line"),
+        ApiError(410, "too old"),
+        ("ERROR", {"code": 410}),
+    ],
+    ids=lambda trouble: str(trouble) or type(trouble).__name__,
+)
+async def test_a_watch_that_ends_is_begun_again_with_a_list(trouble: Any) -> None:
+    async with Following(Source({"VirtualService": [route("iris")]})) as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        following.source.lists["VirtualService"] = [route("iris", 9)]
+        following.source.feeds["VirtualService"].put_nowait(trouble)
+        await following.until(lambda: following.source.asked.count(("VirtualService", None)) >= 2)
+        await following.until(lambda: [i.version for i in following.routes.objects_of(("shop", "iris"))] == [9])
+        assert following.state() == {State.KNOWN}
+
+
+async def test_every_namespace_is_followed_by_itself() -> None:
+    async with Following(Source(), "team-a", "team-b") as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        assert {namespace for _, namespace in following.source.asked} == {"team-a", "team-b"}
