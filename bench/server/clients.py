@@ -49,13 +49,14 @@ class Client(asyncio.Protocol):
 
 
 class HttpClient(Client):
-    """HTTP/1.1 with answers that tell their length."""
+    """HTTP/1.1 with answers that tell their length, before or in chunks."""
 
     def __init__(self, load: Load, request: bytes) -> None:
         super().__init__(load)
         self._request = request
-        self._data = b""
+        self._data = b""  # of the head, and of what came with it
         self._missing = 0
+        self._chunk: int | None = None  # where the next chunk begins in the data, of an answer that comes in chunks
 
     def send(self, due: float) -> None:
         self._due = due
@@ -64,16 +65,41 @@ class HttpClient(Client):
     def data_received(self, data: bytes) -> None:
         if self._missing:
             self._missing -= len(data)
+            whole = self._missing == 0
         else:
             self._data += data
+            whole = self._is_whole()
+        if whole:
+            good = self._data.startswith(b"HTTP/1.1 200")
+            self._data, self._chunk = b"", None
+            self._load.answered(self, self._due, good)
+
+    def _is_whole(self) -> bool:
+        """Whether the data are an answer to its end; once the head is there it is known what is missing."""
+        if self._chunk is None:
             head, found, rest = self._data.partition(b"\r\n\r\n")
             if not found:
-                return
-            self._missing = int(head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0]) - len(rest)
-        if self._missing == 0:
-            good = self._data.startswith(b"HTTP/1.1 200")
-            self._data = b""
-            self._load.answered(self, self._due, good)
+                return False
+            length = head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0]
+            if length:
+                self._missing = int(length) - len(rest)
+                return self._missing == 0
+            self._chunk = len(head) + 4
+        return self._has_last_chunk()
+
+    def _has_last_chunk(self) -> bool:
+        while self._chunk is not None:
+            end = self._data.find(b"\r\n", self._chunk)
+            if end < 0:
+                return False
+            size = int(self._data[self._chunk : end], 16)
+            after = end + 2 + size + 2
+            if after > len(self._data):
+                return False
+            if size == 0:
+                return True
+            self._chunk = after
+        return False
 
 
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8

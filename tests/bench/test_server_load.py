@@ -4,13 +4,16 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import grpc
 import grpc.aio
 import pytest
-from bench.server.clients import GrpcClient, HttpClient
+from bench.server.clients import Client, GrpcClient, HttpClient
 from bench.server.load import Load, run
 from bench.server.wire import GRPC_METHOD
+from hypothesis import given
+from hypothesis import strategies as st
 
 _REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -60,6 +63,39 @@ async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
     async with serving() as port:
         found = await run(port, client, connections=2, seconds=0.2, rate=100.0)
     assert 1 <= found["answers"] <= 21
+
+
+class Answered:
+    """A load that only counts."""
+
+    def __init__(self) -> None:
+        self.good: list[bool] = []
+
+    def free(self, client: Client) -> None: ...
+    def lost(self) -> None: ...
+    def answered(self, client: Client, due: float, good: bool) -> None:
+        self.good.append(good)
+
+
+_LENGTH = b"HTTP/1.1 200 OK\r\ninference-header-content-length: 9\r\nContent-Length: 4\r\n\r\nabcd"
+_CHUNKS = b"HTTP/1.1 200 OK\r\ninference-header-content-length: 9\r\ntransfer-encoding: chunked\r\n\r\n"
+_CHUNKS += b"A\r\n0\r\n\r\n56789\r\n3\r\nabc\r\n0\r\n\r\n"
+_NONE = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
+
+
+@given(st.data())
+def test_the_end_of_an_answer_is_found_however_it_comes(data: st.DataObject) -> None:
+    """With its length before it or in chunks, in pieces that are cut anywhere."""
+    answers = data.draw(st.lists(st.sampled_from([_LENGTH, _CHUNKS, _NONE]), min_size=1, max_size=4))
+    load = Answered()
+    one = HttpClient(load, b"")
+    for number, answer in enumerate(answers):
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(answer) - 1), max_size=6)))
+        for start, end in pairwise([0, *cuts, len(answer)]):
+            assert len(load.good) == number
+            one.data_received(answer[start:end])
+        assert load.good[-1] == (answer is not _NONE)
+    assert len(load.good) == len(answers)
 
 
 @pytest.mark.parametrize("size", [10, 40_000])
