@@ -108,7 +108,7 @@ class FeedbackCounter:
 
     def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
         revision, made = prediction.revision, prediction.time
-        attempt = "retry" if prediction.retry else "first"
+        attempt = prediction.attempt
         if isinstance(judged, float):
             self._metrics.error_counted(revision, judged, attempt, made, now)
         else:
