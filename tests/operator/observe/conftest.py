@@ -6,7 +6,6 @@ import aiohttp
 import pytest
 from tests.loopback import free_port
 
-from serin_operator.build import envoy
 from serin_operator.observe import prometheus, routers, scrape
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.operator.definition import make_spec
 from tests.operator.observe.http import answering, pod
 
 from serin_operator.build import envoy
@@ -75,8 +76,9 @@ def test_what_is_built_is_what_is_read() -> None:
         Route(STABLE, CANARY, mirror=7),
         Route(STABLE, CANARY, 7, 9),
     ):
-        (table,) = envoy.routes(route, 30.0, "")["resources"]
-        assert live_route({"configs": [{"route_config": table}]}) == route
+        for more in ({}, {"sticky": {"header": "x-user"}}):
+            (table,) = envoy.routes(route, make_spec(traffic=more).traffic, "")["resources"]
+            assert live_route({"configs": [{"route_config": table}]}) == route
 
 
 @pytest.mark.parametrize("said", [{}, {"configs": []}])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from serin_operator.api.callers import Sticky, Testers, parse_sticky, parse_testers
+
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -158,6 +160,8 @@ class Traffic:
     router_replicas: int
     router_resources: Mapping[str, Any]
     timeout: float
+    testers: Testers | None = None
+    sticky: Sticky | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +325,8 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             router_replicas=traffic["router"]["replicas"],
             router_resources=traffic["router"]["resources"],
             timeout=seconds(traffic["timeout"]),
+            testers=parse_testers(traffic),
+            sticky=parse_sticky(traffic),
         ),
         rollout=parse_rollout(rollout),
         analysis=parse_analysis(analysis),

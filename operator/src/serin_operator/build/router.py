@@ -7,7 +7,7 @@ from typing import Any
 
 from serin_operator.api.spec import Spec, Traffic
 from serin_operator.api.status import Status
-from serin_operator.build import envoy
+from serin_operator.build import envoy, listeners
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner
 from serin_operator.build.pods import container_security, pod_basics
 from serin_operator.decide.roles import route_of, running
@@ -52,15 +52,21 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
         "kind": "ConfigMap",
         "metadata": owner.metadata(owner.router, owner.labels(ROUTER)),
         "data": {
-            "bootstrap.json": _text(envoy.bootstrap()),
+            "bootstrap.json": _text(listeners.bootstrap(traffic)),
             "cds.json": _versioned(
                 lambda version: envoy.clusters(
                     owner, revisions, fallbacks, version, mirrored=route.canary if route.mirror else None
                 )
             ),
-            "rds.json": _versioned(lambda version: envoy.routes(route, traffic.timeout, version)),
+            "rds.json": _versioned(lambda version: envoy.routes(route, traffic, version, candidate=_candidate(status))),
         },
     }
+
+
+def _candidate(status: Status) -> str | None:
+    """Whom testers reach: the canary once it is there, and as long as it is on trial."""
+    canary = status.canary
+    return canary.revision if canary and (canary.ready_replicas > 0 or status.weight > 0) else None
 
 
 def files_version(config: Manifest) -> str:
@@ -71,7 +77,7 @@ def files_version(config: Manifest) -> str:
 def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
     """The routers. Only a change of the static bootstrap replaces them; routes arrive through the ConfigMap."""
     labels = owner.labels(ROUTER)
-    started_with = hashlib.sha256(_text(envoy.bootstrap()).encode()).hexdigest()[:12]
+    started_with = hashlib.sha256(_text(listeners.bootstrap(traffic)).encode()).hexdigest()[:12]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -105,7 +111,7 @@ def grace(traffic: Traffic) -> int:
 
 
 def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
-    arguments = ["-c", f"{envoy.FILES}/bootstrap.json", "--log-level", "warning", "--concurrency", "2"]
+    arguments = ["-c", f"{listeners.FILES}/bootstrap.json", "--log-level", "warning", "--concurrency", "2"]
     return {
         "name": "envoy",
         "image": images.router,
@@ -113,7 +119,7 @@ def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
         "args": arguments,
         "ports": [
             {"name": "http", "containerPort": PORT, "protocol": "TCP"},
-            {"name": "status", "containerPort": envoy.STATUS_PORT, "protocol": "TCP"},
+            {"name": "status", "containerPort": listeners.STATUS_PORT, "protocol": "TCP"},
         ],
         "resources": dict(traffic.router_resources),
         "securityContext": container_security(),
@@ -121,7 +127,7 @@ def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
         "livenessProbe": _probe(periodSeconds=10, failureThreshold=6),
         "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/drain"]}}},
         "volumeMounts": [
-            {"name": "files", "mountPath": envoy.FILES, "readOnly": True},
+            {"name": "files", "mountPath": listeners.FILES, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
         ],
     }

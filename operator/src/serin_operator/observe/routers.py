@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from serin_operator.build import envoy
+from serin_operator.build import envoy, listeners
 from serin_operator.decide.observed import Route, Router
 from serin_operator.observe.pods import Pod
 
@@ -36,7 +36,7 @@ async def ask_routers(session: aiohttp.ClientSession, pods: Iterable[Pod]) -> Ro
 
 
 async def _ask(session: aiohttp.ClientSession, pod: Pod) -> tuple[Route, Mapping[str, int]]:
-    base = f"http://{pod.ip}:{envoy.STATUS_PORT}"
+    base = f"http://{pod.ip}:{listeners.STATUS_PORT}"
     table, clusters = await asyncio.gather(
         _get(session, f"{base}/config_dump?resource=dynamic_route_configs"),
         _get(session, f"{base}/clusters?format=json"),
@@ -56,7 +56,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
 def live_route(dump: Mapping[str, Any]) -> Route:
     """The route in Envoy's `config_dump`. Raises ValueError when there is none yet."""
     for config in dump.get("configs", []):
-        routes = {route["name"]: route for route in config["route_config"]["virtual_hosts"][0]["routes"]}
+        routes = {route["name"]: route for route in _drawn(config["route_config"]["virtual_hosts"][0])}
         stable = routes[envoy.STABLE_ROUTE]["route"]["cluster"].removeprefix(envoy.cluster_of(""))
         canary, shadow = routes.get(envoy.CANARY_ROUTE), routes.get(envoy.SHADOW_ROUTE)
         if canary is not None:
@@ -78,10 +78,18 @@ def _per_cent(route: Mapping[str, Any] | None) -> int:
     return share
 
 
+def _drawn(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The routes of requests that are drawn one by one; where callers are drawn, what is left has them too."""
+    if "matcher" in host:
+        host = host["matcher"]["on_no_match"]["action"]["typed_config"]
+    found: list[Mapping[str, Any]] = host["routes"]
+    return found
+
+
 def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
     """Per revision, the hosts that pass this router's health checks, from Envoy's `clusters?format=json`.
 
-    A revision that has both its own cluster and a canary cluster counts by the worse of the two.
+    A revision that has several clusters, its own and as a canary, counts by the worst of them.
     """
     counts: Counter[str] = Counter()
     for cluster in clusters.get("cluster_statuses", []):
