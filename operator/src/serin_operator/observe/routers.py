@@ -93,11 +93,12 @@ def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for cluster in clusters.get("cluster_statuses", []):
+        name = cluster["name"].removeprefix(envoy.GRPC)
         for prefix in (envoy.cluster_of(""), envoy.canary_cluster_of("")):
-            if cluster["name"].startswith(prefix):
+            if name.startswith(prefix):
                 hosts = [host for host in cluster.get("host_statuses", []) if host.get("priority", 0) == 0]
                 healthy = sum(_is_healthy(host["health_status"]) for host in hosts)
-                revision = cluster["name"].removeprefix(prefix)
+                revision = name.removeprefix(prefix)
                 counts[revision] = min(counts.get(revision, healthy), healthy)
     return counts
 
