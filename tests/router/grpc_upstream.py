@@ -46,7 +46,7 @@ class GrpcUpstream:
         return self.name.encode()
 
 
-class _Handler(grpc.GenericRpcHandler):
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, upstream: GrpcUpstream) -> None:
         self._upstream = upstream
 

@@ -34,7 +34,7 @@ def on_loopback(value: Any, ports: Ports, directory: Path) -> Any:
     if isinstance(value, list):
         return [on_loopback(item, ports, directory) for item in value]
     if isinstance(value, str):
-        return value.replace(listeners.FILES, str(directory))
+        return value.replace(listeners.FILES, str(directory)).replace(listeners.TLS_FILES, f"{directory}-tls")
     if not isinstance(value, dict):
         return value
     if "health_check_config" in value:  # of an endpoint: another port of the same host
@@ -69,6 +69,8 @@ class Router:
             "cds.json": clusters,
             "rds.json": config.routes(route, self.traffic, str(route), candidate=CANARY if with_canary else None),
         }
+        if self.traffic.tls_secret:
+            files["sds.json"] = listeners.certificate()
         self.volume.write(
             {name: json.dumps(on_loopback(file, self.ports, self.volume.path)) for name, file in files.items()}
         )
@@ -136,6 +138,7 @@ async def running(
     ):
         ports: Ports = {
             ("0.0.0.0", 8080): free_port(),
+            ("0.0.0.0", listeners.TLS_PORT): free_port(),
             ("0.0.0.0", listeners.STATUS_PORT): free_port(),
             ("127.0.0.1", listeners.ADMIN_PORT): free_port(),
             (OWNER.server(STABLE), 8080): stable.port,

@@ -88,6 +88,16 @@ async def test_a_body_too_large_to_send_twice_goes_to_stable_at_once(half: Route
     assert half.canary.attempts == []
 
 
+async def test_a_body_of_unknown_size_goes_to_the_canary_too(half: Router) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{"
+        yield b"}"
+
+    half.canary.status = 500
+    assert [await half.one(data=chunks()) for _ in range(40)] == [(200, "stable")] * 40
+    assert 5 < len(half.canary.attempts) < 35
+
+
 async def test_a_body_that_can_be_sent_twice_is(envoy_binary: Path, tmp_path: Path) -> None:
     async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 99)) as router:
         router.canary.status = 500
@@ -166,7 +176,7 @@ async def test_the_canary_dies_under_load_and_nobody_notices(half: Router) -> No
         ("POST", "/quitquitquit"),
         ("GET", "/quitquitquit"),
         ("GET", "/stats"),
-        ("GET", "/stats/prometheus/../../certs"),
+        ("GET", "/stats/prometheus/../../memory"),
         ("GET", "//ready"),
         ("GET", "/"),
     ],

@@ -203,7 +203,9 @@ def test_grpc_has_the_same_routes_and_clusters_on_the_servers_other_port() -> No
     for status in (SERVING, ROLLING):
         found = files(status, make_spec(traffic=TESTERS).traffic)
         assert {f"grpc-{name}": hosts for name, hosts in clusters(found).items()} == clusters(found, "grpc-")
-        assert [f"grpc-{entry['name']}" for entry in routes(found) if entry["name"] != "closed"] == [e["name"] for e in routes(found, "grpc-")]
+        assert [f"grpc-{entry['name']}" for entry in routes(found) if entry["name"] != "closed"] == [
+            e["name"] for e in routes(found, "grpc-")
+        ]
     ports = {
         resource["name"].startswith("grpc-"): host["endpoint"]["address"]["socket_address"]["port_value"]
         for resource in found["cds.json"]["resources"]

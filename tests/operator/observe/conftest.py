@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from tests.loopback import free_port
 
+from serin_operator.build import listeners
 from serin_operator.observe import prometheus, routers, scrape
 
 

@@ -157,7 +157,7 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
     ]
     async with answering("127.0.0.2", port, well) as asked, answering("127.0.0.3", port, well):
         found = await ask_routers(session, pods)
-    assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2)
+    assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2, (None, None))
     assert found.serves(Route(STABLE)) and found.reaches(STABLE)
     assert sorted(asked) == ["GET /clusters?format=json", "GET /config_dump?resource=dynamic_route_configs"]
 

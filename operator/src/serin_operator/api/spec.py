@@ -154,7 +154,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods."""
+    """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods.
+
+    tls_secret: the Secret with the certificate for clients. access_log: the share of requests that are logged, beside
+    all that fail; None: no log.
+    """
 
     router: RouterType
     router_replicas: int
@@ -162,6 +166,8 @@ class Traffic:
     timeout: float
     testers: Testers | None = None
     sticky: Sticky | None = None
+    tls_secret: str | None = None
+    access_log: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +333,8 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
             timeout=seconds(traffic["timeout"]),
             testers=parse_testers(traffic),
             sticky=parse_sticky(traffic),
+            tls_secret=traffic.get("tls", {}).get("secretName"),
+            access_log=_sample(traffic),
         ),
         rollout=parse_rollout(rollout),
         analysis=parse_analysis(analysis),
@@ -340,6 +348,10 @@ def _parse_autoscaling(raw: Mapping[str, Any]) -> Autoscaling:
         raw.get("cpu", {}).get("averageUtilization"),
         raw.get("requestsInFlight", {}).get("averageValue"),
     )
+
+
+def _sample(traffic: Mapping[str, Any]) -> float | None:
+    return float(traffic["accessLog"]["sample"]) if "accessLog" in traffic else None
 
 
 def _parse_signature(model: Mapping[str, Any]) -> Signature:

@@ -276,6 +276,8 @@ def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffi
                 {
                     "name": "content-length",
                     "range_match": {"start": RETRY_BODY_LIMIT + 1, "end": 2**62},
+                    # A body of unknown size is sent; one that turns out too large no server takes.
+                    "treat_missing_header_as_empty": True,
                     "invert_match": True,
                 }
             ],

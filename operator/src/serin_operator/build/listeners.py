@@ -13,26 +13,74 @@ from serin_operator.build.owner import PORT
 FILES = "/etc/serin/router"
 STATUS_PORT = 9902
 ADMIN_PORT = 9901
-_STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters")
+TLS_PORT = 8443
+TLS_FILES = "/etc/serin/tls"  # where the Secret is mounted
+_CERTIFICATE = "clients"
+# Connections of clients to one router, so that its memory has a bound. Requests have none: see `envoy`'s clusters.
+_MOST_CONNECTIONS = 10_000
+_MOST_STREAMS = 256  # requests at once on one HTTP/2 connection
+# What a line of the log says, by Envoy's names. Requests' ids and traces are those of the servers' logs.
+_LOGGED = {
+    "time": "%START_TIME%",
+    "message": "request",
+    "method": "%REQ(:method)%",
+    "path": "%REQ(x-envoy-original-path?:path)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "grpc_status": "%GRPC_STATUS_NUMBER%",
+    "flags": "%RESPONSE_FLAGS%",
+    "milliseconds": "%DURATION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "host": "%UPSTREAM_HOST%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "request_id": "%REQ(x-request-id)%",
+    "traceparent": "%REQ(traceparent)%",
+}
+_GRPC_FAILED = ("UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+_STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters", "/certs")
 
 
 def bootstrap(traffic: Traffic) -> dict[str, Any]:
-    """The static part: two listeners, and where the files are that change."""
+    """The static part: the listeners, and where the files are that change."""
+    tls = [_inference_listener(traffic, TLS_PORT, _tls())] if traffic.tls_secret else []
     return {
         "node": {"id": "router", "cluster": "serin"},
         "admin": {"address": address("127.0.0.1", ADMIN_PORT)},
         "dynamic_resources": {"cds_config": _watched("cds.json")},
         "static_resources": {
-            "listeners": [_inference_listener(traffic), _status_listener()],
+            "listeners": [_inference_listener(traffic), *tls, _status_listener()],
             "clusters": [_admin_cluster()],
         },
+        "overload_manager": {"resource_monitors": [_connections()]},
     }
 
 
-def _inference_listener(traffic: Traffic) -> dict[str, Any]:
+def certificate() -> dict[str, Any]:
+    """SDS: where Envoy finds the certificate. It reads the files again when the kubelet replaces them."""
+    files = {"certificate_chain": "tls.crt", "private_key": "tls.key"}
+    return {
+        "resources": [
+            {
+                "@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.Secret",
+                "name": _CERTIFICATE,
+                "tls_certificate": {
+                    # Through the link that the kubelet replaces: the files' own links come after it.
+                    **{name: {"filename": f"{TLS_FILES}/..data/{file}"} for name, file in files.items()},
+                    "watched_directory": {"path": TLS_FILES},
+                },
+            }
+        ]
+    }
+
+
+def _inference_listener(traffic: Traffic, port: int = PORT, tls: dict[str, Any] | None = None) -> dict[str, Any]:
     return _listener(
-        "inference",
-        PORT,
+        "inference-tls" if tls else "inference",
+        port,
         {
             "stat_prefix": "ingress",
             "codec_type": "AUTO",
@@ -50,9 +98,67 @@ def _inference_listener(traffic: Traffic) -> dict[str, Any]:
             "request_timeout": "0s",
             "drain_timeout": "5s",
             "common_http_protocol_options": {"idle_timeout": "300s"},
+            "http2_protocol_options": {"max_concurrent_streams": _MOST_STREAMS},
             **_first_mutations(traffic),
+            **_access_log(traffic.access_log),
         },
+        tls,
     )
+
+
+def _tls() -> dict[str, Any]:
+    """TLS to clients, who may choose HTTP/2 by ALPN."""
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificate_sds_secret_configs": [
+                    # A Secret that comes after the router makes Envoy look again.
+                    {"name": _CERTIFICATE, "sds_config": _watched("sds.json", TLS_FILES)}
+                ],
+            },
+        },
+    }
+
+
+def _connections() -> dict[str, Any]:
+    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"@type": f"{TYPE}{kind}", "max_active_downstream_connections": _MOST_CONNECTIONS},
+    }
+
+
+def _access_log(sample: float | None) -> dict[str, Any]:
+    """JSON lines on stdout: of all that failed and a sample of the rest."""
+    if sample is None:
+        return {}
+    percent = {"numerator": round(sample * 1_000_000), "denominator": "MILLION"}
+    drawn = {"runtime_key": "serin.access_log", "percent_sampled": percent, "use_independent_randomness": True}
+    failed = {"op": "GE", "value": {"default_value": 500, "runtime_key": "serin.access_log.failed"}}
+    return {
+        "access_log": [
+            {
+                "name": "envoy.access_loggers.stdout",
+                "filter": {
+                    "or_filter": {
+                        "filters": [
+                            {"status_code_filter": {"comparison": failed}},
+                            {"grpc_status_filter": {"statuses": list(_GRPC_FAILED)}},
+                            {"runtime_filter": drawn},
+                        ]
+                    }
+                },
+                "typed_config": {
+                    "@type": f"{TYPE}envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                    "log_format": {"json_format": dict(_LOGGED), "omit_empty_values": True},
+                },
+            }
+        ]
+    }
 
 
 def _first_mutations(traffic: Traffic) -> dict[str, Any]:
@@ -88,10 +194,10 @@ def _status_listener() -> dict[str, Any]:
             "normalize_path": True,
             "route_config": {"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": allowed + refused}]},
         },
-    )
+    ) | {"ignore_global_conn_limit": True}  # probes and scrapes go on when clients have all connections
 
 
-def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
+def _listener(name: str, port: int, manager: dict[str, Any], tls: dict[str, Any] | None = None) -> dict[str, Any]:
     kind = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     router = {
         "name": "envoy.filters.http.router",
@@ -108,7 +214,8 @@ def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
                         "name": "envoy.filters.network.http_connection_manager",
                         "typed_config": {"@type": f"{TYPE}{kind}", **manager, "http_filters": [router]},
                     }
-                ]
+                ],
+                **({"transport_socket": tls} if tls else {}),
             }
         ],
     }
@@ -126,8 +233,9 @@ def _admin_cluster() -> dict[str, Any]:
     }
 
 
-def _watched(file: str) -> dict[str, Any]:
+def _watched(file: str, directory: str = FILES) -> dict[str, Any]:
+    """A file that Envoy reads again when something in a directory is replaced."""
     return {
         "resource_api_version": "V3",
-        "path_config_source": {"path": f"{FILES}/{file}", "watched_directory": {"path": FILES}},
+        "path_config_source": {"path": f"{FILES}/{file}", "watched_directory": {"path": directory}},
     }

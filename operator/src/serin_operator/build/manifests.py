@@ -25,7 +25,7 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         room = spec.rollout.strategy is not Strategy.RECREATE
         wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images, room=room))
     writer = routing.writer(spec.traffic.router)
-    wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, status)]
+    wanted += [*writer.write(owner, spec, status, images), writer.entry(owner, spec, status)]
     reached = preview.service(owner, spec, status)
     if reached:
         wanted.append(reached)

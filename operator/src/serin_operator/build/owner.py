@@ -91,6 +91,9 @@ class Images:
     pull_policy: str
 
 
+_COUNTED = ("Deployment", "PodDisruptionBudget")
+
+
 @dataclass(frozen=True, slots=True)
 class Existing:
     """An object of Serin's that the watch cache holds. `version` rises when somebody changes what Serin applies.
@@ -118,9 +121,9 @@ class Existing:
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
-        """Deployments count spec changes in `generation`; the other kinds only have a resourceVersion."""
+        """Kinds with a status count changes of their spec in `generation`; the others only have a resourceVersion."""
         metadata = raw["metadata"]
-        version = metadata["generation"] if kind == "Deployment" else metadata["resourceVersion"]
+        version = metadata["generation"] if kind in _COUNTED else metadata["resourceVersion"]
         if kind == AUTOSCALER:
             version = zlib.crc32(json.dumps(raw["spec"], sort_keys=True).encode())
         controllers = [ref["uid"] for ref in metadata.get("ownerReferences", []) if ref.get("controller")]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from serin_operator.api.status import Condition, Phase, Status
+from serin_operator.decide import certificate
 from serin_operator.decide.drift_watch import CONDITION as DRIFTED
 from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed
@@ -45,6 +46,9 @@ def with_conditions(
     wanted.append(_ready(status))
     if status.watch is not None or (status.rollout is not None and status.rollout.step is not None):
         wanted.append(_metrics_available(observed, status))
+    certified = certificate.told(observed, status, now)
+    if certified is not None:
+        wanted.append(certified)
     if drifted is not None:
         wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
     wanted.sort(key=lambda each: each[:2] not in _TELLING)

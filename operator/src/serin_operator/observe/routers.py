@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -22,26 +24,39 @@ async def ask_routers(session: aiohttp.ClientSession, pods: Iterable[Pod]) -> Ro
     ready = [pod for pod in pods if pod.component == "router" and pod.serving]
     answers = await asyncio.gather(*(_ask(session, pod) for pod in ready), return_exceptions=True)
     problems = []
-    routes, healthy = [], []
+    seen: list[_Answer] = []
     for pod, answer in zip(ready, answers, strict=True):
         if isinstance(answer, _NO_ANSWER):
             problems.append(f"router {pod.name} does not tell its route: {type(answer).__name__} {answer}")
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            routes.append(answer[0])
-            healthy.append(answer[1])
+            seen.append(answer)
     problem = "no router pod is ready" if not ready else "; ".join(problems) or None
-    return Router(ready=len(ready), routes=tuple(routes), healthy=tuple(healthy), problem=problem)
+    return Router(
+        ready=len(ready),
+        routes=tuple(answer.route for answer in seen),
+        healthy=tuple(answer.healthy for answer in seen),
+        certificates=tuple(answer.certificate for answer in seen),
+        problem=problem,
+    )
 
 
-async def _ask(session: aiohttp.ClientSession, pod: Pod) -> tuple[Route, Mapping[str, int]]:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    route: Route
+    healthy: Mapping[str, int]
+    certificate: float | None
+
+
+async def _ask(session: aiohttp.ClientSession, pod: Pod) -> _Answer:
     base = f"http://{pod.ip}:{listeners.STATUS_PORT}"
-    table, clusters = await asyncio.gather(
+    table, clusters, certificates = await asyncio.gather(
         _get(session, f"{base}/config_dump?resource=dynamic_route_configs"),
         _get(session, f"{base}/clusters?format=json"),
+        _get(session, f"{base}/certs"),
     )
-    return live_route(table), healthy_hosts(clusters)
+    return _Answer(live_route(table), healthy_hosts(clusters), expiry(certificates))
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
@@ -84,6 +99,12 @@ def _drawn(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         host = host["matcher"]["on_no_match"]["action"]["typed_config"]
     found: list[Mapping[str, Any]] = host["routes"]
     return found
+
+
+def expiry(certificates: Mapping[str, Any]) -> float | None:
+    """When the first certificate of the chain for clients expires, from Envoy's `certs`; None when it has none."""
+    chains = [one for found in certificates.get("certificates", []) for one in found.get("cert_chain", [])]
+    return min((datetime.fromisoformat(one["expiration_time"]).timestamp() for one in chains), default=None)
 
 
 def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
