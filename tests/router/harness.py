@@ -59,6 +59,7 @@ class Router:
     ports: Ports
     session: aiohttp.ClientSession
     traffic: Traffic
+    second: Upstream | None = None  # another pod of stable's
 
     def write(self, route: Route, *, with_canary: bool = True) -> None:
         """Change the files as the operator does."""
@@ -71,9 +72,16 @@ class Router:
         }
         if self.traffic.tls_secret:
             files["sds.json"] = listeners.certificate()
-        self.volume.write(
-            {name: json.dumps(on_loopback(file, self.ports, self.volume.path)) for name, file in files.items()}
-        )
+        moved = {name: on_loopback(file, self.ports, self.volume.path) for name, file in files.items()}
+        for cluster in moved["cds.json"]["resources"] if self.second else []:
+            if cluster["name"] == config.cluster_of(STABLE):
+                self._add_pod(cluster, self.second)
+        self.volume.write({name: json.dumps(file) for name, file in moved.items()})
+
+    def _add_pod(self, cluster: dict[str, Any], pod: Upstream) -> None:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": pod.port}}
+        endpoint = {"address": address, "health_check_config": {"port_value": pod.port}}
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"].append({"endpoint": endpoint})
 
     async def status(self, path: str) -> Any:
         """GET something of the status listener; its JSON."""

@@ -350,6 +350,7 @@ def _cluster(protocol: _Protocol, name: str, hosts: list[str]) -> dict[str, Any]
                 }
             ]
         },
+        **({} if len(hosts) > 1 else {"outlier_detection": _outliers()}),
         "health_checks": [
             {
                 "timeout": "1s",
@@ -373,6 +374,29 @@ def _cluster(protocol: _Protocol, name: str, hosts: list[str]) -> dict[str, Any]
                 for priority, host in enumerate(hosts)
             ],
         },
+    }
+
+
+def _outliers() -> dict[str, Any]:
+    """A pod that passes its health checks and yet hangs or breaks connections is spared for a while.
+
+    What a model answers, errors too, is evidence and never a reason. At most half of a revision's pods are spared, so
+    one that has one pod only keeps it. A canary's cluster has stable's pods in it, which would count for the half; what
+    a canary breaks, stable answers.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": _EJECTING_FAILURES,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "interval": "1s",
+        "base_ejection_time": "10s",
+        "max_ejection_time": "60s",
+        "max_ejection_percent": 50,
+        "always_eject_one_host": False,
+        "successful_active_health_check_uneject_host": False,
     }
 
 
