@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from bench.router.loopback import on_loopback
 from tests.loopback import ConfigMapVolume, Upstream, envoy, free_port
 
 from serin_operator.api.spec import RouterType, Traffic
@@ -27,26 +28,6 @@ LARGEST: int = config.routes(Route(STABLE), TRAFFIC, "")["resources"][0]["virtua
     "request_body_buffer_limit"
 ]
 Ports = dict[tuple[str, int], int]
-
-
-def on_loopback(value: Any, ports: Ports, directory: Path) -> Any:
-    """The same configuration with its hosts and ports on loopback, its files in `directory`, and no DNS."""
-    if isinstance(value, list):
-        return [on_loopback(item, ports, directory) for item in value]
-    if isinstance(value, str):
-        return value.replace(listeners.FILES, str(directory)).replace(listeners.TLS_FILES, f"{directory}-tls")
-    if not isinstance(value, dict):
-        return value
-    if "health_check_config" in value:  # of an endpoint: another port of the same host
-        host = value["address"]["socket_address"]["address"]
-        health = {"port_value": ports[host, value["health_check_config"]["port_value"]]}
-        return {"address": on_loopback(value["address"], ports, directory), "health_check_config": health}
-    if "socket_address" in value:
-        address = value["socket_address"]
-        port = ports[address["address"], address["port_value"]]
-        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    moved = {key: on_loopback(item, ports, directory) for key, item in value.items() if key != "cluster_type"}
-    return moved | ({"type": "STATIC"} if "cluster_type" in value else {})
 
 
 @dataclass
@@ -73,8 +54,8 @@ class Router:
         if self.traffic.tls_secret:
             files["sds.json"] = listeners.certificate()
         moved = {name: on_loopback(file, self.ports, self.volume.path) for name, file in files.items()}
-        for cluster in moved["cds.json"]["resources"] if self.second else []:
-            if cluster["name"] == config.cluster_of(STABLE):
+        for cluster in moved["cds.json"]["resources"]:
+            if self.second and cluster["name"] == config.cluster_of(STABLE):
                 self._add_pod(cluster, self.second)
         self.volume.write({name: json.dumps(file) for name, file in moved.items()})
 

@@ -10,7 +10,7 @@ from tests.operator.observe.http import answering, pod
 
 from serin_operator.build import envoy
 from serin_operator.decide.observed import Route, Router
-from serin_operator.observe.routers import ask_routers, healthy_hosts, live_route
+from serin_operator.observe.routers import ask_routers, expiry, healthy_hosts, live_route
 
 STABLE, CANARY = "a" * 10, "b" * 10
 
@@ -87,6 +87,24 @@ def test_a_router_without_a_route_says_so(said: dict[str, Any]) -> None:
         live_route(said)
 
 
+def chain(*expirations: str) -> dict[str, Any]:
+    return {"ca_cert": [], "cert_chain": [{"path": "x.crt", "expiration_time": time} for time in expirations]}
+
+
+@pytest.mark.parametrize(
+    ("certificates", "expected"),
+    [
+        ({}, None),
+        ({"certificates": []}, None),
+        ({"certificates": [chain()]}, None),
+        ({"certificates": [chain("1970-01-01T00:01:00Z")]}, 60.0),
+        ({"certificates": [chain("1970-01-02T00:00:00Z", "1970-01-01T00:01:00Z")]}, 60.0),
+    ],
+)
+def test_the_first_certificate_to_expire_is_told(certificates: dict[str, Any], expected: float | None) -> None:
+    assert expiry(certificates) == expected
+
+
 def cluster(name: str, *hosts: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "added_via_api": True, "host_statuses": list(hosts)}
 
@@ -113,6 +131,7 @@ def host(address: str, priority: int = 0, **flags: Any) -> dict[str, Any]:
             {STABLE: 1},
         ),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", failed_outlier_check=True))], {STABLE: 0}),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1")), cluster(f"grpc-revision-{STABLE}")], {STABLE: 0}),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", pending_dynamic_removal=True))], {STABLE: 0}),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", eds_health_status="UNHEALTHY"))], {STABLE: 0}),
         # The canary's own pods are priority 0; stable, its fallback, does not make it reachable.
@@ -159,7 +178,11 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
         found = await ask_routers(session, pods)
     assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2, (None, None))
     assert found.serves(Route(STABLE)) and found.reaches(STABLE)
-    assert sorted(asked) == ["GET /clusters?format=json", "GET /config_dump?resource=dynamic_route_configs"]
+    assert sorted(asked) == [
+        "GET /certs",
+        "GET /clusters?format=json",
+        "GET /config_dump?resource=dynamic_route_configs",
+    ]
 
 
 @pytest.mark.parametrize(

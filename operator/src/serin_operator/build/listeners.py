@@ -40,7 +40,7 @@ _LOGGED = {
     "request_id": "%REQ(x-request-id)%",
     "traceparent": "%REQ(traceparent)%",
 }
-_GRPC_FAILED = ("UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+_GRPC_FAILED = ["UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"]
 _STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters", "/certs")
 
 
@@ -139,6 +139,8 @@ def _access_log(sample: float | None) -> dict[str, Any]:
     percent = {"numerator": round(sample * 1_000_000), "denominator": "MILLION"}
     drawn = {"runtime_key": "serin.access_log", "percent_sampled": percent, "use_independent_randomness": True}
     failed = {"op": "GE", "value": {"default_value": 500, "runtime_key": "serin.access_log.failed"}}
+    # What is not gRPC has no such status, which Envoy takes for UNKNOWN.
+    grpc = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
     return {
         "access_log": [
             {
@@ -147,7 +149,7 @@ def _access_log(sample: float | None) -> dict[str, Any]:
                     "or_filter": {
                         "filters": [
                             {"status_code_filter": {"comparison": failed}},
-                            {"grpc_status_filter": {"statuses": list(_GRPC_FAILED)}},
+                            {"and_filter": {"filters": [grpc, {"grpc_status_filter": {"statuses": _GRPC_FAILED}}]}},
                             {"runtime_filter": drawn},
                         ]
                     }

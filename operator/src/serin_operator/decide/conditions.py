@@ -14,6 +14,7 @@ _TELLING = {
     ("Reconciling", "True"),
     ("Ready", "False"),
     ("MetricsAvailable", "False"),
+    (certificate.CONDITION, "False"),
     (DRIFTED, "True"),
 }
 
@@ -48,7 +49,7 @@ def with_conditions(
         wanted.append(_metrics_available(observed, status))
     certified = certificate.told(observed, status, now)
     if certified is not None:
-        wanted.append(certified)
+        wanted.append((certificate.CONDITION, certified.status, certified.reason, certified.message))
     if drifted is not None:
         wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
     wanted.sort(key=lambda each: each[:2] not in _TELLING)
