@@ -43,7 +43,7 @@ class Book:
         self.pairs.take(parse_batch(sealed, self._keyring, self._model))
 
     def _label(self, own: Told, value: str | int | float | bool) -> None:
-        prediction = Prediction(self._revision, own.made, b"", False, own.outcome)
+        prediction = Prediction(self._revision, own.made, b"", Attempt.FIRST, own.outcome)
         self._feedback.count_of_pair(prediction, value, time.time())
 
 
