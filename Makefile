@@ -8,7 +8,7 @@ FUZZ_SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) -m tests.cluster
 
-.PHONY: help demo test check lint types unit process fuzz chart e2e bench-decisions bench-server venv lock generate cluster-up cluster-down cluster-status images clean preflight
+.PHONY: help demo test check lint types unit process fuzz chart e2e bench-decisions bench-server bench-router venv lock generate cluster-up cluster-down cluster-status images clean preflight
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ bench-decisions: venv ## simulate error rates and delays, next to other tools' r
 
 bench-server: venv ## compare the model server with MLServer, KServe and its floors
 	PYTHONPATH=model-server/src $(BIN)/python -m bench.server $(BENCH_ARGS)
+
+bench-router: venv ## compare calling the model server through the router with calling it directly
+	PYTHONPATH=operator/src:model-server/src $(BIN)/python -m bench.router $(BENCH_ARGS)
 
 images: cluster-up ## build the images and load them into the cluster
 	$(CLUSTER_CLI) images --name $(CLUSTER)

@@ -53,6 +53,7 @@ class Upstream:
     delay: float = 0.0
     status: int = 200
     ready: bool = True
+    breaks: bool = False  # cuts the connection of every POST, and still passes health checks
     attempts: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -63,6 +64,8 @@ class Upstream:
         self.attempts.append(request.headers.get("x-envoy-attempt-count"))
         self.paths.append(request.path)
         self.headers.append(request.headers)
+        if self.breaks and request.transport is not None:
+            request.transport.abort()
         await asyncio.sleep(self.delay)
         return web.json_response({"by": self.name}, status=self.status, headers={"x-serin-revision": self.name})
 

@@ -57,7 +57,7 @@ def environment(**extra: str) -> dict[str, str]:
 def serin(model: Path, *, accelerate: str = "Auto", source: Path = SOURCE, name: str = "Serin") -> Iterator[Target]:
     """The model server from a tree of sources."""
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    port, grpc = _free_port(), _free_port()
+    port, grpc = free_port(), free_port()
     with tempfile.NamedTemporaryFile() as key:
         key.write(os.urandom(32))
         key.flush()
@@ -75,7 +75,7 @@ def serin(model: Path, *, accelerate: str = "Auto", source: Path = SOURCE, name:
 @contextlib.contextmanager
 def echo() -> Iterator[Target]:
     """Serin's web stack alone."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "bench.server.echo", str(port)]
     with _running(command, _python_path(SOURCE), port, None, "empty echo", "") as target:
         yield target
@@ -84,7 +84,7 @@ def echo() -> Iterator[Target]:
 @contextlib.contextmanager
 def mlserver(python: Path, model: Path, *, workers: int, batching: bool) -> Iterator[Target]:
     """MLServer with 0 or 1 processes that predict, and with or without adaptive batching."""
-    http, grpc, metrics = (_free_port() for _ in range(3))
+    http, grpc, metrics = (free_port() for _ in range(3))
     settings = {
         "debug": False,
         "parallel_workers": workers,
@@ -112,7 +112,7 @@ def mlserver(python: Path, model: Path, *, workers: int, batching: bool) -> Iter
 @contextlib.contextmanager
 def kserve(python: Path, model: Path, *, workers: int) -> Iterator[Target]:
     """KServe's sklearnserver without a log line for each request, in so many processes. gRPC has one in any case."""
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / model.name).symlink_to(model)
         quiet = Path(directory) / "logs.yaml"
@@ -182,6 +182,6 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -264,6 +264,29 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "use another traffic.router.type than ReplicaRatio, or rollout.mode Steps",
     ),
     "too many routers": (traffic(router={"replicas": 11}), "less than or equal to 10"),
+    "testers who are nobody": (traffic(testers={}), "should have at least 1 properties"),
+    "testers without a value": (traffic(testers={"header": {"name": "x-tester"}}), "header.value: Required value"),
+    "testers by a header of the router's": (
+        traffic(testers={"header": {"name": "X-Serin-Tester", "value": "1"}}),
+        "choose another, such as x-tester",
+    ),
+    "testers by a cookie of two": (
+        traffic(testers={"cookie": {"name": "preview", "value": "on; admin=1"}}),
+        "cookie.value in body should match",
+    ),
+    "callers told apart by nothing": (traffic(sticky={}), "needs one of header, cookie and clientAddress"),
+    "callers told apart twice": (
+        traffic(sticky={"header": "x-user", "cookie": "session"}),
+        "needs one of header, cookie and clientAddress",
+    ),
+    "callers by a header with a space": (traffic(sticky={"header": "x user"}), "header in body should match"),
+    "callers told apart by a cookie that is an expression": (
+        traffic(sticky={"cookie": "a'=(b"}),
+        "cookie in body should match",
+    ),
+    "a certificate of nowhere": (traffic(tls={}), "secretName: Required value"),
+    "a certificate with a path": (traffic(tls={"secretName": "../key"}), "must be the name of a Secret"),
+    "an access log of more than all": (traffic(accessLog={"sample": 2}), "should be less than or equal to 1"),
     "a request timeout of zero": (traffic(timeout="0s"), "traffic.timeout must be a duration of at most 1h"),
     "a request timeout beyond an hour": (traffic(timeout="61m"), "not '61m'"),
     "a router with more memory asked for than allowed": (
@@ -467,6 +490,18 @@ ACCEPTED: dict[str, Manifest] = {
             {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
         ],
     ),
+    "clients in every way": traffic(
+        router={"replicas": 2},
+        tls={"secretName": "iris.tls"},
+        testers={
+            "header": {"name": "X-Tester", "value": "yes, of team A"},
+            "cookie": {"name": "p.v_1", "value": "on=1"},
+        },
+        sticky={"header": "X-User-Id"},
+        accessLog={"sample": 0},
+    ),
+    "callers told apart by a cookie": traffic(sticky={"cookie": "session.id"}),
+    "callers told apart by their address": traffic(sticky={"clientAddress": {}}),
     "one step of the whole range": steps(99),
     "twenty steps": steps(*range(1, 21)),
     "a rollout a little longer than its steps": rollout(

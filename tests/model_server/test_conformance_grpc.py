@@ -271,15 +271,16 @@ def test_what_is_too_long_is_refused_also_when_it_was_compressed(channel: grpc.C
 
 def test_calls_are_counted_with_http_codes_and_attempts(channel: grpc.Channel, web: httpx.Client) -> None:
     def counted() -> list[float]:
-        pairs = (("200", "first"), ("400", "first"), ("200", "retry"))
+        pairs = (("200", "first"), ("400", "first"), ("200", "retry"), ("200", "tester"))
         return [metric(web, "serin_requests_total", code=code, attempt=attempt) or 0 for code, attempt in pairs]
 
     before = counted()
     infer(channel, one_row(1, 2, 3, 4), metadata=[("x-envoy-attempt-count", "1")])
     infer(channel, one_row(1, 2, 3, 4), metadata=[("x-envoy-attempt-count", "2")])
+    infer(channel, one_row(1, 2, 3, 4), metadata=[("x-envoy-attempt-count", "1"), ("x-serin-tester", "1")])
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "takes 4"):
         infer(channel, one_row(1))
-    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1]
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1, 1]
 
 
 # --- under load --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import (
     TEXT_LIMIT,
     Kind,
@@ -76,17 +77,17 @@ def test_texts_are_bounded_and_stay_so(text: str) -> None:
     assert bounded(once) == once
 
 
-@given(st.text(max_size=60), st.sampled_from(Kind), st.booleans(), st.integers(0, 2**32 - 1))
-def test_a_token_says_what_was_put_in(text: str, kind: Kind, retry: bool, now: int) -> None:
+@given(st.text(max_size=60), st.sampled_from(Kind), st.sampled_from(Attempt), st.integers(0, 2**32 - 1))
+def test_a_token_says_what_was_put_in(text: str, kind: Kind, attempt: Attempt, now: int) -> None:
     outcome = Outcome(kind, bounded(text))
-    (token,) = tokens(revision=CANARY).issue([outcome], now, retry)
+    (token,) = tokens(revision=CANARY).issue([outcome], now, attempt)
     read = tokens(revision=STABLE).read(token)
-    assert (read.revision, read.time, read.retry, read.outcome) == (CANARY, now, retry, outcome)
+    assert (read.revision, read.time, read.attempt, read.outcome) == (CANARY, now, attempt, outcome)
 
 
 def test_rows_get_tokens_of_their_own() -> None:
     outcome = class_outcome(1)
-    issued = tokens().issue([outcome] * 100, NOW, retry=False)
+    issued = tokens().issue([outcome] * 100, NOW)
     assert len({tokens().read(token).nonce for token in issued}) == 100
 
 
@@ -95,7 +96,7 @@ def test_any_rows_in_any_requests_get_tokens_that_hold_for_them_alone(classes: l
     own, other = tokens(), tokens(key=KEY[::-1])
     outcomes = [quantity_outcome(value) if value == 2.5 else class_outcome(value) for value in classes]
     parts = [outcomes[start : start + rows] for start in range(0, len(outcomes), rows)]
-    issued = [token for second, part in enumerate(parts) for token in own.issue(part, NOW + second // 2, False)]
+    issued = [token for second, part in enumerate(parts) for token in own.issue(part, NOW + second // 2)]
     assert [own.read(token).outcome for token in issued] == outcomes
     tags = {base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[-12:] for token in issued}
     assert len(tags) == len(issued)
@@ -104,12 +105,12 @@ def test_any_rows_in_any_requests_get_tokens_that_hold_for_them_alone(classes: l
 
 
 def test_a_token_is_short() -> None:
-    (token,) = tokens().issue([class_outcome(2)], NOW, retry=False)
+    (token,) = tokens().issue([class_outcome(2)], NOW)
     assert len(token) <= 50
 
 
 def test_every_changed_byte_is_noticed() -> None:
-    (token,) = tokens().issue([class_outcome("cat")], NOW, retry=False)
+    (token,) = tokens().issue([class_outcome("cat")], NOW)
     data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     for position in range(len(data)):
         changed = bytearray(data)
@@ -126,7 +127,7 @@ def test_every_changed_byte_is_noticed() -> None:
     ],
 )
 def test_tokens_of_others_are_refused(made_by: Tokens, refusal: Refusal) -> None:
-    (token,) = made_by.issue([class_outcome(1)], NOW, retry=False)
+    (token,) = made_by.issue([class_outcome(1)], NOW)
     with pytest.raises(TokenRefusedError) as refused:
         tokens().read(token)
     assert refused.value.refusal is refusal
@@ -178,8 +179,8 @@ class Desk:
         return [sample for family in families for sample in family.samples]
 
 
-def issue(predicted: Any, revision: str = STABLE, retry: bool = False, now: float = NOW) -> str:
-    return tokens(revision=revision).issue([class_outcome(predicted)], now, retry)[0]
+def issue(predicted: Any, revision: str = STABLE, attempt: Attempt = Attempt.FIRST, now: float = NOW) -> str:
+    return tokens(revision=revision).issue([class_outcome(predicted)], now, attempt)[0]
 
 
 def test_a_label_is_counted_for_the_revision_that_predicted_by_any_other() -> None:
@@ -190,10 +191,11 @@ def test_a_label_is_counted_for_the_revision_that_predicted_by_any_other() -> No
     assert desk.feedback(revision=STABLE) == 0
 
 
-def test_a_retrys_label_is_kept_apart() -> None:
+@pytest.mark.parametrize("attempt", [Attempt.RETRY, Attempt.TESTER])
+def test_the_label_of_what_is_no_first_attempt_is_kept_apart(attempt: Attempt) -> None:
     desk = Desk()
-    desk.count((issue(1, retry=True), 1))
-    assert desk.feedback(attempt="retry") == 1
+    desk.count((issue(1, attempt=attempt), 1))
+    assert desk.feedback(attempt=attempt) == 1
     assert desk.feedback(attempt="first") == 0
 
 
@@ -253,7 +255,7 @@ def test_the_labels_that_count_are_logged_as_they_came() -> None:
     "value", [1.5, -0.1, 5e-324, 1.7976931348623157e308, 123456789.12345679, 2**60, np.float32(0.1)]
 )
 def test_a_predicted_number_comes_back_with_all_of_its_digits(value: Any) -> None:
-    (token,) = tokens().issue([quantity_outcome(value)], NOW, retry=False)
+    (token,) = tokens().issue([quantity_outcome(value)], NOW)
     predicted = quantity_of(tokens().read(token).outcome)
     assert predicted is not None
     assert type(value)(predicted) == value
@@ -274,7 +276,7 @@ def test_an_error_is_what_people_would_compute(predicted: float, label: Any, err
 
 def test_a_number_is_judged_by_its_distance() -> None:
     desk = Desk()
-    (token,) = tokens(revision=CANARY).issue([quantity_outcome(1.5)], NOW, retry=False)
+    (token,) = tokens(revision=CANARY).issue([quantity_outcome(1.5)], NOW)
     assert desk.count((token, 1.8), (token, 1.8), now=NOW + 4) == Receipt(1, 1, [])
     arm = {"revision": CANARY, "attempt": "first", "window": "0"}
     assert desk.value("serin_feedback_error_bucket", le="0.2", **arm) == 0
@@ -294,7 +296,7 @@ def test_a_number_is_judged_by_its_distance() -> None:
     ],
 )  # fmt: skip
 def test_labels_that_no_distance_can_be_told_from_are_refused(predicted: Any, label: Any, text: str) -> None:
-    (token,) = tokens().issue([quantity_outcome(predicted)], NOW, retry=False)
+    (token,) = tokens().issue([quantity_outcome(predicted)], NOW)
     receipt = Desk().count((token, label))
     assert receipt.accepted == 0
     assert text in receipt.refused[0][1]

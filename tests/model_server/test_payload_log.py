@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.model_server.serving import REVISION, wait_until
 
 from serin_server.failures import FatalError
+from serin_server.monitor.attempts import Attempt
 from serin_server.payload_log import log as payload_log
 from serin_server.payload_log.log import PayloadLog
 from serin_server.payload_log.settings import PayloadLogSettings, in_sample
@@ -37,13 +38,13 @@ class Log:
         options = PayloadLogSettings(directory, **settings)
         self.log = PayloadLog(options, signature, model="m", version="v1", revision=REVISION)
 
-    def predict(self, ids: Sequence[str] | None, matrix: Any, values: Any, retry: bool = False) -> None:
+    def predict(self, ids: Sequence[str] | None, matrix: Any, values: Any, attempt: Attempt = Attempt.FIRST) -> None:
         outputs = [Tensor("predict", "FP64", np.asarray(values))]
         if ids is not None:
             outputs.append(Tensor("prediction_id", "BYTES", np.array(ids, dtype=object)))
         predictions = SimpleNamespace(values=np.asarray(values))
         rows = matrix if isinstance(matrix, Columns) else np.asarray(matrix)
-        inquiry = SimpleNamespace(rows=rows, predictions=predictions, retry=retry)
+        inquiry = SimpleNamespace(rows=rows, predictions=predictions, attempt=attempt)
         self.log.answered(cast(Inquiry, inquiry), InferResponse("m", "v1", None, outputs))
 
     def close(self) -> list[dict[str, Any]]:
@@ -194,7 +195,7 @@ def test_labels_are_logged_for_the_predictions_that_are(make: Callable[..., Log]
 def test_an_answer_without_ids_is_not_logged_and_a_retry_is_marked(make: Callable[..., Log]) -> None:
     log = make()
     log.predict(None, [[1, 2, 3]], [1])
-    log.predict(["a"], [[1, 2, 3]], [1], retry=True)
+    log.predict(["a"], [[1, 2, 3]], [1], attempt=Attempt.RETRY)
     (record,) = log.close()
     assert record["attempt"] == "retry"
 

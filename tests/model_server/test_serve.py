@@ -172,11 +172,15 @@ def test_other_paths_and_methods(client: httpx.Client, method: str, path: str, s
 
 
 def test_requests_are_counted_by_attempt(client: httpx.Client) -> None:
-    before = [requests_counted(client, 200, attempt) for attempt in ("first", "retry")]
+    def counted() -> list[float]:
+        return [requests_counted(client, 200, attempt) for attempt in ("first", "retry", "tester")]
+
+    before = counted()
     for count in ("1", "2", "3"):
         infer(client, infer_body(SETOSA), **{"x-envoy-attempt-count": count})
-    after = [requests_counted(client, 200, attempt) for attempt in ("first", "retry")]
-    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2]
+    for count in ("1", "2", "2", "2"):
+        infer(client, infer_body(SETOSA), **{"x-envoy-attempt-count": count, "x-serin-tester": "1"})
+    assert [new - old for new, old in zip(counted(), before, strict=True)] == [1, 2, 4]
 
 
 def test_feedback_comes_back_for_the_prediction(client: httpx.Client) -> None:

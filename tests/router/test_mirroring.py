@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yarl
 from tests.loopback import until
-from tests.router.test_routing import CANARY, INFER, LARGEST, STABLE, Router, running
+from tests.router.harness import CANARY, INFER, LARGEST, STABLE, Router, running
 
 from serin_operator.build import envoy as config
 from serin_operator.decide.observed import Route

@@ -14,7 +14,13 @@ from serin_operator.loop import Loop
 from serin_operator.observe.cache import Cache
 from serin_operator.observe.pods import read_pod
 
-_CHILDREN = (("", "v1", "pods"), ("", "v1", "services"), ("", "v1", "configmaps"), ("apps", "v1", "deployments"))
+_CHILDREN = (
+    ("", "v1", "pods"),
+    ("", "v1", "services"),
+    ("", "v1", "configmaps"),
+    ("apps", "v1", "deployments"),
+    ("policy", "v1", "poddisruptionbudgets"),
+)
 
 
 def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
@@ -42,6 +48,7 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
             "ConfigMap": indexes["configmaps"],
             "Deployment": indexes["deployments"],
             AUTOSCALER: indexes["autoscalers"],
+            "PodDisruptionBudget": indexes["budgets"],
         }
 
     @kopf.on.login(registry=registry)
@@ -79,6 +86,12 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
     )
     def autoscalers(body: kopf.Body, **_: Any) -> dict[Any, Any]:
         return {_owner(body): Existing.of(body, AUTOSCALER)}
+
+    @kopf.index(
+        "policy", "v1", "poddisruptionbudgets", id="budgets", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry
+    )
+    def budgets(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        return {_owner(body): Existing.of(body, "PodDisruptionBudget")}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(body: kopf.Body, **_: Any) -> None:

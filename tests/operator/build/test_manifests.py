@@ -418,6 +418,54 @@ def test_clients_find_the_router_and_the_router_its_pods() -> None:
     }
 
 
+def test_several_routers_run_apart_and_are_drained_one_at_a_time() -> None:
+    found = built(spec=make_spec(traffic={"router": {"replicas": 2}}))
+    budget = found["PodDisruptionBudget", "iris-router"]["spec"]
+    selector = found["Deployment", "iris-router"]["spec"]["selector"]
+    assert budget == {"maxUnavailable": 1, "selector": selector}
+    spread = pod_specs(found)["iris-router"]["topologySpreadConstraints"]
+    assert {each["whenUnsatisfiable"] for each in spread} == {"ScheduleAnyway"}
+    assert all(each["labelSelector"] == selector for each in spread)
+    assert not [kind for kind, _ in built() if kind == "PodDisruptionBudget"]
+
+
+def test_routers_are_scraped_where_they_tell_of_themselves() -> None:
+    template = built()["Deployment", "iris-router"]["spec"]["template"]
+    told = {key.removeprefix("prometheus.io/"): value for key, value in template["metadata"]["annotations"].items()}
+    assert (told["scrape"], told["port"], told["path"]) == ("true", "9902", "/stats/prometheus")
+
+
+def test_a_certificate_is_served_on_a_port_of_its_own_and_may_be_missing() -> None:
+    found = built(spec=make_spec(traffic={"tls": {"secretName": "iris-tls"}}))
+    ports = {port["port"]: port["targetPort"] for port in found["Service", "iris"]["spec"]["ports"]}
+    assert ports == {80: "http", 443: "https"}
+    pod = pod_specs(found)["iris-router"]
+    assert {"name": "tls", "secret": {"secretName": "iris-tls", "optional": True}} in pod["volumes"]
+    listening = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert listening == {"http": 8080, "https": 8443, "status": 9902}
+    assert "sds.json" in found["ConfigMap", "iris-router"]["data"]
+    assert "sds.json" not in built()["ConfigMap", "iris-router"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "replaces"),
+    [
+        ({"testers": {"header": {"name": "x-tester", "value": "1"}}}, False),
+        ({"sticky": {"header": "x-user"}}, False),
+        ({"timeout": "31s"}, False),
+        ({"sticky": {"cookie": "session"}}, True),
+        ({"tls": {"secretName": "iris-tls"}}, True),
+        ({"accessLog": {"sample": 0}}, True),
+    ],
+)
+def test_only_what_envoy_starts_with_replaces_the_routers(traffic: dict[str, Any], replaces: bool) -> None:
+    before, after = (
+        found["Deployment", "iris-router"]["spec"]["template"]["metadata"]["annotations"]["serin.dev/bootstrap"]
+        for found in (built(), built(spec=make_spec(traffic=traffic)))
+    )
+    assert (before != after) == replaces
+
+
 def test_the_resolver_reads_where_the_model_is() -> None:
     spec = make_spec(model={"uri": "pvc://models/iris/v9.joblib", "sha256": None})
     ((kind, name),) = built(Status(), spec, resolve=True)
@@ -443,6 +491,7 @@ def test_the_version_of_the_files_follows_the_route() -> None:
     ("kind", "metadata", "version"),
     [
         ("Deployment", {"generation": 3, "resourceVersion": "99"}, 3),
+        ("PodDisruptionBudget", {"generation": 1, "resourceVersion": "99"}, 1),
         ("Service", {"resourceVersion": "99"}, 99),
         ("ConfigMap", {"resourceVersion": "7", "ownerReferences": [{"uid": "u", "controller": True}]}, 7),
     ],

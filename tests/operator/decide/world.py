@@ -340,7 +340,8 @@ class World:
         for gone in self.pods.keys() - names:
             self._let_go(gone, self.pods.pop(gone))
         if status.stable:
-            before, self.selector = self.selector, writer(router_of(status)).entry(OWNER, status)["spec"]["selector"]
+            entry = writer(router_of(status)).entry(OWNER, self.spec, status)
+            before, self.selector = self.selector, entry["spec"]["selector"]
             self.woken = self.woken or before != self.selector
         if RouterType.EMBEDDED not in carriers(status):
             self.files = self.live = None

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from tests.loopback import free_port
 
-from serin_operator.build import envoy
+from serin_operator.build import listeners
 from serin_operator.observe import prometheus, routers, scrape
 
 
@@ -14,7 +14,7 @@ from serin_operator.observe import prometheus, routers, scrape
 def port(monkeypatch: pytest.MonkeyPatch) -> int:
     """The port of all pods, with clients that wait a quarter of a second."""
     found = free_port()
-    monkeypatch.setattr(envoy, "STATUS_PORT", found)
+    monkeypatch.setattr(listeners, "STATUS_PORT", found)
     monkeypatch.setattr(scrape, "_PORT", found)
     for module in (scrape, routers, prometheus):
         monkeypatch.setattr(module, "_TIMEOUT", aiohttp.ClientTimeout(total=0.25))

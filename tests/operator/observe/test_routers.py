@@ -5,11 +5,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.operator.definition import make_spec
 from tests.operator.observe.http import answering, pod
 
 from serin_operator.build import envoy
 from serin_operator.decide.observed import Route, Router
-from serin_operator.observe.routers import ask_routers, healthy_hosts, live_route
+from serin_operator.observe.routers import ask_routers, expiry, healthy_hosts, live_route
 
 STABLE, CANARY = "a" * 10, "b" * 10
 
@@ -75,14 +76,33 @@ def test_what_is_built_is_what_is_read() -> None:
         Route(STABLE, CANARY, mirror=7),
         Route(STABLE, CANARY, 7, 9),
     ):
-        (table,) = envoy.routes(route, 30.0, "")["resources"]
-        assert live_route({"configs": [{"route_config": table}]}) == route
+        for more in ({}, {"sticky": {"header": "x-user"}}):
+            (table,) = envoy.routes(route, make_spec(traffic=more).traffic, "")["resources"]
+            assert live_route({"configs": [{"route_config": table}]}) == route
 
 
 @pytest.mark.parametrize("said", [{}, {"configs": []}])
 def test_a_router_without_a_route_says_so(said: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no route yet"):
         live_route(said)
+
+
+def chain(*expirations: str) -> dict[str, Any]:
+    return {"ca_cert": [], "cert_chain": [{"path": "x.crt", "expiration_time": time} for time in expirations]}
+
+
+@pytest.mark.parametrize(
+    ("certificates", "expected"),
+    [
+        ({}, None),
+        ({"certificates": []}, None),
+        ({"certificates": [chain()]}, None),
+        ({"certificates": [chain("1970-01-01T00:01:00Z")]}, 60.0),
+        ({"certificates": [chain("1970-01-02T00:00:00Z", "1970-01-01T00:01:00Z")]}, 60.0),
+    ],
+)
+def test_the_first_certificate_to_expire_is_told(certificates: dict[str, Any], expected: float | None) -> None:
+    assert expiry(certificates) == expected
 
 
 def cluster(name: str, *hosts: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +131,7 @@ def host(address: str, priority: int = 0, **flags: Any) -> dict[str, Any]:
             {STABLE: 1},
         ),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", failed_outlier_check=True))], {STABLE: 0}),
+        ([cluster(f"revision-{STABLE}", host("10.0.0.1")), cluster(f"grpc-revision-{STABLE}")], {STABLE: 0}),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", pending_dynamic_removal=True))], {STABLE: 0}),
         ([cluster(f"revision-{STABLE}", host("10.0.0.1", eds_health_status="UNHEALTHY"))], {STABLE: 0}),
         # The canary's own pods are priority 0; stable, its fallback, does not make it reachable.
@@ -155,9 +176,13 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
     ]
     async with answering("127.0.0.2", port, well) as asked, answering("127.0.0.3", port, well):
         found = await ask_routers(session, pods)
-    assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2)
+    assert found == Router(2, (Route(STABLE),) * 2, ({STABLE: 1},) * 2, (None, None))
     assert found.serves(Route(STABLE)) and found.reaches(STABLE)
-    assert sorted(asked) == ["GET /clusters?format=json", "GET /config_dump?resource=dynamic_route_configs"]
+    assert sorted(asked) == [
+        "GET /certs",
+        "GET /clusters?format=json",
+        "GET /config_dump?resource=dynamic_route_configs",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serin_server.drift.bins import CategoryBins, Floats, NumericBins, as_numbers
 from serin_server.drift.profile import Feature, Profile
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.exposition import head, labels
 from serin_server.protocol.datatypes import Array
 from serin_server.protocol.rows import Columns, Rows, kind, some, together
@@ -55,8 +56,8 @@ class DriftCounter:
         self._skipped_series = f"serin_feature_rows_skipped_total{{{labels(model=model, revision=revision)}}} "
 
     def answered(self, inquiry: Inquiry, response: InferResponse) -> None:
-        """Take in the rows of a request; one that a router sends again is not counted, as in all evidence."""
-        if not inquiry.retry:
+        """Take in the rows of a request; of first attempts only, as all evidence is."""
+        if inquiry.attempt is Attempt.FIRST:
             self.add(inquiry.rows, inquiry.predictions)
 
     def add(self, rows: Rows, predictions: Predictions) -> None:

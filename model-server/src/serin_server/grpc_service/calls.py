@@ -6,6 +6,7 @@ from typing import NoReturn, TypeAlias
 
 import grpc
 
+from serin_server.monitor.attempts import COUNT_HEADER, TESTER_HEADER, attempt_of
 from serin_server.serving.inquiry import CLIENT_GONE, Inquiry
 from serin_server.tracing import Trace, parse_traceparent
 
@@ -28,12 +29,12 @@ class Call:
     """One call, as the access log looks at HTTP's requests. `begun` is when its message was there."""
 
     __slots__ = (
+        "attempt",
         "begun",
         "inquiry",
         "metadata",
         "refused_upload",
         "request_id",
-        "retry",
         "size",
         "status",
         "target",
@@ -49,7 +50,7 @@ class Call:
         # What the client sent beside the message, by lower-case name; the last of several counts.
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
         self.metadata = metadata
-        self.retry = metadata.get("x-envoy-attempt-count", "1") not in ("0", "1")
+        self.attempt = attempt_of(metadata.get(COUNT_HEADER, "1"), TESTER_HEADER in metadata)
         self.request_id = _text(metadata.get("x-request-id"))
         traceparent = _text(metadata.get("traceparent"))
         self.trace: Trace | None = None if traceparent is None else parse_traceparent(traceparent.encode())

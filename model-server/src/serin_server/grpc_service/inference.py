@@ -24,7 +24,7 @@ async def infer(served: ServedModel, message: ModelInferRequest, context: Contex
         caller,
         started=call.begun,
         deadline=None if left is None else call.begun + left,
-        retry=call.retry,
+        attempt=call.attempt,
         request_id=call.request_id,
         trace_id=None if call.trace is None else call.trace.trace_id,
     )

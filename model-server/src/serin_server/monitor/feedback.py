@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import Kind, error_of, label_text, quantity_of
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Prediction, Refusal, TokenRefusedError, Tokens
@@ -83,7 +84,7 @@ class FeedbackCounter:
             self._count_one(prediction, judged, now)
             if self._label_log is not None:
                 self._label_log.labelled(label.prediction_id, label.value, now)
-            if self._teller is not None and not prediction.retry:
+            if self._teller is not None and prediction.attempt is Attempt.FIRST:
                 self._teller.labelled(prediction.revision, prediction.nonce.hex(), label.value)
         return Receipt(accepted, duplicates, refused)
 
@@ -108,7 +109,7 @@ class FeedbackCounter:
 
     def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
         revision, made = prediction.revision, prediction.time
-        attempt = "retry" if prediction.retry else "first"
+        attempt = prediction.attempt
         if isinstance(judged, float):
             self._metrics.error_counted(revision, judged, attempt, made, now)
         else:

@@ -2,8 +2,9 @@
 
 A token is unpadded base64url of
     format (1) | model (4) | revision (5) | time (4) | nonce (8) | flags (1) | text (0..48) | tag (12)
-with sizes in bytes and numbers big-endian: the start of SHA-256 of the model's name, seconds since 1970, bit
-0 of the flags for a retry and bits 1–2 for the kind of outcome. The tag of nonce n is, from place 12 (n mod m) on, of
+with sizes in bytes and numbers big-endian: the start of SHA-256 of the model's name, seconds since 1970, bits
+1–2 of the flags for the kind of outcome, bit 0 for a retry and bit 3 for a tester. The tag of nonce n is, from place
+12 (n mod m) on, of
     SHAKE256(own key | format … time | n div m | flags | text),
 where the own key is HMAC-SHA256 of the model's name: a sponge keyed by what it absorbs first, as in KMAC (NIST SP
 800-185). For classes m is 64, so that one output serves many rows: a hash for each would take longer than all else
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import TEXT_LIMIT, Kind, Outcome
 from serin_server.monitor.keys import Key, Keyring
 
@@ -30,6 +32,9 @@ _FORMAT = 2
 _HEADER = struct.Struct(">B4s5sI")
 _NONCE = struct.Struct(">Q")
 _TAG_BYTES = 12
+_FLAGS = {Attempt.FIRST: 0, Attempt.RETRY: 1, Attempt.TESTER: 8}
+_ATTEMPTS = {flags: attempt for attempt, flags in _FLAGS.items()}
+_ATTEMPT_BITS = 9
 _TOGETHER = 64  # nonces whose tags come from one output, for equal classes
 _FIXED_BYTES = _HEADER.size + _NONCE.size + 1 + _TAG_BYTES
 _LONGEST = (_FIXED_BYTES + TEXT_LIMIT + 2) // 3 * 4
@@ -73,7 +78,7 @@ class Prediction:
     revision: str
     time: int
     nonce: bytes
-    retry: bool
+    attempt: Attempt
     outcome: Outcome
 
 
@@ -108,7 +113,7 @@ class Tokens:
         purpose = b"serin prediction id 2\0" + self._name
         return {key: hashlib.shake_256(hmac.digest(key.secret, purpose, "sha256")) for key in self._keys}
 
-    def issue(self, outcomes: Sequence[Outcome], now: float, retry: bool) -> list[str]:
+    def issue(self, outcomes: Sequence[Outcome], now: float, attempt: Attempt = Attempt.FIRST) -> list[str]:
         """One token per outcome; `now` in seconds since 1970."""
         self._begin_second(int(now))
         header, nonce = self._header, self._nonce
@@ -123,7 +128,7 @@ class Tokens:
                 self._tags.clear()
             found = known.get(id(outcome))
             if found is None:
-                tail = _tail(outcome, retry)
+                tail = _tail(outcome, attempt)
                 if outcome.kind is Kind.QUANTITY:
                     contents.append(header + _NONCE.pack(nonce) + tail + _tags(self._sponge, nonce, tail))
                     continue
@@ -169,8 +174,8 @@ class Tokens:
             revision=revision.hex(),
             time=time,
             nonce=nonce,
-            retry=bool(flags & 1),
-            outcome=Outcome(Kind(flags >> 1), text.decode()),
+            attempt=_ATTEMPTS[flags & _ATTEMPT_BITS],
+            outcome=Outcome(_kind(flags), text.decode()),
         )
 
 
@@ -190,7 +195,7 @@ def _tags(sponge: "HASHXOF", nonce: int, tail: bytes) -> bytes:
 
 
 def _sharing(tail: bytes) -> int:
-    return 1 if tail[0] >> 1 == Kind.QUANTITY else _TOGETHER
+    return 1 if _kind(tail[0]) is Kind.QUANTITY else _TOGETHER
 
 
 def _agrees(sponge: "HASHXOF", content: bytes, tag: bytes) -> bool:
@@ -202,8 +207,12 @@ def _agrees(sponge: "HASHXOF", content: bytes, tag: bytes) -> bool:
     return hmac.compare_digest(_tags(own, nonce, tail)[start : start + _TAG_BYTES], tag)
 
 
-def _tail(outcome: Outcome, retry: bool) -> bytes:
-    return bytes([outcome.kind << 1 | retry]) + outcome.text.encode()
+def _tail(outcome: Outcome, attempt: Attempt) -> bytes:
+    return bytes([outcome.kind << 1 | _FLAGS[attempt]]) + outcome.text.encode()
+
+
+def _kind(flags: int) -> Kind:
+    return Kind(flags >> 1 & 3)
 
 
 def _texts(contents: Sequence[bytes]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.payload_log.files import BoundedFiles
 from serin_server.payload_log.settings import PayloadLogSettings, check_features, in_sample, kept
 from serin_server.protocol.datatypes import Array
@@ -37,7 +38,7 @@ class _Rows:
     """Sampled rows of one request: `inputs` are [rows, features] or an array a feature, `values` begin with [rows]."""
 
     time: float
-    retry: bool
+    attempt: Attempt
     ids: Sequence[str]
     names: Sequence[str]
     inputs: Array | Sequence[Array]
@@ -113,7 +114,7 @@ class PayloadLog:
             return
         names, inputs = self._inputs(inquiry.rows, chosen)
         values = inquiry.predictions.values[chosen]
-        rows = _Rows(time.time(), inquiry.retry, [ids[row] for row in chosen], names, inputs, values)
+        rows = _Rows(time.time(), inquiry.attempt, [ids[row] for row in chosen], names, inputs, values)
         size = _size(inputs) if isinstance(inputs, np.ndarray) else sum(map(_size, inputs))
         self._offer(rows, len(chosen), size + _size(values))
 
@@ -206,7 +207,7 @@ class PayloadLog:
         if isinstance(item, _Label):
             yield {"prediction_id": item.prediction_id, "time": when, "label": item.label}
             return
-        same = {"time": when, **self._same, "attempt": "retry" if item.retry else "first"}
+        same = {"time": when, **self._same, "attempt": item.attempt}
         for start in range(0, len(item.ids), _SLICE):  # many rows at once would keep the event loop waiting
             for prediction_id, row, value in item.part(start, start + _SLICE):
                 inputs = dict(zip(item.names, row, strict=True))

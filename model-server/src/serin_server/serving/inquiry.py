@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serin_server.monitor.activity import Refused
+from serin_server.monitor.attempts import Attempt
 from serin_server.protocol.datatypes import Array
 from serin_server.protocol.errors import ClientGoneError, RequestError
 from serin_server.protocol.requests import to_rows
@@ -41,7 +42,7 @@ class Inquiry:
     """One inference request on its way. Exactly one of its ends is reached, and counted.
 
     Times are of time.perf_counter, in seconds. `started` is when the request was there in full: until then time passes
-    on the client's account. `retry` is whether a router sends it not for the first time. `request_id` and `trace_id`
+    on the client's account. `attempt` is what a router says of it. `request_id` and `trace_id`
     are for the log.
     """
 
@@ -49,12 +50,12 @@ class Inquiry:
         "_caller",
         "_is_over",
         "_served",
+        "attempt",
         "deadline",
         "extras",
         "predictions",
         "request",
         "request_id",
-        "retry",
         "rows",
         "shadowed",
         "started",
@@ -77,7 +78,7 @@ class Inquiry:
         *,
         started: float,
         deadline: float | None,
-        retry: bool,
+        attempt: Attempt,
         request_id: str | None,
         trace_id: str | None = None,
     ) -> None:
@@ -86,7 +87,7 @@ class Inquiry:
         self._is_over = False
         self.started = started
         self.deadline = deadline
-        self.retry = retry
+        self.attempt = attempt
         self.request_id = request_id
         self.trace_id = trace_id
         self.shadowed = False  # whether its answers are compared with those of another revision
@@ -180,8 +181,7 @@ class Inquiry:
 
     def _count(self, code: int) -> None:
         self._is_over = True
-        attempt = "retry" if self.retry else "first"
-        self._served.metrics.request_done(code, attempt, time.perf_counter() - self.started)
+        self._served.metrics.request_done(code, self.attempt, time.perf_counter() - self.started)
 
     def _log(self, message: str, error: Exception) -> None:
         log.error(message, exc_info=error, extra={"fields": self.names})

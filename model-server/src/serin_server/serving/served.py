@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
@@ -78,7 +79,7 @@ class ServedModel:
 
     def respond(self, inquiry: "Inquiry") -> InferResponse:
         """The answer made of an inquiry's predictions; counts the rows in it. Raises RequestError."""
-        wanted, retry, request = inquiry.wanted, inquiry.retry, inquiry.request
+        wanted, attempt, request = inquiry.wanted, inquiry.attempt, inquiry.request
         predictions = inquiry.predictions
         outcomes = predictions.outcomes
         if outcomes is None and request.outputs is not None and PREDICTION_ID in wanted:
@@ -90,16 +91,15 @@ class ServedModel:
                 array = predictions.values if name == self.model.main else predictions.extras[name]
                 outputs.append(Tensor(name, datatype_name(array), array))
             elif outcomes is not None:
-                ids = np.array(self.tokens.issue(outcomes, now, retry), dtype=np.object_)
+                ids = np.array(self.tokens.issue(outcomes, now, attempt), dtype=np.object_)
                 outputs.append(Tensor(name, "BYTES", ids))
-        self.count(outcomes, PREDICTION_ID in wanted, now, retry)
+        self.count(outcomes, PREDICTION_ID in wanted, now, attempt)
         return InferResponse(self.name, self.version, request.id, outputs)
 
-    def count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, retry: bool) -> None:
+    def count(self, outcomes: Sequence[Outcome] | None, with_ids: bool, now: float, attempt: Attempt) -> None:
         """Count rows with ids, and predicted classes; values of a regression have no bounded set of labels."""
         if outcomes is None:
             return
-        attempt = "retry" if retry else "first"
         if with_ids:
             self.metrics.issued(len(outcomes), attempt, now)
         if outcomes[0].kind is not Kind.QUANTITY:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.keys import Keyring
@@ -42,7 +43,7 @@ class Book:
         self.pairs.take(parse_batch(sealed, self._keyring, self._model))
 
     def _label(self, own: Told, value: str | int | float | bool) -> None:
-        prediction = Prediction(self._revision, own.made, b"", False, own.outcome)
+        prediction = Prediction(self._revision, own.made, b"", Attempt.FIRST, own.outcome)
         self._feedback.count_of_pair(prediction, value, time.time())
 
 
@@ -54,7 +55,7 @@ class ShadowWatcher:
 
     def answered(self, inquiry: Inquiry, response: InferResponse) -> None:
         """A request that a router sends again has no part in evidence."""
-        if inquiry.retry or inquiry.request_id is None:
+        if inquiry.attempt is not Attempt.FIRST or inquiry.request_id is None:
             return
         outcomes = inquiry.predictions.outcomes
         if outcomes is None:

@@ -6,6 +6,7 @@ import time
 import zlib
 from typing import Protocol
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.tracing import Trace
 from serin_server.web.messages import Inquired
 
@@ -33,7 +34,7 @@ class Answered(Protocol):
     @property
     def size(self) -> int: ...
     @property
-    def retry(self) -> bool: ...
+    def attempt(self) -> Attempt: ...
     @property
     def request_id(self) -> str | None: ...
     @property
@@ -68,7 +69,7 @@ class AccessLog:
             "bytes_out": bytes_out,
             "rows": None if inquiry is None else inquiry.row_count,
             "queue_seconds": None if inquiry is None else round(inquiry.waited, 6),
-            "attempt": "retry" if request.retry else "first",
+            "attempt": request.attempt,
             "revision": self._revision,
             "request_id": request.request_id,
             "trace_id": None if trace is None else trace.trace_id,

@@ -47,7 +47,7 @@ class HttpInference:
             _HttpCaller(self, request, message),
             started=started,
             deadline=request.deadline,
-            retry=request.retry,
+            attempt=request.attempt,
             request_id=request.request_id,
             trace_id=None if request.trace is None else request.trace.trace_id,
         )

@@ -7,6 +7,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
+from serin_server.monitor.attempts import COUNT_HEADER, TESTER_HEADER, Attempt, attempt_of
 from serin_server.protocol.errors import ClientGoneError, RequestError
 from serin_server.tracing import Trace, parse_traceparent
 
@@ -71,6 +72,7 @@ class Request:
     expects = False  # the client waits for 100 Continue before it sends the body
     # From the headers.
     attempt_count = b"1"
+    tester = False
     request_id: str | None = None
     shadowed = False  # two revisions answer it, and their answers are compared
     trace: Trace | None = None
@@ -98,9 +100,9 @@ class Request:
         )
 
     @property
-    def retry(self) -> bool:
-        """Whether Envoy sends the request not for the first time."""
-        return self.attempt_count not in (b"0", b"1")
+    def attempt(self) -> Attempt:
+        """What the router says of it."""
+        return attempt_of(self.attempt_count, self.tester)
 
     @property
     def deadline(self) -> float | None:
@@ -135,6 +137,9 @@ class Request:
 
     def take_attempt_count(self, value: bytes) -> None:
         self.attempt_count = value
+
+    def take_tester(self, _value: bytes) -> None:
+        self.tester = True
 
     def take_request_id(self, value: bytes) -> None:
         self.request_id = value.decode("latin-1")
@@ -178,7 +183,8 @@ class Request:
 
 # The headers that mean something to the server, by their lower-case names.
 HEADERS: dict[bytes, Callable[[Request, bytes], None]] = {
-    b"x-envoy-attempt-count": Request.take_attempt_count,
+    COUNT_HEADER.encode(): Request.take_attempt_count,
+    TESTER_HEADER.encode(): Request.take_tester,
     b"x-envoy-expected-rq-timeout-ms": Request.take_timeout,
     b"grpc-timeout": Request.take_grpc_timeout,
     b"x-request-id": Request.take_request_id,

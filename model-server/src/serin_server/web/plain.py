@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from serin_server.monitor.attempts import Attempt
 from serin_server.protocol.datatypes import datatype_name, to_data
 from serin_server.protocol.metadata import PREDICT
 from serin_server.protocol.plain import PlainRequest, plain_features, read_plain
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from serin_server.serving.inquiry import Inquiry
     from serin_server.web.inference import HttpInference
 
-_ATTEMPT = "first"  # a request that a router repeats is none of these
+_ATTEMPT = Attempt.FIRST  # a request that a router repeats, or marks, is none of these
 
 
 class PlainInference:
@@ -48,7 +49,7 @@ class PlainInference:
 
     def takes(self, request: Request, started: float) -> bool:
         """Whether it answers the request, now or when its predictions are there."""
-        if request.retry or not request.is_bare:
+        if request.attempt is not _ATTEMPT or not request.is_bare:
             return False
         plain = read_plain(request.body, self._features)
         if plain is None:
@@ -77,8 +78,8 @@ class PlainInference:
     def _answer_all(self, calls: Sequence["PlainCall"], whole: Predictions, outcomes: Sequence[Any]) -> None:
         served, headers, begin, clock = self._served, self._http.headers, self._begin, time.perf_counter
         now = time.time()
-        ids = served.tokens.issue(outcomes, now, retry=False)
-        served.count(outcomes, True, now, retry=False)
+        ids = served.tokens.issue(outcomes, now, _ATTEMPT)
+        served.count(outcomes, True, now, _ATTEMPT)
         datatype = datatype_name(whole.values)
         middle = self._middle(datatype)
         values = to_data(whole.values, datatype) if datatype == "BYTES" else whole.values.tolist()

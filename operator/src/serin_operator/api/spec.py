@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from serin_operator.api.callers import Sticky, Testers, parse_sticky, parse_testers
+
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -175,7 +177,11 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods."""
+    """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods.
+
+    tls_secret: the Secret with the certificate for clients. access_log: the share of requests that are logged, beside
+    all that fail; None: no log.
+    """
 
     router: RouterType
     router_replicas: int
@@ -183,6 +189,10 @@ class Traffic:
     timeout: float
     gateway: GatewayRoute | None = None
     mesh: Mesh = field(default_factory=Mesh)
+    testers: Testers | None = None
+    sticky: Sticky | None = None
+    tls_secret: str | None = None
+    access_log: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +375,10 @@ def _parse_traffic(raw: Mapping[str, Any]) -> Traffic:
         timeout=seconds(raw["timeout"]),
         gateway=_parse_gateway(router["gatewayAPI"]) if "gatewayAPI" in router else None,
         mesh=Mesh(**{key: tuple(names) for key, names in router.get("istio", {}).items()}),
+        testers=parse_testers(raw),
+        sticky=parse_sticky(raw),
+        tls_secret=raw.get("tls", {}).get("secretName"),
+        access_log=float(raw["accessLog"]["sample"]) if "accessLog" in raw else None,
     )
 
 

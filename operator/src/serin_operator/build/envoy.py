@@ -1,31 +1,36 @@
-"""Envoy's three files as plain values: bootstrap (static), clusters (CDS) and routes (RDS).
+"""Envoy's files that change, as plain values: clusters (CDS) and routes (RDS). `listeners` has the static part.
 
 Clusters are named by revision, never by role, so that a promotion changes routes only. The canary is reached
 through a second cluster of its own, `canary-<revision>`, whose lower priority is the stable revision: what the
 canary fails to answer is answered by stable, and no client sees a canary's error. Retries carry
 `x-envoy-attempt-count`, by which the model servers keep them out of the evidence.
 
+HTTP and gRPC come in on one port and reach different ports of the servers, so each has clusters and routes of its own.
+Testers' requests carry `x-serin-tester`, from the router only.
+
 A canary may also be shown copies of requests that stable answers. They go through a third cluster, `mirror-<revision>`,
 that holds few of them at once: what it can not take is not copied, and no client waits for it. Both copies carry the
 mark SHADOW_MARK and one `x-request-id`, by which the model servers tell that they are answers to the same request.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from serin_operator.build.owner import PORT, Owner
+from serin_operator.api.callers import Testers
+from serin_operator.api.spec import Traffic
+from serin_operator.build.callers import TYPE, by_caller
+from serin_operator.build.owner import GRPC_PORT, PORT, Owner
 from serin_operator.decide.observed import Route
 
-FILES = "/etc/serin/router"
-STATUS_PORT = 9902
-ADMIN_PORT = 9901
 ROUTES = "inference"
 CANARY_ROUTE = "canary"
 SHADOW_ROUTE = "shadow"
 STABLE_ROUTE = "stable"
+TESTERS_ROUTE = "testers"
+GRPC = "grpc-"  # what the names of its clusters and routes begin with
+TESTER_MARK = "x-serin-tester"
 SHADOW_MARK = "x-serin-shadow"
-_TYPE = "type.googleapis.com/"
-_RETRY_BODY_LIMIT = 8 * 1024 * 1024  # what the model server takes; a larger body can not be sent twice
-_STATUS_PATHS = ("/ready", "/stats/prometheus", "/config_dump", "/clusters")
+RETRY_BODY_LIMIT = 8 * 1024 * 1024  # what the model server takes; a larger body can not be sent twice
 
 # Copies that one router has under way at once: what a canary that hangs can cost it in memory and connections. One that
 # answers within 10 ms gets 6,400 a second.
@@ -34,6 +39,55 @@ _INFER = "/v2/models/[^/]+(/versions/[^/]+)?/infer"
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.
 _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
+# The same for gRPC: UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED,
+# INTERNAL, UNAVAILABLE, DATA_LOSS. Envoy names only some of them, and cannot retry after an answer has begun.
+_CANARY_RETRIABLE_GRPC = "2|3|4|5|8|12|13|14|15"
+_UNANSWERED = "connect-failure,refused-stream"
+_EJECTING_FAILURES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Protocol:
+    """What clients speak: how its clusters and routes are named, the servers' port, and which requests are its own."""
+
+    name: str
+    port: int
+    upstream: str
+    feedback: dict[str, Any]
+    unavailable: dict[str, Any]  # what stable is asked again for, if another of its pods may answer
+    failed: dict[str, Any]  # what a canary has failed to answer
+    match: dict[str, Any] = field(default_factory=dict)
+
+
+_GRPC = _Protocol(
+    GRPC,
+    GRPC_PORT,
+    "http2_protocol_options",
+    feedback={"prefix": "/serin.FeedbackService/"},
+    unavailable={"retry_on": f"{_UNANSWERED},reset,unavailable"},
+    failed={
+        "retry_on": f"{_UNANSWERED},reset,5xx,retriable-headers",
+        "retriable_headers": [
+            {"name": "grpc-status", "string_match": {"safe_regex": {"regex": _CANARY_RETRIABLE_GRPC}}}
+        ],
+    },
+    match={"grpc": {}},
+)
+_HTTP = _Protocol(
+    "",
+    PORT,
+    "http_protocol_options",
+    feedback={"safe_regex": {"regex": "/v2/models/[^/]+/feedback"}},
+    unavailable={
+        "retry_on": f"{_UNANSWERED},reset,retriable-status-codes",
+        "retriable_status_codes": [503],
+    },
+    failed={
+        "retry_on": f"{_UNANSWERED},reset,5xx,retriable-status-codes",
+        "retriable_status_codes": _CANARY_RETRIABLE,
+    },
+)
+_PROTOCOLS = (_GRPC, _HTTP)  # what is HTTP's also matches gRPC
 
 
 def cluster_of(revision: str) -> str:
@@ -51,66 +105,72 @@ def mirror_cluster_of(revision: str) -> str:
     return f"mirror-{revision}"
 
 
-def bootstrap() -> dict[str, Any]:
-    """The static part: two listeners, and where the files are that change."""
-    return {
-        "node": {"id": "router", "cluster": "serin"},
-        "admin": {"address": _address("127.0.0.1", ADMIN_PORT)},
-        "dynamic_resources": {"cds_config": _watched("cds.json")},
-        "static_resources": {
-            "listeners": [_inference_listener(), _status_listener()],
-            "clusters": [_admin_cluster()],
-        },
-    }
-
-
 def clusters(
     owner: Owner, revisions: list[str], fallbacks: dict[str, str], version: str, *, mirrored: str | None = None
 ) -> dict[str, Any]:
     """CDS: one cluster per revision, and one more for each revision in `fallbacks` (revision → its fallback).
 
-    mirrored: the revision that gets copies of requests, if one does.
+    And the same again for gRPC. mirrored: the revision that gets copies of requests, if one does.
     """
-    resources = [_cluster(cluster_of(revision), [owner.server(revision)]) for revision in revisions]
-    resources += [
-        _cluster(canary_cluster_of(revision), [owner.server(revision), owner.server(fallback)])
-        for revision, fallback in sorted(fallbacks.items())
-    ]
+    resources = []
+    for protocol in _PROTOCOLS:
+        for revision in revisions:
+            resources.append(_cluster(protocol, cluster_of(revision), [owner.server(revision)]))
+        for revision, fallback in sorted(fallbacks.items()):
+            hosts = [owner.server(revision), owner.server(fallback)]
+            resources.append(_cluster(protocol, canary_cluster_of(revision), hosts))
     if mirrored is not None:
         resources.append(_mirror_cluster(mirrored, owner.server(mirrored)))
     return {"version_info": version, "resources": resources}
 
 
-def routes(route: Route, timeout: float, version: str) -> dict[str, Any]:
-    """RDS: feedback to stable, `weight` per cent to the canary, the rest to stable. `timeout` in seconds.
+def routes(route: Route, traffic: Traffic, version: str, *, candidate: str | None = None) -> dict[str, Any]:
+    """RDS: feedback to stable, testers to the candidate, `weight` per cent to the canary, the rest to stable.
 
     Of what goes to stable, `mirror` per cent of the inferences are copied to the canary.
+    candidate: the revision that testers reach; None while there is none, when stable answers them too.
     """
-    table = [_closed_route(), _feedback_route(route, timeout)]
-    if route.canary and route.weight:
-        table.append(_canary_route(route.canary, route.weight, timeout))
-    if route.canary and route.mirror:
-        table.append(_shadow_route(route, route.canary, timeout))
-    table.append(_stable_route(route, timeout))
+    host = {
+        "name": ROUTES,
+        "domains": ["*"],
+        "include_request_attempt_count": True,
+        "request_body_buffer_limit": RETRY_BODY_LIMIT,
+        "request_headers_to_remove": [TESTER_MARK, SHADOW_MARK],
+    }
+    drawn = _table(route, route.weight, traffic, candidate)
+    if traffic.sticky and route.canary and route.weight:
+        ours, others = (_table(route, weight, traffic, candidate) for weight in (100, 0))
+        host["matcher"] = by_caller(traffic.sticky, route.canary, route.weight, ours, others, drawn)
+    else:
+        host["routes"] = drawn
     return {
         "version_info": version,
         "resources": [
             {
-                "@type": f"{_TYPE}envoy.config.route.v3.RouteConfiguration",
+                "@type": f"{TYPE}envoy.config.route.v3.RouteConfiguration",
                 "name": ROUTES,
                 "validate_clusters": False,
-                "virtual_hosts": [
-                    {
-                        "name": ROUTES,
-                        "domains": ["*"],
-                        "include_request_attempt_count": True,
-                        "request_body_buffer_limit": _RETRY_BODY_LIMIT,
-                        "routes": table,
-                    }
-                ],
+                # Only routes here set the marks: what clients send is removed before that.
+                "most_specific_header_mutations_wins": True,
+                "virtual_hosts": [host],
             }
         ],
     }
+
+
+def _table(route: Route, weight: int, traffic: Traffic, candidate: str | None) -> list[dict[str, Any]]:
+    """The routes in the order in which they are tried, with `weight` per cent for the canary."""
+    table = [_closed_route()]
+    for protocol in _PROTOCOLS:
+        table.append(_feedback_route(protocol, route, traffic))
+        if traffic.testers:
+            table += _testers_routes(protocol, candidate or route.stable, traffic.testers, traffic)
+        if route.canary and weight:
+            table.append(_canary_route(protocol, route.canary, weight, traffic))
+        if route.canary and route.mirror and protocol is _HTTP:
+            table.append(_shadow_route(route, route.canary, traffic))
+        table.append(_stable_route(protocol, route, traffic))
+    return table
 
 
 def _closed_route() -> dict[str, Any]:
@@ -122,30 +182,49 @@ def _closed_route() -> dict[str, Any]:
     }
 
 
-def _feedback_route(route: Route, timeout: float) -> dict[str, Any]:
+def _feedback_route(protocol: _Protocol, route: Route, traffic: Traffic) -> dict[str, Any]:
     return {
-        "name": "feedback",
-        "match": {"safe_regex": {"regex": "/v2/models/[^/]+/feedback"}},
+        "name": f"{protocol.name}feedback",
+        "match": {**protocol.feedback, **protocol.match},
         # A reset may come after labels were counted, so only a request that no server took is sent again.
-        "route": _forward(route.stable, timeout, "connect-failure,refused-stream"),
+        "route": _forward(protocol, route.stable, traffic, {"retry_on": _UNANSWERED}),
     }
 
 
-def _stable_route(route: Route, timeout: float) -> dict[str, Any]:
+def _testers_routes(protocol: _Protocol, revision: str, testers: Testers, traffic: Traffic) -> list[dict[str, Any]]:
+    """To the candidate alone, whose errors testers want to see. A route for each way to say that one is a tester."""
+    matches: list[dict[str, Any]] = []
+    if testers.header:
+        name, value = testers.header
+        matches.append({"headers": [{"name": name, "string_match": {"exact": value}}]})
+    if testers.cookie:
+        name, value = testers.cookie
+        matches.append({"cookies": [{"name": name, "string_match": {"exact": value}}]})
+    return [
+        {
+            "name": f"{protocol.name}{TESTERS_ROUTE}",
+            "match": {"prefix": "/", **match, **protocol.match},
+            "request_headers_to_add": [_mark(TESTER_MARK)],
+            "route": _forward(protocol, revision, traffic, {"retry_on": _UNANSWERED}),
+        }
+        for match in matches
+    ]
+
+
+def _stable_route(protocol: _Protocol, route: Route, traffic: Traffic) -> dict[str, Any]:
     return {
-        "name": STABLE_ROUTE,
-        "match": {"prefix": "/"},
-        "request_headers_to_remove": [SHADOW_MARK],
-        "route": _forward(route.stable, timeout, "connect-failure,refused-stream,reset,retriable-status-codes"),
+        "name": f"{protocol.name}{STABLE_ROUTE}",
+        "match": {"prefix": "/", **protocol.match},
+        "route": _forward(protocol, route.stable, traffic, protocol.unavailable),
     }
 
 
-def _shadow_route(route: Route, canary: str, timeout: float) -> dict[str, Any]:
+def _shadow_route(route: Route, canary: str, traffic: Traffic) -> dict[str, Any]:
     """What stable answers and the canary gets a copy of. A copy is never sent again, and its answer is dropped.
 
     A body that is larger than what may be held, or whose size is not told before, is not copied.
     """
-    stable = _stable_route(route, timeout)
+    stable = _stable_route(_HTTP, route, traffic)
     policy = {"cluster": mirror_cluster_of(canary), "disable_shadow_host_suffix_append": True}
     return stable | {
         "name": SHADOW_ROUTE,
@@ -153,31 +232,31 @@ def _shadow_route(route: Route, canary: str, timeout: float) -> dict[str, Any]:
             "safe_regex": {"regex": _INFER},
             "headers": [
                 {"name": ":method", "string_match": {"exact": "POST"}},
-                {"name": "content-length", "range_match": {"start": 0, "end": _RETRY_BODY_LIMIT + 1}},
+                {"name": "content-length", "range_match": {"start": 0, "end": RETRY_BODY_LIMIT + 1}},
             ],
             "runtime_fraction": {"default_value": {"numerator": route.mirror, "denominator": "HUNDRED"}},
         },
-        "request_headers_to_add": [
-            {"header": {"key": SHADOW_MARK, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-        ],
-        "request_headers_to_remove": [],
+        "request_headers_to_add": [_mark(SHADOW_MARK)],
         "route": stable["route"] | {"request_mirror_policies": [policy]},
     }
 
 
-def _forward(revision: str, timeout: float, retry_on: str) -> dict[str, Any]:
+def _mark(name: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _forward(protocol: _Protocol, revision: str, traffic: Traffic, retries: dict[str, Any]) -> dict[str, Any]:
     return {
-        "cluster": cluster_of(revision),
-        "timeout": _duration(timeout),
+        "cluster": f"{protocol.name}{cluster_of(revision)}",
+        "timeout": _duration(traffic.timeout),
         "retry_policy": {
-            "retry_on": retry_on,
-            "retriable_status_codes": [503],
+            **retries,
             "num_retries": 2,
             "retry_host_predicate": [
                 {
                     "name": "envoy.retry_host_predicates.previous_hosts",
                     "typed_config": {
-                        "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                        "@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
                     },
                 }
             ],
@@ -186,35 +265,37 @@ def _forward(revision: str, timeout: float, retry_on: str) -> dict[str, Any]:
     }
 
 
-def _canary_route(canary: str, weight: int, timeout: float) -> dict[str, Any]:
+def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffic) -> dict[str, Any]:
+    """A share of the requests, drawn one by one; 100 per cent for callers that have been drawn already."""
     previous_priorities = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
     return {
-        "name": CANARY_ROUTE,
+        "name": f"{protocol.name}{CANARY_ROUTE}",
         "match": {
             "prefix": "/",
             "headers": [
                 {
                     "name": "content-length",
-                    "range_match": {"start": _RETRY_BODY_LIMIT + 1, "end": 2**62},
+                    "range_match": {"start": RETRY_BODY_LIMIT + 1, "end": 2**62},
+                    # A body of unknown size is sent; one that turns out too large no server takes.
+                    "treat_missing_header_as_empty": True,
                     "invert_match": True,
                 }
             ],
             "runtime_fraction": {"default_value": {"numerator": weight, "denominator": "HUNDRED"}},
+            **protocol.match,
         },
-        "request_headers_to_remove": [SHADOW_MARK],
         "route": {
-            "cluster": canary_cluster_of(canary),
-            "timeout": _duration(timeout),
+            "cluster": f"{protocol.name}{canary_cluster_of(canary)}",
+            "timeout": _duration(traffic.timeout),
             "retry_policy": {
-                "retry_on": "5xx,reset,connect-failure,refused-stream,retriable-status-codes",
-                "retriable_status_codes": _CANARY_RETRIABLE,
+                **protocol.failed,
                 "num_retries": 1,
                 "retry_priority": {
                     "name": "envoy.retry_priorities.previous_priorities",
-                    "typed_config": {"@type": f"{_TYPE}{previous_priorities}", "update_frequency": 1},
+                    "typed_config": {"@type": f"{TYPE}{previous_priorities}", "update_frequency": 1},
                 },
                 "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.010s"},
-                "per_try_timeout": _duration(timeout / 2),
+                "per_try_timeout": _duration(traffic.timeout / 2),
             },
             # A canary that is slow but works may still answer: after half the time stable is asked as well.
             "hedge_policy": {"hedge_on_per_try_timeout": True},
@@ -222,36 +303,42 @@ def _canary_route(canary: str, weight: int, timeout: float) -> dict[str, Any]:
     }
 
 
-def _cluster(name: str, hosts: list[str]) -> dict[str, Any]:
+def _cluster(protocol: _Protocol, name: str, hosts: list[str]) -> dict[str, Any]:
     dns = "envoy.extensions.clusters.dns.v3.DnsCluster"
     cares = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
+    http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
-        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
-        "name": name,
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
+        "name": f"{protocol.name}{name}",
         "lb_policy": "LEAST_REQUEST",
         "connect_timeout": "1s",
         "ignore_health_on_host_removal": True,
         "cluster_type": {
             "name": "envoy.cluster.dns",
             "typed_config": {
-                "@type": f"{_TYPE}{dns}",
+                "@type": f"{TYPE}{dns}",
                 "dns_refresh_rate": "1s",
                 "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "1s"},
                 "dns_lookup_family": "V4_PREFERRED",
                 "typed_dns_resolver_config": {
                     "name": "envoy.network.dns_resolver.cares",
                     "typed_config": {
-                        "@type": f"{_TYPE}{cares}",
+                        "@type": f"{TYPE}{cares}",
                         "dns_resolver_options": {"no_default_search_domain": False},
                     },
                 },
             },
+        },
+        "typed_extension_protocol_options": {
+            http: {"@type": f"{TYPE}{http}", "explicit_http_config": {protocol.upstream: {}}}
         },
         "common_lb_config": {
             # The default holds health changes back for a second, in which requests find no healthy host.
             "update_merge_window": "0s",
             "healthy_panic_threshold": {"value": 50},
         },
+        # Never reached: Envoy does not ask another cluster when one is full, so a limit would be a canary's error that
+        # clients see. The servers refuse what is too much for them, and that fails over.
         "circuit_breakers": {
             "thresholds": [
                 {
@@ -263,6 +350,7 @@ def _cluster(name: str, hosts: list[str]) -> dict[str, Any]:
                 }
             ]
         },
+        **({} if len(hosts) > 1 else {"outlier_detection": _outliers()}),
         "health_checks": [
             {
                 "timeout": "1s",
@@ -281,11 +369,34 @@ def _cluster(name: str, hosts: list[str]) -> dict[str, Any]:
             "endpoints": [
                 {
                     "priority": priority,
-                    "lb_endpoints": [{"endpoint": {"address": _address(host, PORT)}}],
+                    "lb_endpoints": [{"endpoint": _endpoint(protocol, host)}],
                 }
                 for priority, host in enumerate(hosts)
             ],
         },
+    }
+
+
+def _outliers() -> dict[str, Any]:
+    """A pod that passes its health checks and yet hangs or breaks connections is spared for a while.
+
+    What a model answers, errors too, is evidence and never a reason. At most half of a revision's pods are spared, so
+    one that has one pod only keeps it. A canary's cluster has stable's pods in it, which would count for the half; what
+    a canary breaks, stable answers.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": _EJECTING_FAILURES,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "interval": "1s",
+        "base_ejection_time": "10s",
+        "max_ejection_time": "60s",
+        "max_ejection_percent": 50,
+        "always_eject_one_host": False,
+        "successful_active_health_check_uneject_host": False,
     }
 
 
@@ -296,92 +407,17 @@ def _mirror_cluster(revision: str, host: str) -> dict[str, Any]:
         "max_requests": MIRRORED_AT_ONCE,
         "max_retries": 0,
     }
-    return _cluster(mirror_cluster_of(revision), [host]) | {
+    return _cluster(_HTTP, mirror_cluster_of(revision), [host]) | {
         "circuit_breakers": {"thresholds": [{"priority": "DEFAULT", **few}]},
         # Over the limit of what is held for a canary that does not read, the request itself would have to wait.
-        "per_connection_buffer_limit_bytes": 2 * _RETRY_BODY_LIMIT,
+        "per_connection_buffer_limit_bytes": 2 * RETRY_BODY_LIMIT,
         "health_checks": [],  # the name has the ready pods only, and nobody waits for a copy that fails
     }
 
 
-def _inference_listener() -> dict[str, Any]:
-    return _listener(
-        "inference",
-        PORT,
-        {
-            "stat_prefix": "ingress",
-            "codec_type": "AUTO",
-            "rds": {"config_source": _watched("rds.json"), "route_config_name": ROUTES},
-            "use_remote_address": True,
-            # No client is internal, so nobody's x-envoy-* headers are believed.
-            "internal_address_config": {
-                "unix_sockets": False,
-                "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}],
-            },
-            "normalize_path": True,
-            "merge_slashes": True,
-            "stream_idle_timeout": "0s",
-            "request_headers_timeout": "10s",
-            "request_timeout": "0s",
-            "drain_timeout": "5s",
-            "common_http_protocol_options": {"idle_timeout": "300s"},
-        },
-    )
-
-
-def _status_listener() -> dict[str, Any]:
-    """A read-only window on the admin interface, which itself listens on loopback only."""
-    get = [{"name": ":method", "string_match": {"exact": "GET"}}]
-    allowed: list[dict[str, Any]] = [
-        {"match": {"path": path, "headers": get}, "route": {"cluster": "admin", "timeout": "10s"}}
-        for path in _STATUS_PATHS
-    ]
-    refused = [{"match": {"prefix": "/"}, "direct_response": {"status": 404}}]
-    return _listener(
-        "status",
-        STATUS_PORT,
-        {
-            "stat_prefix": "status",
-            "codec_type": "HTTP1",
-            "normalize_path": True,
-            "route_config": {"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": allowed + refused}]},
-        },
-    )
-
-
-def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
-    kind = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_TYPE}envoy.extensions.filters.http.router.v3.Router"},
-    }
-    return {
-        "name": name,
-        "address": _address("0.0.0.0", port),  # noqa: S104 - a pod's own address
-        "per_connection_buffer_limit_bytes": 1024 * 1024,
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": {"@type": f"{_TYPE}{kind}", **manager, "http_filters": [router]},
-                    }
-                ]
-            }
-        ],
-    }
-
-
-def _admin_cluster() -> dict[str, Any]:
-    return {
-        "name": "admin",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "admin",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", ADMIN_PORT)}}]}],
-        },
-    }
+def _endpoint(protocol: _Protocol, host: str) -> dict[str, Any]:
+    """A server's port; its health is always asked over HTTP."""
+    return {"address": address(host, protocol.port), "health_check_config": {"port_value": PORT}}
 
 
 def _duration(seconds: float) -> str:
@@ -389,12 +425,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
-def _watched(file: str) -> dict[str, Any]:
-    return {
-        "resource_api_version": "V3",
-        "path_config_source": {"path": f"{FILES}/{file}", "watched_directory": {"path": FILES}},
-    }
-
-
-def _address(host: str, port: int) -> dict[str, Any]:
+def address(host: str, port: int) -> dict[str, Any]:
+    """A socket, as Envoy's configuration has it."""
     return {"socket_address": {"address": host, "port_value": port}}

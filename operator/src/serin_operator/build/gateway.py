@@ -33,7 +33,7 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     return written
 
 
-def entry(owner: Owner, status: Status) -> Manifest:
+def entry(owner: Owner, spec: Spec, status: Status) -> Manifest:
     """For clients inside the cluster, which pass no Gateway: they get the stable revision."""
     assert status.stable
     return client_service(owner, owner.labels(ROUTER), owner.labels(SERVER, status.stable.revision))

@@ -30,9 +30,9 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     return [*rules, _virtual_service(owner, spec, route)]
 
 
-def entry(owner: Owner, status: Status) -> Manifest:
+def entry(owner: Owner, spec: Spec, status: Status) -> Manifest:
     """The host that the VirtualService is for. Clients outside the mesh, which it does not reach, get stable."""
-    return gateway.entry(owner, status)
+    return gateway.entry(owner, spec, status)
 
 
 def live_route(owner: Owner, raw: Mapping[str, Any]) -> Route | None:

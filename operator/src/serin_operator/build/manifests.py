@@ -30,7 +30,7 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         wanted.append(servers.deployment(owner, revision, router.grace(spec.traffic), images, room=room))
     for kind in routers:
         wanted += routing.writer(kind).write(owner, spec, status, images)
-    wanted.append(routing.writer(router_of(status)).entry(owner, status))
+    wanted.append(routing.writer(router_of(status)).entry(owner, spec, status))
     reached = preview.service(owner, spec, status)
     if reached:
         wanted.append(reached)

@@ -10,7 +10,7 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     return []
 
 
-def entry(owner: Owner, status: Status) -> Manifest:
+def entry(owner: Owner, spec: Spec, status: Status) -> Manifest:
     """What clients call: the stable revision's pods, or while a canary has weight all pods that there are.
 
     A selector cannot name two revisions, so no others have pods then.

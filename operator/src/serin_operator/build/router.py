@@ -7,22 +7,29 @@ from typing import Any
 
 from serin_operator.api.spec import Spec, Traffic
 from serin_operator.api.status import Status
-from serin_operator.build import envoy
+from serin_operator.build import envoy, listeners
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner, client_service
 from serin_operator.build.pods import container_security, pod_basics
 from serin_operator.decide.roles import route_of, running
+
+# Routers run apart from each other where they can, so that the loss of a node or a zone loses one of them.
+_APART = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
 
 
 def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
     """The files with the route first, then the routers that serve it."""
     files = config_map(owner, status, spec.traffic)
-    return [*([files] if files else []), deployment(owner, spec.traffic, images)]
+    budget = [disruption_budget(owner)] if spec.traffic.router_replicas > 1 else []
+    return [*([files] if files else []), deployment(owner, spec.traffic, images), *budget]
 
 
-def entry(owner: Owner, status: Status) -> Manifest:
-    """What clients call: the ModelDeployment's own name, port 80."""
+def entry(owner: Owner, spec: Spec, status: Status) -> Manifest:
+    """What clients call: the ModelDeployment's own name, port 80, and 443 with a certificate."""
     labels = owner.labels(ROUTER)
-    return client_service(owner, labels, labels)
+    service = client_service(owner, labels, labels)
+    if spec.traffic.tls_secret:
+        service["spec"]["ports"].append({"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"})
+    return service
 
 
 def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | None:
@@ -44,15 +51,22 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
         "kind": "ConfigMap",
         "metadata": owner.metadata(owner.router, owner.labels(ROUTER)),
         "data": {
-            "bootstrap.json": _text(envoy.bootstrap()),
+            "bootstrap.json": _text(listeners.bootstrap(traffic)),
             "cds.json": _versioned(
                 lambda version: envoy.clusters(
                     owner, revisions, fallbacks, version, mirrored=route.canary if route.mirror else None
                 )
             ),
-            "rds.json": _versioned(lambda version: envoy.routes(route, traffic.timeout, version)),
+            "rds.json": _versioned(lambda version: envoy.routes(route, traffic, version, candidate=_candidate(status))),
+            **({"sds.json": _text(listeners.certificate())} if traffic.tls_secret else {}),
         },
     }
+
+
+def _candidate(status: Status) -> str | None:
+    """Whom testers reach: the canary once it is there, and as long as it is on trial."""
+    canary = status.canary
+    return canary.revision if canary and (canary.ready_replicas > 0 or status.weight > 0) else None
 
 
 def files_version(config: Manifest) -> str:
@@ -63,7 +77,12 @@ def files_version(config: Manifest) -> str:
 def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
     """The routers. Only a change of the static bootstrap replaces them; routes arrive through the ConfigMap."""
     labels = owner.labels(ROUTER)
-    started_with = hashlib.sha256(_text(envoy.bootstrap()).encode()).hexdigest()[:12]
+    annotations = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(listeners.STATUS_PORT),
+        "prometheus.io/path": "/stats/prometheus",
+    }
+    started_with = hashlib.sha256(_text(listeners.bootstrap(traffic)).encode()).hexdigest()[:12]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -75,20 +94,49 @@ def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
             "template": {
                 "metadata": {
                     "labels": labels,
-                    "annotations": {"serin.dev/bootstrap": started_with},
+                    "annotations": annotations | {"serin.dev/bootstrap": started_with},
                 },
                 "spec": pod_basics()
                 | {
                     "terminationGracePeriodSeconds": grace(traffic),
+                    "topologySpreadConstraints": [_apart(labels, topology) for topology in _APART],
                     "containers": [_envoy(traffic, images)],
                     "volumes": [
                         {"name": "files", "configMap": {"name": owner.router}},
                         {"name": "tmp", "emptyDir": {}},
+                        *_certificate(traffic),
                     ],
                 },
             },
         },
     }
+
+
+def disruption_budget(owner: Owner) -> Manifest:
+    """Nodes are drained of one router at a time."""
+    labels = owner.labels(ROUTER)
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": owner.metadata(owner.router, labels),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+    }
+
+
+def _apart(labels: dict[str, str], topology: str) -> dict[str, Any]:
+    return {
+        "maxSkew": 1,
+        "topologyKey": topology,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+
+
+def _certificate(traffic: Traffic) -> list[dict[str, Any]]:
+    """The Secret's volume. It is optional: a router without a certificate still serves port 80."""
+    if traffic.tls_secret is None:
+        return []
+    return [{"name": "tls", "secret": {"secretName": traffic.tls_secret, "optional": True}}]
 
 
 def grace(traffic: Traffic) -> int:
@@ -97,15 +145,16 @@ def grace(traffic: Traffic) -> int:
 
 
 def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
-    arguments = ["-c", f"{envoy.FILES}/bootstrap.json", "--log-level", "warning", "--concurrency", "2"]
+    arguments = ["-c", f"{listeners.FILES}/bootstrap.json", "--log-level", "warning", "--concurrency", "2"]
     return {
         "name": "envoy",
         "image": images.router,
         "imagePullPolicy": images.pull_policy,
         "args": arguments,
         "ports": [
-            {"name": "http", "containerPort": PORT, "protocol": "TCP"},
-            {"name": "status", "containerPort": envoy.STATUS_PORT, "protocol": "TCP"},
+            _port("http", PORT),
+            *([_port("https", listeners.TLS_PORT)] if traffic.tls_secret else []),
+            _port("status", listeners.STATUS_PORT),
         ],
         "resources": dict(traffic.router_resources),
         "securityContext": container_security(),
@@ -113,10 +162,15 @@ def _envoy(traffic: Traffic, images: Images) -> dict[str, Any]:
         "livenessProbe": _probe(periodSeconds=10, failureThreshold=6),
         "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/drain"]}}},
         "volumeMounts": [
-            {"name": "files", "mountPath": envoy.FILES, "readOnly": True},
+            {"name": "files", "mountPath": listeners.FILES, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
+            *([{"name": "tls", "mountPath": listeners.TLS_FILES, "readOnly": True}] if traffic.tls_secret else []),
         ],
     }
+
+
+def _port(name: str, number: int) -> dict[str, Any]:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
 
 
 def _probe(**thresholds: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Writer(Protocol):
     def write(self, owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
         """Everything but the Service that clients call, in the order to apply it."""
 
-    def entry(self, owner: Owner, status: Status) -> Manifest:
+    def entry(self, owner: Owner, spec: Spec, status: Status) -> Manifest:
         """The Service that clients call: it has the ModelDeployment's own name, port 80."""
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from serin_operator.api.status import Condition, Phase, Status
+from serin_operator.decide import certificate
 from serin_operator.decide.drift_watch import CONDITION as DRIFTED
 from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed
@@ -13,6 +14,7 @@ _TELLING = {
     ("Reconciling", "True"),
     ("Ready", "False"),
     ("MetricsAvailable", "False"),
+    (certificate.CONDITION, "False"),
     (DRIFTED, "True"),
 }
 
@@ -47,6 +49,9 @@ def with_conditions(
         wanted.append(_metrics_available(observed, status))
     if trouble := _router_trouble(observed):
         wanted.append(("RouterReady", "False", *trouble))
+    certified = certificate.told(observed, status, now)
+    if certified is not None:
+        wanted.append((certificate.CONDITION, certified.status, certified.reason, certified.message))
     if drifted is not None:
         wanted.append((DRIFTED, drifted.status, drifted.reason, drifted.message))
     wanted.sort(key=lambda each: each[:2] not in _TELLING)

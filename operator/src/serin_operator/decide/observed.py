@@ -53,6 +53,7 @@ class Router:
     """What the ready router pods really do now, one entry of `routes` and `healthy` per pod.
 
     healthy: per revision, how many of its hosts pass that router's health checks.
+    certificates: per pod, when the certificate for clients expires, in seconds since 1970; None: it has none.
     problem: why the routers could not be asked, if they could not. reason: that in one CamelCase word, where somebody
         has to do something about it.
     """
@@ -60,6 +61,7 @@ class Router:
     ready: int = 0
     routes: tuple[Route, ...] = ()
     healthy: tuple[Mapping[str, int], ...] = ()
+    certificates: tuple[float | None, ...] = ()
     problem: str | None = None
     reason: str = ""
 

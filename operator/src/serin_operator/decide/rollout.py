@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
 from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
-from serin_operator.decide import capacity, drift_watch, recreate, routing
+from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing
 from serin_operator.decide.by_hand import heed
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
@@ -59,6 +59,7 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     drift_at = drift_watch.next_look(status, spec.analysis.drift)
     # Other routers than the embedded one are looked at in the watch cache, which costs nothing.
     others = status.routing is not None or spec.traffic.router is not RouterType.EMBEDDED
+    tls = spec.traffic.tls_secret is not None
     look = False
     if watch is not None:
         look = now >= next_look(watch, spec.analysis)
@@ -67,7 +68,12 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     elif rollout is not None:
         look = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
     return Wants(
-        router=others or status.phase is Phase.PENDING or rollout is not None or due or served != route_of(status),
+        router=others
+        or status.phase is Phase.PENDING
+        or rollout is not None
+        or due
+        or served != route_of(status)
+        or tls,
         snapshot=look,
         drift=status.phase is not Phase.PENDING and drift_at is not None and now >= drift_at,
     )
@@ -240,6 +246,9 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
     live = route is not None and (observed.served == route or (router is not None and router.serves(route)))
     times = [revision.kept_until for revision in kept(status) if revision.kept_until is not None]
     times = [max(time, now + READY_POLL_SECONDS) for time in times]
+    certificate_at = certificate.check_at(observed, status, now)
+    if certificate_at is not None:
+        times.append(certificate_at)
     if rollout is not None and rollout.step is None:
         times.append(now + READY_POLL_SECONDS)
     elif rollout is not None and rollout.evidence_at is not None:

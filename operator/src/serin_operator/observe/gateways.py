@@ -71,7 +71,8 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
                 continue
             problems.append(f"{kind} {place[1]}, Gateway {parent['name']}: {objection.text}")
             reason = reason if objection.passing else "RouteNotAccepted"
-    return Router(count, tuple(live), (ready,) * count, "; ".join(problems) or None, reason)
+    problem = "; ".join(problems) or None
+    return Router(count, tuple(live), (ready,) * count, problem=problem, reason=reason)
 
 
 def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
@@ -93,7 +94,8 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
         if message.get("level") == "ERROR"
     ]
     if errors:
-        return Router(1, (), (ready,), f"VirtualService {place[1]}: {'; '.join(errors)}", "RouteNotAccepted")
+        problem = f"VirtualService {place[1]}: {'; '.join(errors)}"
+        return Router(1, (), (ready,), problem=problem, reason="RouteNotAccepted")
     return Router(1, (route,), (ready,))
 
 

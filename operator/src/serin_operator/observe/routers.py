@@ -3,11 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 
-from serin_operator.build import envoy
+from serin_operator.build import envoy, listeners
 from serin_operator.decide.observed import Route, Router
 from serin_operator.observe.pods import Pod
 
@@ -22,26 +24,39 @@ async def ask_routers(session: aiohttp.ClientSession, pods: Iterable[Pod]) -> Ro
     ready = [pod for pod in pods if pod.component == "router" and pod.serving]
     answers = await asyncio.gather(*(_ask(session, pod) for pod in ready), return_exceptions=True)
     problems = []
-    routes, healthy = [], []
+    seen: list[_Answer] = []
     for pod, answer in zip(ready, answers, strict=True):
         if isinstance(answer, _NO_ANSWER):
             problems.append(f"router {pod.name} does not tell its route: {type(answer).__name__} {answer}")
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            routes.append(answer[0])
-            healthy.append(answer[1])
+            seen.append(answer)
     problem = "no router pod is ready" if not ready else "; ".join(problems) or None
-    return Router(ready=len(ready), routes=tuple(routes), healthy=tuple(healthy), problem=problem)
+    return Router(
+        ready=len(ready),
+        routes=tuple(answer.route for answer in seen),
+        healthy=tuple(answer.healthy for answer in seen),
+        certificates=tuple(answer.certificate for answer in seen),
+        problem=problem,
+    )
 
 
-async def _ask(session: aiohttp.ClientSession, pod: Pod) -> tuple[Route, Mapping[str, int]]:
-    base = f"http://{pod.ip}:{envoy.STATUS_PORT}"
-    table, clusters = await asyncio.gather(
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    route: Route
+    healthy: Mapping[str, int]
+    certificate: float | None
+
+
+async def _ask(session: aiohttp.ClientSession, pod: Pod) -> _Answer:
+    base = f"http://{pod.ip}:{listeners.STATUS_PORT}"
+    table, clusters, certificates = await asyncio.gather(
         _get(session, f"{base}/config_dump?resource=dynamic_route_configs"),
         _get(session, f"{base}/clusters?format=json"),
+        _get(session, f"{base}/certs"),
     )
-    return live_route(table), healthy_hosts(clusters)
+    return _Answer(live_route(table), healthy_hosts(clusters), expiry(certificates))
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
@@ -56,7 +71,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
 def live_route(dump: Mapping[str, Any]) -> Route:
     """The route in Envoy's `config_dump`. Raises ValueError when there is none yet."""
     for config in dump.get("configs", []):
-        routes = {route["name"]: route for route in config["route_config"]["virtual_hosts"][0]["routes"]}
+        routes = {route["name"]: route for route in _drawn(config["route_config"]["virtual_hosts"][0])}
         stable = routes[envoy.STABLE_ROUTE]["route"]["cluster"].removeprefix(envoy.cluster_of(""))
         canary, shadow = routes.get(envoy.CANARY_ROUTE), routes.get(envoy.SHADOW_ROUTE)
         if canary is not None:
@@ -78,18 +93,33 @@ def _per_cent(route: Mapping[str, Any] | None) -> int:
     return share
 
 
+def _drawn(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The routes of requests that are drawn one by one; where callers are drawn, what is left has them too."""
+    if "matcher" in host:
+        host = host["matcher"]["on_no_match"]["action"]["typed_config"]
+    found: list[Mapping[str, Any]] = host["routes"]
+    return found
+
+
+def expiry(certificates: Mapping[str, Any]) -> float | None:
+    """When the first certificate of the chain for clients expires, from Envoy's `certs`; None when it has none."""
+    chains = [one for found in certificates.get("certificates", []) for one in found.get("cert_chain", [])]
+    return min((datetime.fromisoformat(one["expiration_time"]).timestamp() for one in chains), default=None)
+
+
 def healthy_hosts(clusters: Mapping[str, Any]) -> Counter[str]:
     """Per revision, the hosts that pass this router's health checks, from Envoy's `clusters?format=json`.
 
-    A revision that has both its own cluster and a canary cluster counts by the worse of the two.
+    A revision that has several clusters, its own and as a canary, counts by the worst of them.
     """
     counts: Counter[str] = Counter()
     for cluster in clusters.get("cluster_statuses", []):
+        name = cluster["name"].removeprefix(envoy.GRPC)
         for prefix in (envoy.cluster_of(""), envoy.canary_cluster_of("")):
-            if cluster["name"].startswith(prefix):
+            if name.startswith(prefix):
                 hosts = [host for host in cluster.get("host_statuses", []) if host.get("priority", 0) == 0]
                 healthy = sum(_is_healthy(host["health_status"]) for host in hosts)
-                revision = cluster["name"].removeprefix(prefix)
+                revision = name.removeprefix(prefix)
                 counts[revision] = min(counts.get(revision, healthy), healthy)
     return counts
 

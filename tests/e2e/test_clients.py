@@ -1,0 +1,146 @@
+"""Clients of the router on the cluster: testers before the first step, TLS, two routers, and how fast a route moves."""
+
+import base64
+import datetime
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from demo.manifests import model_uri
+from demo.models import split
+from tests.e2e.deployments import ModelDeployment, condition, epoch
+from tests.e2e.traffic import Traffic
+
+FLIPS = 50
+FLIP_SECONDS = 2.5  # more than the worst that is allowed, so that one that is slower shows
+TESTERS = {"header": {"name": "x-tester", "value": "yes"}}
+# Runs in the traffic's pod: asks so many times, and says who answered.
+_ASK = """
+import collections, json, ssl, sys, urllib.request
+url, body, headers, times, trusted = sys.argv[1:6]
+context = ssl.create_default_context(cadata=trusted) if trusted else None
+found = collections.Counter()
+for _ in range(int(times)):
+    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json", **json.loads(headers)})
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        found[answer.headers["x-serin-revision"]] += 1
+print(json.dumps(found))
+"""
+
+
+def ask(mdep: ModelDeployment, traffic: Traffic, times: int = 10, trusted: str = "", **headers: str) -> Counter[str]:
+    """Who answers so many requests of a client, or of one that trusts a certificate."""
+    row = split()[1].rows[0].tolist()
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}]})
+    url = f"{'https' if trusted else 'http'}://{mdep.name}/v2/models/{mdep.name}/infer"
+    sent = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
+    place = ("-n", mdep.namespace, traffic.pod, "--")
+    said = mdep.cluster.kubectl("exec", *place, "python", "-c", _ASK, url, body, sent, str(times), trusted)
+    return Counter(json.loads(said))
+
+
+def counted(mdep: ModelDeployment, revision: str, attempt: str) -> float:
+    """Requests that a revision's pods have counted under `attempt`."""
+    total = 0.0
+    for pod in mdep.server_pods(revision):
+        path = f"/api/v1/namespaces/{mdep.namespace}/pods/{pod}:8080/proxy/metrics"
+        for line in mdep.cluster.kubectl("get", "--raw", path).splitlines():
+            if line.startswith("serin_requests_total{") and f'attempt="{attempt}"' in line:
+                total += float(line.rpartition(" ")[2])
+    return total
+
+
+def certificate(name: str) -> dict[str, str]:
+    """The data of a kubernetes.io/tls Secret for a Service of this name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {"tls.crt": made.public_bytes(serialization.Encoding.PEM).decode(), "tls.key": private.decode()}
+
+
+def test_testers_meet_the_candidate_at_weight_0_and_are_no_evidence(serving: Callable[..., Any]) -> None:
+    with serving("tested", 20) as (mdep, traffic):
+        mdep.spec["traffic"] |= {"testers": TESTERS}
+        mdep.spec["analysis"] |= {"calibration": "20s"}
+        generation = mdep.serve("better")
+        waiting = mdep.wait(
+            "the candidate is ready", lambda s: s.get("canary", {}).get("readyReplicas", 0) > 0, 60, generation
+        )
+        stable, canary = waiting["stable"]["revision"], waiting["canary"]["revision"]
+        deadline = time.monotonic() + 15
+        while ask(mdep, traffic, 1, x_tester="yes") != {canary: 1}:
+            assert time.monotonic() < deadline, mdep.account()
+        assert mdep.status["weight"] == 0
+        assert ask(mdep, traffic, 20, x_tester="yes") == {canary: 20}
+        assert ask(mdep, traffic, 20) == {stable: 20}
+        assert counted(mdep, canary, "tester") >= 21
+        assert counted(mdep, canary, "first") == 0
+        mdep.wait_decision("Promoted")
+
+
+def test_a_certificate_that_is_missing_harms_nobody_and_is_served_when_it_comes(serving: Callable[..., Any]) -> None:
+    with serving("ciphered", 20) as (mdep, traffic):
+        routers = {"replicas": 2}
+        generation = mdep.apply(traffic={"tls": {"secretName": "ciphered-tls"}, "router": routers})
+
+        def says(reason: str) -> Callable[[dict[str, Any]], bool]:
+            return lambda status: condition(status, "CertificateServed").get("reason") == reason
+
+        status = mdep.wait("it misses the certificate", says("CertificateMissing"), 60, generation)
+        assert ask(mdep, traffic) == {status["stable"]["revision"]: 10}
+        data = certificate(mdep.name)
+        encoded = {name: base64.b64encode(text.encode()).decode() for name, text in data.items()}
+        name = {"name": "ciphered-tls", "namespace": mdep.namespace}
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": name, "data": encoded}
+        mdep.cluster.apply([secret])
+        mdep.wait("it has the certificate", says("Served"), 150)
+        assert ask(mdep, traffic, trusted=data["tls.crt"]) == {status["stable"]["revision"]: 10}
+        [budget] = mdep.owned("poddisruptionbudgets")
+        assert budget["status"]["expectedPods"] == 2
+        mdep.apply(traffic={"router": {"replicas": 1}})
+        deadline = time.monotonic() + 30
+        while mdep.owned("poddisruptionbudgets"):
+            assert time.monotonic() < deadline, mdep.account()
+            time.sleep(0.5)
+
+
+def test_from_the_decision_to_the_last_request_it_takes_a_second(serving: Callable[..., Any]) -> None:
+    """Back and forth between two warm revisions, each time by one change of the spec and of the route."""
+    with serving("flipped", 100) as (mdep, traffic):
+        mdep.serve("better")
+        mdep.wait_decision("Promoted")
+        silences = []
+        for number in range(FLIPS):
+            model = ("first", "better")[number % 2]
+            mdep.spec["model"] = {"uri": model_uri(model), "version": model}
+            mdep.apply()
+            record = mdep.wait_decision("Reverted", 30)
+            time.sleep(max(0.0, epoch(record["time"]) + FLIP_SECONDS - time.time()))
+            left = traffic.stats()["by_revision"][record["fromRevision"]]
+            silences.append(float(left["last_sent"]) / 1000 - epoch(record["time"]))
+        median, worst = statistics.median(silences), max(silences)
+        print(f"from a decision to the last request of {FLIPS}: median {median:.2f} s, worst {worst:.2f} s")
+        assert median <= 1.0, silences
+        assert worst <= 2.0, silences

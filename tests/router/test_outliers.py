@@ -1,0 +1,74 @@
+"""Pods that pass their health checks and break connections, in the real Envoy."""
+
+from pathlib import Path
+
+import pytest
+from tests.loopback import Upstream
+from tests.router.harness import CANARY, STABLE, Router, eventually, running
+
+from serin_operator.build.envoy import cluster_of
+from serin_operator.decide.observed import Route
+from serin_operator.observe.routers import healthy_hosts
+
+pytestmark = pytest.mark.process
+
+
+async def healthy(router: Router) -> int:
+    """How many of stable's pods the router would choose."""
+    clusters = (await router.status("/clusters?format=json"))["cluster_statuses"]
+    own = [cluster for cluster in clusters if cluster["name"] == cluster_of(STABLE)]
+    return healthy_hosts({"cluster_statuses": own})[STABLE]
+
+
+async def test_a_pod_that_breaks_connections_is_spared_and_nobody_notices(envoy_binary: Path, tmp_path: Path) -> None:
+    async with (
+        Upstream("second").running() as second,
+        running(envoy_binary, tmp_path, Route(STABLE)) as router,
+    ):
+        router.second = second
+        router.write(Route(STABLE), with_canary=False)
+
+        async def both() -> bool:
+            return await healthy(router) == 2
+
+        await eventually(both)
+        second.breaks = True
+
+        async def one() -> bool:
+            assert await router.many(16) == {(200, "stable"): 16}
+            return await healthy(router) == 1
+
+        await eventually(one)
+        tried = len(second.attempts)
+        assert await router.many(80) == {(200, "stable"): 80}
+        assert len(second.attempts) - tried < 20  # it would be 40
+
+
+async def test_an_arm_with_one_pod_keeps_it_and_stable_answers_what_it_breaks(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    """A canary that were spared would get no requests, and so no evidence against it."""
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 50)) as router:
+        router.canary.breaks = True
+        for _ in range(3):
+            before = len(router.canary.attempts)
+            assert await router.many(80) == {(200, "stable"): 80}
+            assert len(router.canary.attempts) - before > 20
+
+
+async def test_errors_that_a_model_answers_spare_no_pod(envoy_binary: Path, tmp_path: Path) -> None:
+    async with (
+        Upstream("second").running() as second,
+        running(envoy_binary, tmp_path, Route(STABLE)) as router,
+    ):
+        router.second = second
+        router.write(Route(STABLE), with_canary=False)
+
+        async def both() -> bool:
+            return await healthy(router) == 2
+
+        await eventually(both)
+        second.status = 500
+        counts = await router.many(160)
+        assert counts[500, "second"] > 40
+        assert await healthy(router) == 2
