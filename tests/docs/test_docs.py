@@ -347,6 +347,8 @@ def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
     pairs = cast(Alone, app.shared).book.pairs
     pairs.answered([Told("key", "", Outcome(Kind.NUMBER, "1"))])
     pairs.take(Batch("aaaaaaaaaa", [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))], [ToldLabel("nonce", 1)]))
+    pairs.answered([Told("other", "", Outcome(Kind.QUANTITY, "1"))])
+    pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], []))
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
 
     async def told() -> str:

@@ -11,6 +11,7 @@ from tests.model_server.serving import KEY, REVISION
 
 from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.keys import Keyring
+from serin_server.monitor.settled import ERROR_BUCKETS
 from serin_server.protocol.errors import RequestError
 from serin_server.shadow.answers import MOST_AT_ONCE, Answers, Batch, Told, ToldLabel, key_of, parse_batch
 from serin_server.shadow.pairs import Pairs
@@ -131,7 +132,15 @@ def test_a_number_is_no_class_and_its_label_still_counts_for_the_canary() -> Non
     pairs = Pairs("m", REVISION, labels)
     pairs.answered([Told("k", "", Outcome(Kind.QUANTITY, "1.5"))])
     pairs.take(Batch(STABLE, [Told("k", "n", Outcome(Kind.QUANTITY, "1.25"))], [ToldLabel("n", 1.25)]))
-    assert counts(pairs) == {'serin_pairs_total{answers="different"}': 1.0}
+    found = counts(pairs)
+    assert found['serin_pairs_total{answers="different"}'] == 1
+    distances = {name: count for name, count in found.items() if name.startswith("serin_pairs_distance_bucket")}
+    assert len(distances) == len(ERROR_BUCKETS) + 1
+    assert distances['serin_pairs_distance_bucket{le="0.2"}'] == 0
+    assert (
+        distances['serin_pairs_distance_bucket{le="0.5"}'] == distances['serin_pairs_distance_bucket{le="+Inf"}'] == 1
+    )
+    assert 0.25 in found.values()
     assert labels.seen == {("1.5", 1.25): 1}
 
 

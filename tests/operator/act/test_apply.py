@@ -239,6 +239,17 @@ async def test_a_late_delete_does_not_take_what_a_successor_wants(client: FakeCl
         assert item.key in client.objects
 
 
+async def test_a_resolver_pod_whose_status_has_changed_is_deleted(client: FakeClient, applier: Applier) -> None:
+    """The watch cache knows a pod's uid, and not its version, which rises with its status."""
+    with_resolver = manifests(OWNER, make_spec(), SERVING, True, IMAGES)
+    (manifest,) = [one for one in with_resolver if one["kind"] == "Pod"]
+    await applier.sync(OWNER, with_resolver, [])
+    key = ("Pod", OWNER.namespace, manifest["metadata"]["name"])
+    client.objects[key]["metadata"]["resourceVersion"] = "99999"
+    await applier.sync(OWNER, wanted(), [Existing(*key, 0, OWNER.uid, "u")])
+    assert key not in client.objects
+
+
 async def test_the_mark_is_not_among_what_is_compared(client: FakeClient, applier: Applier) -> None:
     manifest = next(one for one in wanted() if one["kind"] == "ConfigMap")
     await applier.sync(OWNER, [manifest], [])

@@ -165,3 +165,16 @@ def test_classes_that_move_are_named_when_chance_does_not_explain_it() -> None:
     assert pairs.moved(moves, 20) == [("cat", 40, 4), ("dog", 5, 39)]
     assert pairs.moved({"cat": Counts(3, 5), "dog": Counts(2, 5)}, 20) == []
     assert pairs.moved({}, 20) == []
+
+
+def test_the_difference_is_that_of_the_labelled_pairs_once_there_are_some() -> None:
+    numbers = pairs.numbers(counted(pairs.start(spec(), STABLE), (36, 1, 11, 0, 0, 126, 26)), **LEVELS)["accuracy"]
+    assert numbers.difference == pytest.approx(11 / 48)
+    without = pairs.numbers(counted(pairs.start(spec(), STABLE), (0, 0, 0, 0, 0, 99, 1)), **LEVELS)["accuracy"]
+    assert without.difference == 0
+
+
+def test_a_forecast_knows_that_pairs_scatter_less() -> None:
+    (gate,) = judged(spec(), begun(spec()), snapshot()).prospects
+    assert gate.phi == pytest.approx(11 / 501 / (2 * 29 / 410 * 381 / 410))
+    assert gate.phi < 0.2

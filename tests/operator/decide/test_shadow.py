@@ -213,3 +213,17 @@ def test_without_a_shadow_nothing_is_copied() -> None:
     world = rolling()
     world.run(60)
     assert world.copied == 0
+
+
+def test_a_shadow_has_the_pods_that_its_copies_need() -> None:
+    world = shadow(
+        replace(GOOD, differs=0.05),
+        labelled=0.0,
+        rollout={"strategy": "Shadow", "shadow": {"percent": 50}},
+        analysis=ACCURACY,
+        server={"replicas": 4},
+    )
+    assert world.status.canary and world.status.canary.replicas == 2
+    world.change(rollout={"shadow": {"percent": 100}})
+    assert world.until("Advanced")
+    assert world.status.canary and world.status.canary.replicas == 4

@@ -203,7 +203,12 @@ def test_what_the_router_sent_again_is_left_out() -> None:
 def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, families: set[str]) -> None:
     needed = wanted(metrics, window)
     assert set(needed.families) == families | {"serin_requests_total", "process_start_time_seconds"}
-    of_pairs = {"serin_pairs_total", "serin_paired_labels_total", "serin_pairs_moved_total"}
+    of_pairs = {
+        "serin_pairs_total",
+        "serin_paired_labels_total",
+        "serin_pairs_moved_total",
+        "serin_pairs_distance_bucket",
+    }
     assert set(wanted(metrics, window, shadow=True).families) == {*needed.families, *of_pairs}
     assert needed.window == f"{window:g}"
 
@@ -243,3 +248,12 @@ def test_pairs_are_counted_per_stable_revision() -> None:
         f"pairs/{'c' * 10}": Counts(0, 7),
         f"moves/{'a' * 10}:cat": Counts(6, 7),
     }
+
+
+def test_numbers_differ_when_they_are_further_apart_than_counts_as_an_error() -> None:
+    where = {"revision": "b" * 10, "stable": "a" * 10}
+    points = [Point("c0/1", "serin_pairs_total", {**where, "answers": "different"}, 100)]
+    for bound, value in (("0.2", 40), ("0.5", 70), ("+Inf", 100)):
+        points.append(Point("c0/1", "serin_pairs_distance_bucket", {**where, "le": bound}, value))
+    found = samples([REGRESSION], points, 0)
+    assert found[f"pairs/{'a' * 10}"]["b" * 10]["c0/1"] == Counts(30, 100)

@@ -5,13 +5,16 @@ answer comes and forgotten as such, a label when the pair and the label are ther
 oldest goes first.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Generic, TypeVar
 
-from serin_server.monitor.classes import Kind, Outcome, label_text
-from serin_server.monitor.exposition import head, labels
+from serin_server.monitor.classes import Kind, Outcome, label_text, quantity_of
+from serin_server.monitor.exposition import head, labels, number
 from serin_server.monitor.metrics import MAX_CLASSES, OTHER
+from serin_server.monitor.settled import ERROR_BUCKETS
 from serin_server.shadow.answers import Batch, Told, ToldLabel
 
 # Answers that have no partner, labels that have no pair, and pairs that have no label, of each; about 6 MB per kind.
@@ -56,6 +59,7 @@ class Pairs:
         self._early: _Recent[ToldLabel] = _Recent(remembered)
         self._pairs: Counter[tuple[str, str]] = Counter()  # by stable revision, and whether the answers are equal
         self._labels: Counter[tuple[str, str, str]] = Counter()  # and whose answer is wrong
+        self._distances: dict[str, list[float]] = {}  # by stable revision, per bucket and then their sum
         self._moves: Counter[tuple[str, str, str]] = Counter()  # by stable revision, whose answer, and class
 
     def answered(self, told: Sequence[Told]) -> None:
@@ -97,12 +101,22 @@ class Pairs:
         lines.append(head("serin_pairs_moved_total", "counter", "Pairs whose answers differ, by who answers what."))
         for (stable, by, predicted), count in self._moves.items():
             lines.append(self._sample("serin_pairs_moved_total", count, stable, by=by, predicted=predicted))
+        if self._distances:
+            lines.append(head("serin_pairs_distance", "histogram", "How far the two numbers of a pair are apart."))
+        for stable, counts in self._distances.items():
+            cumulative = list(accumulate(counts[:-1]))
+            for bound, pairs in zip((*map(number, ERROR_BUCKETS), "+Inf"), cumulative, strict=True):
+                lines.append(self._sample("serin_pairs_distance_bucket", pairs, stable, le=bound))
+            lines.append(self._sample("serin_pairs_distance_count", cumulative[-1], stable))
+            lines.append(self._sample("serin_pairs_distance_sum", counts[-1], stable))
         return "".join(lines)
 
     def _pair(self, stable: str, own: Told, theirs: Told) -> None:
         same = _same(own.outcome, theirs.outcome)
         self._pairs[stable, "same" if same else "different"] += 1
-        if not same and own.outcome.kind is not Kind.QUANTITY:
+        if own.outcome.kind is Kind.QUANTITY:
+            self._measure(stable, own, theirs)
+        elif not same:
             self._moves[stable, "canary", self._class(own.outcome.text)] += 1
             self._moves[stable, "stable", self._class(theirs.outcome.text)] += 1
         if not theirs.nonce:
@@ -112,6 +126,16 @@ class Pairs:
             self._unlabelled.put(theirs.nonce, (stable, own, theirs))
         else:
             self._label(stable, own, theirs, label)
+
+    def _measure(self, stable: str, own: Told, theirs: Told) -> None:
+        """Count how far two predicted numbers are apart."""
+        one, other = quantity_of(own.outcome), quantity_of(theirs.outcome)
+        if one is None or other is None:
+            return
+        distance = float(abs(one - other))
+        counts = self._distances.setdefault(stable, [0.0] * (len(ERROR_BUCKETS) + 2))
+        counts[bisect_left(ERROR_BUCKETS, distance)] += 1
+        counts[-1] += distance
 
     def _label(self, stable: str, own: Told, theirs: Told, label: ToldLabel) -> None:
         self._on_label(own, label.value)
@@ -127,7 +151,7 @@ class Pairs:
         known = {predicted for _, _, predicted in self._moves}
         return name if name in known or len(known) < MAX_CLASSES else OTHER
 
-    def _sample(self, name: str, count: int, stable: str, **more: str) -> str:
+    def _sample(self, name: str, count: float, stable: str, **more: str) -> str:
         return f"{name}{{{labels(model=self._model, revision=self._revision, stable=stable, **more)}}} {count}\n"
 
 

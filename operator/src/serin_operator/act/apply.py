@@ -54,7 +54,8 @@ class Applier:
             raise refusals[0]
         for key, item in there.items():
             if key not in wanted and item.owner == owner.uid:
-                version = self._newest_version(key, item)
+                # A pod's version changes with its status, which the cache does not keep: its uid is enough.
+                version = self._newest_version(key, item) if item.resource_version else 0
                 await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
                 self._applied.pop(key, None)
         return mended

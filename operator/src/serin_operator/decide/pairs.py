@@ -50,6 +50,12 @@ class Totals:
         """Pairs whose answers differ, and of which no label tells who is right."""
         return max(0, self.different - self.settled)
 
+    @property
+    def spread(self) -> float:
+        """How much less a pair scatters than two answers to different requests: at most 1, for forecasts."""
+        rate = (1 + self.stable_wrong) / (10 + self.labelled)
+        return min(1.0, (1 + self.different) / (1 + self.all) / (2 * rate * (1 - rate)))
+
     def plus(self, more: "Totals") -> "Totals":
         """Both together."""
         return Totals(*(a + b for a, b in zip(self.numbers, more.numbers, strict=True)))
@@ -161,7 +167,8 @@ def numbers(pairs: Pairs, *, alpha: float, beta: float) -> dict[str, PairNumbers
     seen = paired.with_waiting(pairs.tests, waiting)
     worse = _mean(paired.log_e_worse(pairs.tests))
     good, better = _mean(paired.log_e_non_inferior(seen)), _mean(paired.log_e_superior(seen))
-    difference = paired.difference(pairs.tests)[::_PER_METRIC]
+    every, labelled = paired.difference(pairs.tests).reshape(-1, _PER_METRIC).T
+    difference = np.where(np.isnan(labelled), every, labelled)  # as people count it, once there are labels
     # Each of the two is at half the levels, so both hold together at the whole ones.
     between = paired.interval(seen, alpha=alpha / 2, beta=beta / 2)
     low = np.maximum(between[::_PER_METRIC, 0], between[1::_PER_METRIC, 0])

@@ -22,7 +22,8 @@ from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 class Numbers:
     """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
-    limit: `evidence.upper_limit`. phi: overdispersion. pairs: those in it, if there are any.
+    limit: `evidence.upper_limit`. phi: overdispersion, of pairs less than 1. pairs: those in it, if
+    there are any.
     """
 
     counts: Strata
@@ -56,6 +57,7 @@ class Numbers:
             log_e_worse=self.log_e_worse + pairs.log_e_worse,
             log_e_non_inferior=self.log_e_non_inferior + pairs.log_e_non_inferior,
             log_e_superior=self.log_e_superior + pairs.log_e_superior,
+            phi=self.phi if self.seen else self.phi * totals.spread,
             pairs=totals,
         )
 

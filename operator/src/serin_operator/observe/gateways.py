@@ -52,8 +52,8 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
 
     ready: pods per revision, which Gateways take from the cluster.
     """
-    if problem := not_there(RouterType.GATEWAY_API, routes):
-        return problem
+    if absent := not_there(RouterType.GATEWAY_API, routes):
+        return absent
     live: list[Route] = []
     count, problems, reason = 0, [], ""
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
@@ -80,8 +80,8 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
 
     Where Istio writes a status, it has to be of the newest generation and without an error.
     """
-    if problem := not_there(RouterType.ISTIO, routes):
-        return problem
+    if absent := not_there(RouterType.ISTIO, routes):
+        return absent
     raw = routes.get(istio.VIRTUAL_SERVICE, place)
     if raw is None:
         return Router(problem=f"VirtualService {place[1]} is not there yet.")

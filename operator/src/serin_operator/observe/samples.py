@@ -40,6 +40,7 @@ _ERRORS = "serin_feedback_error_bucket"
 _PAIRS = "serin_pairs_total"
 _PAIRED_LABELS = "serin_paired_labels_total"
 _MOVES = "serin_pairs_moved_total"
+_DISTANCES = "serin_pairs_distance_bucket"
 _WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS)
 _OTHER, _ANOTHER = "other", "another"
 
@@ -110,7 +111,7 @@ def wanted(metrics: Sequence[Metric], window: float, *, shadow: bool = False) ->
     shadow: whether the canary gets, or will get, copies of requests.
     """
     types = {metric.type for metric in metrics}
-    families = [STARTED, _REQUESTS, *([_PAIRS, _PAIRED_LABELS, _MOVES] if shadow else [])]
+    families = [STARTED, _REQUESTS, *([_PAIRS, _PAIRED_LABELS, _MOVES, _DISTANCES] if shadow else [])]
     if MetricType.LATENCY in types:
         families.append(_DURATIONS)
     if any(labelled(metric) for metric in metrics):
@@ -152,7 +153,17 @@ def samples(metrics: Sequence[Metric], points: Iterable[Point], window: float) -
     if window and any(labelled(metric) for metric in metrics):
         labels = [*by_family[_SETTLED_FEEDBACK], *(p for p in by_family[_ERRORS] if _bound(p) == math.inf)]
         found[coverage_key(window)] = _coverage(_totals(labels), _totals(by_family[_SETTLED_PREDICTIONS]))
-    return found | _pairs(by_family[_PAIRS], by_family[_PAIRED_LABELS]) | _moves(by_family[_MOVES])
+    found |= _pairs(by_family[_PAIRS], by_family[_PAIRED_LABELS]) | _moves(by_family[_MOVES])
+    within = next((metric.within for metric in metrics if metric.type is MetricType.REGRESSION), None)
+    if within is not None:
+        found |= _apart(by_family[_DISTANCES], within)
+    return found
+
+
+def _apart(distances: Sequence[Point], within: float) -> dict[str, _PerArm]:
+    """Of each stable revision, pairs of numbers: they differ when they are further apart than counts as an error."""
+    stables = sorted({point.labels.get("stable", "") for point in distances})
+    return {pair_keys(stable)[0]: _over(_where(distances, "stable", stable), within) for stable in stables}
 
 
 def _pairs(pairs: Sequence[Point], labelled: Sequence[Point]) -> dict[str, _PerArm]:

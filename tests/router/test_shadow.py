@@ -1,0 +1,179 @@
+"""A shadow with all but a cluster: Envoy, two model servers, the courier, the scrape and the verdict, under traffic."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from demo import models
+from tests.loopback import ConfigMapVolume, envoy, free_port
+from tests.model_server.serving import KEY, served
+from tests.operator.definition import make_spec
+from tests.operator.observe.http import pod
+from tests.router.test_routing import CANARY, OWNER, STABLE, on_loopback
+
+from serin_operator.build import envoy as config
+from serin_operator.decide import analysis
+from serin_operator.decide.analysis import Judgement
+from serin_operator.decide.observed import Route
+from serin_operator.decide.verdict import Action
+from serin_operator.observe import courier, scrape
+from serin_operator.observe.courier import carry
+from serin_operator.observe.snapshot import look
+
+pytestmark = pytest.mark.process
+
+HOSTS = {STABLE: "127.0.0.2", CANARY: "127.0.0.3"}
+PODS = [pod(f"pod-{revision}", host, revision=revision) for revision, host in HOSTS.items()]
+METRICS = [{"name": "errors", "margin": 0.02}, {"name": "accuracy", "margin": 0.02}]
+SPEC = make_spec(analysis={"metrics": METRICS}).analysis
+AT_ONCE = 16
+LABELLED = 0.25  # of the requests
+
+
+@contextlib.contextmanager
+def server(revision: str, model: bytes, port: int, directory: Path) -> Iterator[None]:
+    """A model server as the operator starts it, at the revision's own address."""
+    path, key = directory / revision, directory / "key"
+    path.write_bytes(model)
+    key.write_bytes(KEY)
+    digest = hashlib.sha256(model).hexdigest()
+    options = [
+        *("serve", "--model-name", "iris", "--model-version", "v1", "--revision", revision, "--sha256", digest),
+        *("--model-path", str(path), "--key-path", str(key), "--host", HOSTS[revision], "--port", str(port)),
+    ]
+    with served(*options):
+        yield
+
+
+@dataclass
+class Shadow:
+    """Traffic of handwritten digits through the router, and an operator's looks at what it shows."""
+
+    session: aiohttp.ClientSession
+    url: str
+    asked: int = 0
+    labelled: int = 0
+    heard: set[str] = field(default_factory=set)
+    failed: int = 0
+    places: courier.Places = field(default_factory=dict)
+
+    async def some(self, number: int, rng: np.random.Generator) -> None:
+        """So many requests, a few at a time, and the labels of a part of them."""
+        _, held_out = models.split()
+        chosen = rng.integers(0, len(held_out.rows), number)
+        gate = asyncio.Semaphore(AT_ONCE)
+        labels: list[dict[str, Any]] = []
+
+        async def one(index: int) -> None:
+            row = held_out.rows[index].tolist()
+            tensor = {"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}
+            async with gate, self.session.post(f"{self.url}/infer", json={"inputs": [tensor]}) as answer:
+                self.asked += 1
+                self.failed += answer.status != 200
+                self.heard.add(answer.headers["x-serin-revision"])
+                outputs = {output["name"]: output["data"] for output in (await answer.json())["outputs"]}
+            if rng.random() < LABELLED:
+                labels.append({"prediction_id": outputs["prediction_id"][0], "label": int(held_out.labels[index])})
+
+        await asyncio.gather(*(one(index) for index in chosen))
+        async with self.session.post(f"{self.url}/feedback", json=labels) as answer:
+            assert (await answer.json())["accepted"] == len(labels)
+        self.labelled += len(labels)
+
+    async def begun(self) -> str:
+        seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
+        assert seen.problem is None
+        return analysis.begin(SPEC, seen, CANARY, STABLE, time.time(), shadow=True)
+
+    async def judged(self, state: str) -> Judgement:
+        self.places = await carry(self.session, "iris", PODS, STABLE, CANARY, self.places)
+        seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
+        assert seen.problem is None and not seen.unread
+        return analysis.judge(SPEC, state, seen, CANARY, STABLE, time.time(), weight=100, mirror=100)
+
+    async def verdict(self, most: int) -> Judgement:
+        """The first that is not to wait."""
+        rng = np.random.default_rng(7)
+        state = await self.begun()
+        while self.asked < most:
+            await self.some(200, rng)
+            found = await self.judged(state)
+            state = found.state
+            if found.verdict.action is not Action.WAIT:
+                return found
+        raise AssertionError(f"no verdict after {self.asked} requests: {found.summary}")
+
+
+@contextlib.asynccontextmanager
+async def shadow(
+    binary: Path, directory: Path, candidate: bytes, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Shadow]:
+    port, front, status, admin = free_port(), free_port(), free_port(), free_port()
+    for module in (scrape, courier):
+        monkeypatch.setattr(module, "_PORT", port)
+        monkeypatch.setattr(module, "_TIMEOUT", aiohttp.ClientTimeout(total=20))
+    ports = {
+        ("0.0.0.0", 8080): front,
+        ("0.0.0.0", config.STATUS_PORT): status,
+        ("127.0.0.1", config.ADMIN_PORT): admin,
+        (OWNER.server(STABLE), 8080): port,
+        (OWNER.server(CANARY), 8080): port,
+    }
+
+    def placed(value: Any) -> Any:
+        """Each revision's server at its own address."""
+        text = json.dumps(on_loopback(value, ports, volume.path))
+        return json.loads(text)
+
+    volume = ConfigMapVolume(directory / "files")
+    route = Route(STABLE, CANARY, mirror=100)
+    clusters = config.clusters(OWNER, [STABLE, CANARY], {CANARY: STABLE}, "1", mirrored=CANARY)
+    files = {"cds.json": placed(clusters), "rds.json": placed(config.routes(route, 30.0, "1"))}
+    for cluster in files["cds.json"]["resources"]:
+        revision = CANARY if CANARY in cluster["name"] else STABLE
+        for group in cluster["load_assignment"]["endpoints"]:
+            for endpoint in group["lb_endpoints"]:
+                endpoint["endpoint"]["address"]["socket_address"]["address"] = HOSTS[revision]
+    volume.write({name: json.dumps(file) for name, file in files.items()})
+    with (
+        server(STABLE, models.better().data, port, directory),
+        server(CANARY, candidate, port, directory),
+    ):
+        async with envoy(binary, placed(config.bootstrap()), directory), aiohttp.ClientSession() as session:
+            yield Shadow(session, f"http://127.0.0.1:{front}/v2/models/iris")
+
+
+async def test_a_candidate_that_is_as_good_is_promoted_on_few_labels(
+    envoy_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shadow(envoy_binary, tmp_path, models.equal().data, monkeypatch) as world:
+        found = await world.verdict(most=6000)
+    assert found.verdict.action is Action.PROMOTE, found.summary
+    assert world.heard == {STABLE} and world.failed == 0
+    report = next(report for report in found.reports if report.name == "accuracy")
+    print(f"promoted after {world.asked} requests and {world.labelled} labels: {report.message}")
+    assert world.labelled < 1000
+    assert found.exposed == 0
+    assert not found.share_mismatch
+
+
+async def test_a_worse_candidate_is_dropped_and_no_client_got_an_answer_of_it(
+    envoy_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shadow(envoy_binary, tmp_path, models.harmful().data, monkeypatch) as world:
+        found = await world.verdict(most=6000)
+    assert found.verdict.action is Action.ROLL_BACK, found.summary
+    assert found.reason_for_rollback()[0] == "LessAccurate"
+    assert world.heard == {STABLE} and world.failed == 0
+    report = next(report for report in found.reports if report.name == "accuracy")
+    print(f"dropped after {world.asked} requests and {world.labelled} labels: {report.message}")
+    assert "AnswersDiffer" in {remark.reason for remark in found.remarks}
