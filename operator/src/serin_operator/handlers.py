@@ -4,6 +4,8 @@ Neither finalizers nor annotations of Kopf's are used: owner references delete w
 operator is down, and status alone carries its memory.
 """
 
+from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -15,6 +17,16 @@ from serin_operator.observe.cache import Cache
 from serin_operator.observe.pods import read_pod
 
 _CHILDREN = (("", "v1", "pods"), ("", "v1", "services"), ("", "v1", "configmaps"), ("apps", "v1", "deployments"))
+
+
+class Endless:
+    """Seconds to wait before an API server is asked again that does not answer.
+
+    Kopf ends the operator where they end, and an operator that starts again and again is kept waiting ever longer.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((0.5, 1.0, 2.0), repeat(4.0))
 
 
 def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
@@ -32,6 +44,7 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
         settings.watching.client_timeout = 660
         settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 30
+        settings.networking.error_backoffs = Endless()
         for _, _, plural in _CHILDREN:
             settings.watching.label_selectors[plural] = LABEL_OWNER
         settings.watching.label_selectors["horizontalpodautoscalers"] = LABEL_OWNER
