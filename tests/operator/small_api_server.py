@@ -7,7 +7,7 @@ import asyncio
 import copy
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,11 +34,19 @@ _KINDS = {plural: (version, kind) for version, plurals in _GROUPS.items() for pl
 
 @dataclass
 class SmallApiServer:
-    """`writes`: what was done, in order, as verb, kind and the writer's mark (where what was written has one)."""
+    """`writes`: what was done, in order, as verb, kind and the writer's mark (where what was written has one).
+
+    Troubles: `delay` is how many seconds every call takes. `spoil` says of a call whether it ends in an error: a code
+    before it is done, a negative one after it. `silent`: watches tell nothing and do not end.
+    """
 
     objects: dict[tuple[str, str, str], Object] = field(default_factory=dict)
     writes: list[tuple[str, str, str]] = field(default_factory=list)
     refused: int = 0
+    delay: float = 0.0
+    spoil: Callable[[str, str], int] = lambda verb, plural: 0
+    silent: bool = False
+    _watching: set[asyncio.Task[Any]] = field(default_factory=set)
     _version: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _log: list[tuple[str, str, Object]] = field(default_factory=list)  # plural, event, object
@@ -56,6 +64,21 @@ class SmallApiServer:
         self._tell(plural, "MODIFIED" if key in self.objects else "ADDED", stored)
         self.objects[key] = stored
         return stored
+
+    def remove(self, plural: str, namespace: str, name: str) -> None:
+        """Delete an object and tell the watchers."""
+        self._tell(plural, "DELETED", self.objects.pop((plural, namespace, name)))
+
+    def history(self, plural: str) -> list[Object]:
+        """Every state of every object of a kind, oldest first."""
+        return [stored for of, _, stored in self._log if of == plural]
+
+    def cut_watches(self) -> int:
+        """End every watch in the middle. Returns how many there were."""
+        watching = list(self._watching)
+        for task in watching:
+            task.cancel()
+        return len(watching)
 
     @asynccontextmanager
     async def running(self, port: int) -> AsyncIterator[None]:
@@ -80,10 +103,17 @@ class SmallApiServer:
             return web.json_response({"resources": [_resource(p, k) for p, k in _GROUPS[version].items()]})
         namespace = rest[1] if rest[0] == "namespaces" else ""
         plural, *name = rest[2:] if namespace else rest
-        if request.method == "GET" and not name:
-            return await self._watch(request, plural) if "watch" in request.query else self._list(plural)
         body = json.loads(await request.text() or "null")
-        return self._one(request.method, plural, namespace, name, body)
+        await asyncio.sleep(self.delay)
+        code = self.spoil(request.method, plural)
+        if code > 0:
+            return _refusal(code)
+        if request.method == "GET" and not name and "watch" in request.query:
+            return await self._watch(request, plural)
+        if request.method == "GET" and not name:
+            return self._list(plural)
+        answer = self._one(request.method, plural, namespace, name, body)
+        return _refusal(-code) if code < 0 else answer
 
     def _one(self, verb: str, plural: str, namespace: str, name: list[str], body: Any) -> web.Response:
         key = (plural, namespace, name[0] if name else (body["metadata"].get("name") or str(uuid.uuid4())))
@@ -99,15 +129,24 @@ class SmallApiServer:
             return _refusal(409)
         if verb == "DELETE":
             self._note(verb, plural, {})
-            self._tell(plural, "DELETED", self.objects.pop(key))
+            self.remove(*key)
             return web.json_response({})
         self._note(verb, plural, body)
         identity = {"namespace": namespace, "name": key[2]}
         if name[1:] == ["status"] and held:
             return web.json_response(self.put(plural, {**held, "status": body["status"]}))
         raw = copy.deepcopy(body)
-        raw["metadata"] = {**(held or {}).get("metadata", {}), **raw["metadata"], **identity}
-        return web.json_response(self.put(plural, raw))
+        kept = (held or {}).get("metadata", {})
+        raw["metadata"] = {**kept, **raw["metadata"], **identity}
+        if "annotations" in kept and "annotations" in raw["metadata"]:
+            raw["metadata"]["annotations"] = {**kept["annotations"], **raw["metadata"]["annotations"]}
+        if held and request_is_merge(verb, body):
+            raw = {**held, "metadata": raw["metadata"]}
+        if held and raw.get("spec") != held.get("spec"):
+            raw["metadata"]["generation"] = kept["generation"] + 1
+        raw["metadata"]["resourceVersion"] = kept.get("resourceVersion")
+        same = held and {**raw, "metadata": raw["metadata"]} == {key: held[key] for key in held if key in raw}
+        return web.json_response(held if same else self.put(plural, raw))
 
     def _note(self, verb: str, plural: str, body: Object) -> None:
         mark = body.get("status", {}).get("operator", "") if plural == "modeldeployments" else ""
@@ -122,8 +161,14 @@ class SmallApiServer:
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
+        task = asyncio.current_task()
+        assert task
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
         since, seen = int(request.query.get("resourceVersion", "0")), 0
         while True:
+            if self.silent:
+                await asyncio.sleep(3600)
             news, seen = self._log[seen:], len(self._log)
             for of, event, stored in news:
                 if of == plural and int(stored["metadata"]["resourceVersion"]) > since:
@@ -139,6 +184,11 @@ class SmallApiServer:
         self._log.append((plural, event, copy.deepcopy(stored)))
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def request_is_merge(verb: str, body: Object) -> bool:
+    """Whether a patch changes only the metadata."""
+    return verb == "PATCH" and set(body) == {"metadata"}
 
 
 def _group(name: str) -> Object:

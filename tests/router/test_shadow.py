@@ -13,14 +13,16 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from bench.router.loopback import on_loopback
 from demo import models
 from tests.loopback import ConfigMapVolume, envoy, free_port
 from tests.model_server.serving import KEY, served
 from tests.operator.definition import make_spec
 from tests.operator.observe.http import pod
-from tests.router.test_routing import CANARY, OWNER, STABLE, on_loopback
+from tests.router.harness import CANARY, OWNER, STABLE, TRAFFIC
 
 from serin_operator.build import envoy as config
+from serin_operator.build import listeners
 from serin_operator.decide import analysis
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.observed import Route
@@ -123,10 +125,12 @@ async def shadow(
         monkeypatch.setattr(module, "_TIMEOUT", aiohttp.ClientTimeout(total=20))
     ports = {
         ("0.0.0.0", 8080): front,
-        ("0.0.0.0", config.STATUS_PORT): status,
-        ("127.0.0.1", config.ADMIN_PORT): admin,
+        ("0.0.0.0", listeners.STATUS_PORT): status,
+        ("127.0.0.1", listeners.ADMIN_PORT): admin,
         (OWNER.server(STABLE), 8080): port,
         (OWNER.server(CANARY), 8080): port,
+        (OWNER.server(STABLE), 8081): free_port(),
+        (OWNER.server(CANARY), 8081): free_port(),
     }
 
     def placed(value: Any) -> Any:
@@ -137,7 +141,7 @@ async def shadow(
     volume = ConfigMapVolume(directory / "files")
     route = Route(STABLE, CANARY, mirror=100)
     clusters = config.clusters(OWNER, [STABLE, CANARY], {CANARY: STABLE}, "1", mirrored=CANARY)
-    files = {"cds.json": placed(clusters), "rds.json": placed(config.routes(route, 30.0, "1"))}
+    files = {"cds.json": placed(clusters), "rds.json": placed(config.routes(route, TRAFFIC, "1"))}
     for cluster in files["cds.json"]["resources"]:
         revision = CANARY if CANARY in cluster["name"] else STABLE
         for group in cluster["load_assignment"]["endpoints"]:
@@ -148,7 +152,7 @@ async def shadow(
         server(STABLE, models.better().data, port, directory),
         server(CANARY, candidate, port, directory),
     ):
-        async with envoy(binary, placed(config.bootstrap()), directory), aiohttp.ClientSession() as session:
+        async with envoy(binary, placed(listeners.bootstrap(TRAFFIC)), directory), aiohttp.ClientSession() as session:
             yield Shadow(session, f"http://127.0.0.1:{front}/v2/models/iris")
 
 

@@ -4,6 +4,8 @@ Neither finalizers nor annotations of Kopf's are used: owner references delete w
 operator is down, and status alone carries its memory.
 """
 
+from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -23,6 +25,16 @@ _CHILDREN = (
 )
 
 
+class Endless:
+    """Seconds to wait before an API server is asked again that does not answer.
+
+    Kopf ends the operator where they end, and an operator that starts again and again is kept waiting ever longer.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((0.5, 1.0, 2.0), repeat(4.0))
+
+
 def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
     """Registers indexes and events. The cache is filled when Kopf starts, before any event."""
 
@@ -38,6 +50,7 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, cache: Cache) -> None:
         settings.watching.client_timeout = 660
         settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 30
+        settings.networking.error_backoffs = Endless()
         for _, _, plural in _CHILDREN:
             settings.watching.label_selectors[plural] = LABEL_OWNER
         settings.watching.label_selectors["horizontalpodautoscalers"] = LABEL_OWNER

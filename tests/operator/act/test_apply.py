@@ -10,7 +10,7 @@ from tests.operator.build.test_manifests import CANARY, IMAGES, OWNER, ROLLING, 
 from tests.operator.definition import make_spec
 
 from serin_operator.act.apply import KEY_CHECK_SECONDS, Applier, nudge_routers
-from serin_operator.act.client import ApiError
+from serin_operator.act.client import ApiError, NotLeadingError
 from serin_operator.api.status import Status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import Existing, Key, Manifest, Owner
@@ -28,6 +28,7 @@ class FakeClient:
         self.refuse: dict[str, int] = {}
         self.annotations: dict[str, str] = {}
         self.version = 100
+        self.late: int | None = None  # how many writes its operator gets through before it learns that another leads
 
     async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         metadata = manifest["metadata"]
@@ -69,7 +70,14 @@ class FakeClient:
         if version is not None and version != held:
             raise ApiError(409, f"the object has been modified: {version} is not {held}")
 
+    async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.objects.get((kind, namespace, name))
+
     def _take(self, verb: str, kind: str, name: str) -> None:
+        if self.late is not None:
+            self.late -= 1
+            if self.late < 0:
+                raise NotLeadingError(name)
         self.calls.append((verb, kind, name))
         if name in self.refuse:
             raise ApiError(self.refuse[name], "refused")
@@ -217,10 +225,10 @@ async def test_whoever_takes_over_changes_every_object_first(client: FakeClient,
     assert len(marks) == len(known)
     assert set(marks.values()) == {"operator-2"}
     client.took()
-    with pytest.raises(ApiError, match="409"):
-        await applier.sync(OWNER, wanted(replace(ROLLING, weight=50)), known)
-    with pytest.raises(ApiError, match="409"):
-        await applier.sync(OWNER, wanted(), known)
+    for late in (replace(ROLLING, weight=50), SERVING):
+        client.late = 1  # on its way while the successor took over
+        with pytest.raises(NotLeadingError):
+            await applier.sync(OWNER, wanted(late), known)
     assert all(
         stored["metadata"]["annotations"]["serin.dev/operator"] == "operator-2"
         for key, stored in client.objects.items()
@@ -248,6 +256,27 @@ async def test_a_resolver_pod_whose_status_has_changed_is_deleted(client: FakeCl
     client.objects[key]["metadata"]["resourceVersion"] = "99999"
     await applier.sync(OWNER, wanted(), [Existing(*key, 0, OWNER.uid, "u")])
     assert key not in client.objects
+
+
+async def test_a_cache_that_lags_keeps_no_write_back(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    before = client.existing()
+    for item in before:
+        client.touched(item)
+    successor = Applier(client, "operator-2")  # type: ignore[arg-type]
+    await successor.sync(OWNER, wanted(ROLLING), before)
+    marks = {stored["metadata"].get("annotations", {}).get("serin.dev/operator") for stored in client.objects.values()}
+    assert marks <= {"operator-2", None}
+
+
+async def test_fields_that_another_manager_has_are_a_conflict_and_no_lag(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(), [])
+    foreign = replace(client.existing()[-1], owner=None)
+    client.refuse[foreign.name] = 409
+    client.took()
+    with pytest.raises(ApiError, match="409"):
+        await Applier(client, "operator-2").sync(OWNER, wanted(), [foreign])  # type: ignore[arg-type]
+    assert [call for call in client.took() if call[2] == foreign.name] == [("apply", foreign.kind, foreign.name)]
 
 
 async def test_the_mark_is_not_among_what_is_compared(client: FakeClient, applier: Applier) -> None:

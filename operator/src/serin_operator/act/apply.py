@@ -87,9 +87,22 @@ class Applier:
             return False
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
-        answer = await self._client.apply(self._marked(manifest, self._newest_version(key, existing)), force=ours)
+        answer = await self._apply_at(manifest, key, self._newest_version(key, existing), force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
         return bool(existing and applied and applied[0] == digest)
+
+    async def _apply_at(self, manifest: Manifest, key: Key, version: int, *, force: bool) -> Manifest:
+        """Applies to an object at this version, or at the one that it has where the watch cache lags behind.
+
+        A route must not wait for an event. Whoever may act no longer does not come as far as the second try.
+        """
+        try:
+            return await self._client.apply(self._marked(manifest, version), force=force)
+        except ApiError as error:
+            held = await self._client.read(*key) if error.code == 409 and version else None
+            if held is None or int(held["metadata"]["resourceVersion"]) == version:
+                raise
+        return await self._client.apply(self._marked(manifest, int(held["metadata"]["resourceVersion"])), force=force)
 
     def _newest_version(self, key: Key, existing: Existing | None) -> int:
         """The version of an object that is there; the watch cache may lag behind what was applied a moment ago."""
