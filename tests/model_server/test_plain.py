@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,14 @@ def test_what_is_not_plain_is_left_to_the_long_way(body: bytes) -> None:
 def test_a_model_that_must_look_closer_has_no_short_way() -> None:
     assert plain_features(Signature(None, None)) is None
     assert plain_features(Signature(12, None, (TensorSpec("image", "FP32", (-1, 3, 4)),))) is None
+    assert plain_features(Signature(2, ("a", "b"), by_name=True, categories={})) is None
     assert plain_features(Signature(2, ("a", "b"), by_name=True)) == 2
+
+
+def test_all_that_a_model_may_ask_of_its_input_is_thought_of() -> None:
+    """Whoever adds something to `to_rows` decides here whether a plain request may go past it."""
+    harmless = {"features", "names", "by_name", "allows_missing", "only_numbers"}  # to finite doubles in a matrix
+    assert {field.name for field in fields(Signature)} - harmless == {"inputs", "categories"}
 
 
 # --- answers ---------------------------------------------------------------------------------------------------

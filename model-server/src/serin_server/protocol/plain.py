@@ -29,7 +29,7 @@ def plain_features(signature: Signature) -> int | None:
     """How many features a row of a plain request has, None for a model that must look closer at its input."""
     if signature.categories:  # no matrix of doubles has them
         return None
-    if signature.inputs is not None and len(signature.inputs[0].shape) > 2:
+    if signature.categories is not None or (signature.inputs is not None and len(signature.inputs[0].shape) > 2):
         return None
     return signature.features or None
 
