@@ -32,7 +32,6 @@ class Routed:
     mdep: ModelDeployment
     inside: Traffic
     outside: Traffic
-    url: str = ""
 
     def route(self) -> Manifest:
         return self.mdep.cluster.get(ROUTE, self.mdep.name, self.mdep.namespace)
@@ -62,7 +61,7 @@ def routed(
     cluster: Cluster, enabled: Operator, new_model_deployment: NewModelDeployment, figures: Figures
 ) -> Iterator[Routed]:
     mdep = new_model_deployment("routed")
-    inside, outside = (Traffic(cluster, mdep.namespace, mdep.name, figures, by) for by in ("-inside", "-outside"))
+    inside, outside = (Traffic(cluster, mdep.namespace, mdep.name, figures, by=by) for by in ("-inside", "-outside"))
     try:
         mdep.wait_serving(mdep.serve("first"))
         inside.start(INSIDE_RPS)
@@ -91,9 +90,7 @@ def gateway(routed: Routed, waiting: Status, cluster: Cluster, tools_namespace: 
 def through(routed: Routed, gateway: str) -> Iterator[Traffic]:
     """Clients that call the Gateway."""
     routed.mdep.wait("it has gone over", lambda s: s.get("routing", {}).get("router") == "GatewayAPI", 90)
-    routed.inside.rate(
-        0
-    )  # whoever passes the Gateway by gets the stable revision, so its share would not be the weight
+    routed.inside.rate(0)  # who passes the Gateway by gets the stable revision: the share would not be the weight
     routed.outside.start(RPS, url=gateway)
     routed.outside.wait_for(RPS)
     yield routed.outside
