@@ -21,7 +21,7 @@ CERTAIN_SECONDS = 12
 class Traffic:
     """The driver of one ModelDeployment. `stop` it to have its requests in the ledger.
 
-    service: the Service to call, if it is not the ModelDeployment's own. number: tells it from an earlier one.
+    service: the Service to call, if it is not the ModelDeployment's own.
     """
 
     cluster: Cluster
