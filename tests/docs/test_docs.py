@@ -166,7 +166,7 @@ def written_decisions() -> set[tuple[str, str]]:
 def condition_reasons() -> set[str]:
     """Reasons of conditions that the operator's code spells out; those of containers come on top."""
     found = arguments("Activity", 0) | arguments("Told", 1) | reject_reasons()
-    found |= (arguments("unseen", 0) | arguments("Router", 4)) - {""}
+    found |= arguments("unseen", 0)
     tree = ast.parse((OPERATOR / "decide" / "conditions.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Tuple) and len(node.elts) == 4 and set(strings(node.elts[0])) & _CONDITIONS:

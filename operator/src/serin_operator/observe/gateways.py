@@ -95,7 +95,7 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
     ]
     if errors:
         problem = f"VirtualService {place[1]}: {'; '.join(errors)}"
-        return Router(1, (), (ready,), problem=problem, reason="RouteNotAccepted")
+        return unseen("RouteNotAccepted", problem)
     return Router(1, (route,), (ready,))
 
 
