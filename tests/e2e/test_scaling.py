@@ -17,7 +17,7 @@ from tests.e2e.deployments import ModelDeployment, Status, condition, steps
 from tests.e2e.traffic import Traffic
 
 RPS = 40
-AUTOSCALER_SECONDS = 60  # it looks every 15 s
+AUTOSCALER_SECONDS = 90  # it looks every 15 s, and learns of a new kind every 30 s
 
 Scaled = tuple[ModelDeployment, Traffic]
 
