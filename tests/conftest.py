@@ -1,4 +1,11 @@
-"""What all tests share: hypothesis without time limits, since a busy machine is no bug."""
+"""What all tests share: hypothesis without time limits, since a busy machine is no bug, and one thread for OpenMP.
+
+The threads are one in the images too. A process that is forked after OpenMP has begun more waits for them for ever.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads OpenMP
 
 from hypothesis import HealthCheck, settings
 
