@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         model_deployment(
             traffic={"router": {"type": "Istio"}}, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}
         ),
-        "use traffic.router.type Embedded, or rollout.strategy Canary",
+        "use traffic.router.type Embedded, or leave it out",
     ),
     "a ramp within a budget that pods alone would split": (
         model_deployment(traffic={"router": {"type": "ReplicaRatio"}}, rollout={"mode": "Adaptive"}),
@@ -294,7 +294,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         "resources.requests.memory " + REQUESTS + "memory",
     ),
     # The rollout
-    "a strategy that is none": (rollout(strategy="Linear"), 'supported values: "Canary", "BlueGreen", "Recreate"'),
+    "a strategy that is none": (rollout(strategy="Linear"), '"Canary", "BlueGreen", "Shadow", "Recreate"'),
     "a promotion by chance": (rollout(promotion="Sometimes"), 'supported values: "Automatic", "Manual"'),
     "a step's pause that is a time": (rollout(steps=[{"weight": 5, "pause": "10m"}]), "must be of type boolean"),
     "no steps": (rollout(steps=[]), "should have at least 1 items"),
@@ -410,6 +410,10 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "a slope": (queries('1+deriv(refunds{revision="$revision"}[5m])'), RATE),
     "an average over time": (queries('avg_over_time(refunds{revision="$revision"}[5m])'), RATE),
     "a count over time": (queries("a$revision", 'count_over_time(orders{revision="$revision"}[5m])'), RATE),
+    "a shadow before a switch": (
+        rollout(strategy="BlueGreen", shadow={"percent": 5}),
+        "rollout.shadow is for the strategies Shadow, and Canary, where it comes before the steps",
+    ),
     "a shadow of nothing said": (rollout(strategy="Shadow"), "rollout.strategy Shadow needs rollout.shadow"),
     "a shadow without a part": (rollout(shadow={}), "spec.rollout.shadow.percent: Required value"),
     "a shadow of nothing": (rollout(shadow={"percent": 0}), "rollout.shadow.percent must be from 1 to 100 percent"),

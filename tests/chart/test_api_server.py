@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.chart.tools import CHART, PLURAL, Helm, Kubectl, Make, load, only, run
+from tests.chart.tools import CHART, PLURAL, Helm, Kubectl, Make, load, named, only, run
 
 pytestmark = pytest.mark.cluster
 
@@ -62,12 +62,13 @@ def operator(kubectl: Kubectl, helm: Helm) -> Kubectl:
         f"watchNamespaces={{{kubectl.namespace}}}",
         namespace=kubectl.namespace,
     )
-    role = only(manifests, "Role")
+    name = f"{kubectl.namespace}:serin"  # beside the one for the Lease
+    role = named(manifests, "Role", name)
     for rule in role["rules"]:
         if rule["apiGroups"] == ["serin.dev"]:
             rule["apiGroups"] = [kubectl.group]
             rule["resources"] = [name.replace("modeldeployments", PLURAL) for name in rule["resources"]]
-    kubectl.apply(role, only(manifests, "ServiceAccount"), only(manifests, "RoleBinding")).must_succeed()
+    kubectl.apply(role, only(manifests, "ServiceAccount"), named(manifests, "RoleBinding", name)).must_succeed()
     return replace(kubectl, user=f"system:serviceaccount:{kubectl.namespace}:serin")
 
 

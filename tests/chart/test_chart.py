@@ -164,6 +164,7 @@ def test_the_operator_cannot_change_a_spec(helm: Helm) -> None:
         "services",
         "configmaps",
         "horizontalpodautoscalers",
+        "poddisruptionbudgets",
         "secrets",
         "pods",
         "events",

@@ -125,6 +125,7 @@ def test_the_defaults_are_the_documented_ones(kubectl: Kubectl) -> None:
             "paused": False,
             "keepPrevious": "10m",
             "mode": "Steps",
+            "canaryReplicas": "FollowWeight",
             "exposureBudget": 300,
             "maxWeight": 25,
             "watch": "10m",

@@ -114,20 +114,20 @@ STATUS: Manifest = {
     ],
     "conditions": [
         {
-            "type": "Ready",
-            "status": "True",
-            "observedGeneration": 1,
-            "lastTransitionTime": "2024-05-01T09:00:00Z",
-            "reason": "Serving",
-            "message": "v1 answers.",
-        },
-        {
             "type": "Reconciling",
             "status": "True",
             "observedGeneration": 1,
             "lastTransitionTime": "2024-05-01T09:00:00Z",
             "reason": "GatheringEvidence",
             "message": "v2 has 25 % of the requests",
+        },
+        {
+            "type": "Ready",
+            "status": "True",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2024-05-01T09:00:00Z",
+            "reason": "Serving",
+            "message": "v1 answers.",
         },
         {
             "type": "MetricsAvailable",
@@ -162,7 +162,7 @@ def test_a_whole_status_is_kept_as_written(kubectl: Kubectl, make: Make) -> None
         ("rollout", {"evidence": "x" * 262_145}, "Too long"),
         ("rollout", {"stepTrials": {f"m{number}": 0 for number in range(41)}}, "must have at most 40 items"),
         ("metrics", [{"name": f"m{number}"} for number in range(21)], "must have at most 20 items"),
-        ("metrics", [{"name": "errors", "verdict": "Good"}], '"BothOverBound", "Undecided", "NoData"'),
+        ("metrics", [{"name": "errors", "verdict": "Good"}], '"BothOverBound", "NotCompared", "Undecided", "NoData"'),
         ("conditions", STATUS["conditions"] * 2, "Duplicate value"),
     ],
 )

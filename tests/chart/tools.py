@@ -130,6 +130,11 @@ def only(manifests: Sequence[Manifest], kind: str) -> Manifest:
     return manifest
 
 
+def named(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:
+    """The one of a kind with this name."""
+    return only([manifest for manifest in manifests if manifest["metadata"]["name"] == name], kind)
+
+
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
