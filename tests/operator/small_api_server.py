@@ -27,6 +27,8 @@ _GROUPS = {
     "serin.dev/v1alpha1": {"modeldeployments": "ModelDeployment"},
     "coordination.k8s.io/v1": {"leases": "Lease"},
     "events.k8s.io/v1": {"events": "Event"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
+    "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
     "apiextensions.k8s.io/v1": {"customresourcedefinitions": "CustomResourceDefinition"},  # Kopf looks for it
 }
 _KINDS = {plural: (version, kind) for version, plurals in _GROUPS.items() for plural, kind in plurals.items()}

@@ -150,7 +150,8 @@ class SmallCluster:
         async def answer(request: web.Request) -> web.Response:
             if pod.trouble == "hung":
                 await asyncio.sleep(3600)
-            return web.Response(text="<html>no</html>" if pod.trouble else answers[request.path](pod))
+            text = answers[request.path](pod) if request.path in answers else "{}"
+            return web.Response(text="<html>no</html>" if pod.trouble else text)
 
         application = web.Application()
         application.router.add_get("/{path:.*}", answer)

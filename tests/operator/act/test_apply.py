@@ -279,6 +279,18 @@ async def test_fields_that_another_manager_has_are_a_conflict_and_no_lag(client:
     assert [call for call in client.took() if call[2] == foreign.name] == [("apply", foreign.kind, foreign.name)]
 
 
+async def test_what_has_no_version_in_the_cache_is_deleted_whatever_others_did_to_it(
+    client: FakeClient, applier: Applier
+) -> None:
+    """A resolver's pod, of which the kubelet writes the status."""
+    resolver = {"kind": "Pod", "metadata": OWNER.metadata("iris-resolve", {}), "spec": {}}
+    await applier.sync(OWNER, [resolver], [])
+    [pod] = client.existing()
+    client.touched(pod)
+    await applier.sync(OWNER, [], [Existing("Pod", "shop", "iris-resolve", 0, OWNER.uid, "u")])
+    assert pod.key not in client.objects
+
+
 async def test_the_mark_is_not_among_what_is_compared(client: FakeClient, applier: Applier) -> None:
     manifest = next(one for one in wanted() if one["kind"] == "ConfigMap")
     await applier.sync(OWNER, [manifest], [])

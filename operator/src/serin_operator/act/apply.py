@@ -105,8 +105,11 @@ class Applier:
         return await self._client.apply(self._marked(manifest, int(held["metadata"]["resourceVersion"])), force=force)
 
     def _newest_version(self, key: Key, existing: Existing | None) -> int:
-        """The version of an object that is there; the watch cache may lag behind what was applied a moment ago."""
-        if existing is None:
+        """The version of an object that is there; the watch cache may lag behind what was applied a moment ago.
+
+        0 where the cache does not tell: what it was when it was applied says nothing of what others did since.
+        """
+        if existing is None or not existing.resource_version:
             return 0
         applied = self._applied.get(key)
         return max(existing.resource_version, applied[1].resource_version if applied else 0)
