@@ -55,7 +55,7 @@ class Applier:
         for key, item in there.items():
             if key not in wanted and item.owner == owner.uid:
                 # A pod's version changes with its status, which the cache does not keep: its uid is enough.
-                version = self._newest_version(key, item) if item.resource_version else 0
+                version = self._newest_version(key, item)
                 await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
                 self._applied.pop(key, None)
         return mended
