@@ -22,6 +22,8 @@ from serin_server.grpc_service.wire import MOST_FIELDS, check_fields
 from serin_server.protocol.errors import RequestError
 from serin_server.web.app import Lifecycle
 
+pytestmark = pytest.mark.process
+
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 MIB = 2**20
 
