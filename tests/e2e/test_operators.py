@@ -26,7 +26,7 @@ Guarded = tuple[ModelDeployment, Traffic]
 
 @pytest.fixture(scope="module")
 def guarded(serving: Callable[..., Any]) -> Iterator[Guarded]:
-    with serving("guarded", RPS) as (mdep, traffic):
+    with serving("relayed", RPS) as (mdep, traffic):
         mdep.spec["analysis"]["falseRollbackRate"] = 0.001
         yield mdep, traffic
 
@@ -49,7 +49,7 @@ def test_only_the_successor_acts_and_no_request_is_lost_or_counted_twice(
     traffic.rate(0)
     traffic.settled()
     mdep.apply(rollout={"steps": steps((10, 2), (50, 600))})
-    generation = mdep.serve("better", "guarded")
+    generation = mdep.serve("better", "relayed")
     mdep.wait("it holds for traffic", lambda s: condition(s, "Reconciling").get("reason") == "NoTraffic")
     before = traffic.settled()
     traffic.rate(RPS)
