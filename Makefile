@@ -18,7 +18,7 @@ demo: preflight venv ## watch a better model be promoted and a harmful one be st
 
 test: preflight check process fuzz chart e2e ## everything, in order of cost
 
-check: lint types unit ## lint, types and unit tests: no cluster, under two minutes
+check: lint types unit ## lint, types and unit tests: no cluster, two to three minutes
 
 lint: venv ## ruff and the import contracts
 	$(BIN)/ruff check .
