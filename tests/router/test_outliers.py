@@ -1,5 +1,7 @@
 """Pods that pass their health checks and break connections, in the real Envoy."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,10 @@ async def healthy(router: Router) -> int:
     return healthy_hosts({"cluster_statuses": own})[STABLE]
 
 
-async def test_a_pod_that_breaks_connections_is_spared_and_nobody_notices(envoy_binary: Path, tmp_path: Path) -> None:
-    async with (
-        Upstream("second").running() as second,
-        running(envoy_binary, tmp_path, Route(STABLE)) as router,
-    ):
+@asynccontextmanager
+async def two_pods(binary: Path, directory: Path) -> AsyncIterator[tuple[Router, Upstream]]:
+    """A router that sees two healthy pods of stable's, and the second of them."""
+    async with Upstream("second").running() as second, running(binary, directory, Route(STABLE)) as router:
         router.second = second
         router.write(Route(STABLE), with_canary=False)
 
@@ -32,6 +33,11 @@ async def test_a_pod_that_breaks_connections_is_spared_and_nobody_notices(envoy_
             return await healthy(router) == 2
 
         await eventually(both)
+        yield router, second
+
+
+async def test_a_pod_that_breaks_connections_is_spared_and_nobody_notices(envoy_binary: Path, tmp_path: Path) -> None:
+    async with two_pods(envoy_binary, tmp_path) as (router, second):
         second.breaks = True
 
         async def one() -> bool:
@@ -57,17 +63,7 @@ async def test_an_arm_with_one_pod_keeps_it_and_stable_answers_what_it_breaks(
 
 
 async def test_errors_that_a_model_answers_spare_no_pod(envoy_binary: Path, tmp_path: Path) -> None:
-    async with (
-        Upstream("second").running() as second,
-        running(envoy_binary, tmp_path, Route(STABLE)) as router,
-    ):
-        router.second = second
-        router.write(Route(STABLE), with_canary=False)
-
-        async def both() -> bool:
-            return await healthy(router) == 2
-
-        await eventually(both)
+    async with two_pods(envoy_binary, tmp_path) as (router, second):
         second.status = 500
         counts = await router.many(160)
         assert counts[500, "second"] > 40

@@ -24,9 +24,9 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
         how = "as a shadow"
     elif strategy is Strategy.CANARY and observed.spec.rollout.shadow is not None:
         how = f"as a shadow, then {how}"
-    if strategy is Strategy.BLUE_GREEN:
+    elif strategy is Strategy.BLUE_GREEN:
         how = f"beside the stable revision, for the Service {observed.name}-preview, until all requests are switched"
-    if strategy is Strategy.RECREATE:
+    elif strategy is Strategy.RECREATE:
         how = "after the old revision is taken down"
     return replace(
         status,
