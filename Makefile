@@ -18,7 +18,7 @@ demo: preflight venv ## watch a better model be promoted and a harmful one be st
 
 test: preflight check process fuzz chart e2e ## everything, in order of cost
 
-check: lint types unit ## lint, types and unit tests: no cluster, two to three minutes
+check: lint types unit ## lint, types and unit tests: no cluster, two minutes
 
 lint: venv ## ruff and the import contracts
 	$(BIN)/ruff check .
@@ -29,10 +29,10 @@ types: venv ## mypy, strict
 	$(BIN)/mypy
 
 unit: venv ## unit tests
-	$(BIN)/pytest -m "not process and not helm and not cluster and not e2e" -n 2
+	$(BIN)/pytest -m "not process and not simulation and not helm and not cluster and not e2e" -n 2
 
-process: venv ## tests of model servers and routers as processes of this machine
-	$(BIN)/pytest -m "process and not chaos" -n 2
+process: venv ## tests of model servers and routers as processes of this machine, and long simulations
+	$(BIN)/pytest -m "(process or simulation) and not chaos" -n 2
 
 test-chaos: venv ## rollouts under faults; SERIN_CHAOS_SEED=N strikes at the same moments again, SERIN_CHAOS_TIMES=N more often
 	$(BIN)/pytest -n 4 tests/operator/test_faults.py $(CHAOS_ARGS)

@@ -78,6 +78,7 @@ def test_a_usual_ramp_has_few_raises(traffic: float) -> None:
     assert weights(world) == sorted(weights(world))
 
 
+@pytest.mark.simulation
 @given(
     errors=st.floats(0.01, 1.0),
     traffic=st.sampled_from([1.0, 7.0, 30.0, 100.0, 400.0, 1000.0, 5000.0]),
@@ -97,6 +98,7 @@ def test_the_harm_stays_within_the_budget(
     assert harm(world) <= budget
 
 
+@pytest.mark.simulation
 @given(blind=st.integers(2, 60), traffic=st.sampled_from([30.0, 300.0]), errors=st.sampled_from([0.02, 0.05, 1.0]))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_harm_stays_within_the_budget_while_nothing_can_be_seen(blind: int, traffic: float, errors: float) -> None:
@@ -108,6 +110,7 @@ def test_the_harm_stays_within_the_budget_while_nothing_can_be_seen(blind: int, 
     assert world.activity in ("CannotSee", "Calibrating", "MoreErrors")
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("wrong", [0.05, 0.08, 0.2, 1.0])
 @pytest.mark.parametrize("traffic", [10.0, 100.0])
 @pytest.mark.parametrize("window", ["10s", "1m"])

@@ -20,6 +20,8 @@ from serin_operator.decide import counters
 from serin_operator.decide.evidence import Counts
 from serin_operator.simulation import World, simulate
 
+pytestmark = pytest.mark.simulation
+
 ALPHA = BETA = 0.05
 LOOKS, SECONDS, REQUESTS = 60, 60.0, 600
 STABLE, MARGIN, HARM = 0.05, ACCURACY.margin, 0.05
