@@ -274,6 +274,13 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         traffic(testers={"cookie": {"name": "preview", "value": "on; admin=1"}}),
         "cookie.value in body should match",
     ),
+    "testers by a cookie at Gateways": (
+        traffic(
+            router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}},
+            testers={"cookie": {"name": "preview", "value": "on"}},
+        ),
+        "use traffic.testers.header",
+    ),
     "callers told apart by nothing": (traffic(sticky={}), "needs one of header, cookie and clientAddress"),
     "callers told apart twice": (
         traffic(sticky={"header": "x-user", "cookie": "session"}),
@@ -461,6 +468,10 @@ ACCEPTED: dict[str, Manifest] = {
         hostnames=["iris.example.com", "*.models.example.com", "localhost"],
     ),
     "a Gateway for gRPC too": gateway(grpc={"hostnames": ["grpc.example.com"]}),
+    "testers by a header at Gateways": traffic(
+        router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}},
+        testers={"header": {"name": "X-Tester", "value": "yes"}},
+    ),
     "a mesh": traffic(router={"type": "Istio"}),
     "a mesh and its ingress": traffic(
         router={"type": "Istio", "istio": {"hosts": ["iris.example.com"], "gateways": ["istio-system/public"]}}

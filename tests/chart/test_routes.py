@@ -12,7 +12,7 @@ import yaml
 from tests.chart.tools import Kubectl, Manifest
 from tests.cluster import routers
 from tests.operator.build.test_manifests import IMAGES, OWNER, ROLLING
-from tests.operator.build.test_routes import SERVING
+from tests.operator.build.test_routes import SERVING, TESTERS
 from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import RouterType
@@ -72,7 +72,9 @@ def own(kubectl: Kubectl) -> Iterator[Callable[[Manifest], Manifest]]:
 def test_every_route_is_taken_as_it_is_written(
     kubectl: Kubectl, own: Callable[[Manifest], Manifest], kind: RouterType, status: Status, router: dict[str, Any]
 ) -> None:
-    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms"})
+    spec = make_spec(
+        traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms", "testers": TESTERS},
+    )
     built = manifests(OWNER, spec, replace(status, routing=Routing(kind)), False, IMAGES)
     routes = [manifest for manifest in built if manifest["kind"] in KINDS]
     assert len(routes) >= 2

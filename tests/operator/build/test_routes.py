@@ -20,9 +20,14 @@ PUBLIC = {"parentRefs": [{"name": "public", "namespace": "gateways", "sectionNam
 NAMES = {revision: f"iris-{revision}-backend" for revision in (STABLE, CANARY, OLD, GONE)}
 
 
-def built(kind: RouterType, status: Status = ROLLING, **router: Any) -> dict[tuple[str, str], Manifest]:
+TESTERS = {"header": {"name": "X-Tester", "value": "yes"}}
+
+
+def built(
+    kind: RouterType, status: Status = ROLLING, traffic: dict[str, Any] | None = None, **router: Any
+) -> dict[tuple[str, str], Manifest]:
     """All manifests of a ModelDeployment that has gone over to this router."""
-    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms"})
+    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms", **(traffic or {})})
     found = manifests(OWNER, spec, replace(status, routing=Routing(kind)), False, IMAGES)
     return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in found}
 
@@ -65,6 +70,48 @@ def test_a_canary_is_named_before_it_gets_requests() -> None:
     found = built(RouterType.GATEWAY_API, replace(ROLLING, weight=0), gatewayAPI=PUBLIC)
     rule = found["HTTPRoute", "iris"]["spec"]["rules"][-1]
     assert (NAMES[CANARY], 8080, 0) in backends(rule)
+
+
+def marks(rule: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """What a rule sets, and what it removes of what clients send."""
+    (change,) = [one["requestHeaderModifier"] for one in rule["filters"] if one["type"] == "RequestHeaderModifier"]
+    return {header["name"] for header in change.get("set", [])}, set(change.get("remove", []))
+
+
+def with_testers(status: Status) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rules for HTTP, and those for gRPC."""
+    found = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
+    return found["HTTPRoute", "iris"]["spec"]["rules"], found["GRPCRoute", "iris"]["spec"]["rules"]
+
+
+def test_testers_have_a_rule_of_their_own_that_marks_what_they_send() -> None:
+    http, grpc = with_testers(ROLLING)
+    header = {"type": "Exact", "name": "x-tester", "value": "yes"}
+    assert http[-2]["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}]
+    assert http[-2]["timeouts"] == {"request": "2500ms"}
+    assert grpc[-2]["matches"] == [{"headers": [header]}]
+    assert [backends(rules[-2]) for rules in (http, grpc)] == [
+        [(NAMES[CANARY], 8080, 100)],
+        [(NAMES[CANARY], 8081, 100)],
+    ]
+    assert marks(http[-2]) == marks(grpc[-2]) == ({"x-serin-tester"}, {"x-serin-shadow"})
+
+
+def test_testers_reach_stable_while_no_candidate_is_ready() -> None:
+    assert ROLLING.canary
+    starting = replace(ROLLING, weight=0, canary=replace(ROLLING.canary, ready_replicas=0))
+    waiting = replace(starting, canary=replace(ROLLING.canary, ready_replicas=1))
+    for status, answers in ((SERVING, STABLE), (starting, STABLE), (waiting, CANARY)):
+        assert [backends(rules[-2])[0][0] for rules in with_testers(status)] == [NAMES[answers]] * 2
+
+
+@pytest.mark.parametrize("traffic", [{}, {"testers": TESTERS}], ids=["nobody tests", "testers"])
+def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
+    found = built(RouterType.GATEWAY_API, ROLLING, traffic, gatewayAPI={**PUBLIC, "grpc": {}})
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        for rule in found[kind, "iris"]["spec"]["rules"]:
+            ours, removed = marks(rule)
+            assert ours | removed == {"x-serin-tester", "x-serin-shadow"}
 
 
 @pytest.mark.parametrize("kind", [RouterType.GATEWAY_API, RouterType.ISTIO])
@@ -122,7 +169,7 @@ def test_every_host_of_a_mesh_has_its_rule_before_something_sends_to_it() -> Non
 
 @pytest.mark.parametrize("status", [SERVING, ROLLING, replace(ROLLING, weight=99), replace(ROLLING, weight=0)])
 def test_what_is_written_is_what_is_read(status: Status) -> None:
-    over_gateway = built(RouterType.GATEWAY_API, status, gatewayAPI={**PUBLIC, "grpc": {}})
+    over_gateway = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
     assert gateway.live_route(OWNER, over_gateway["HTTPRoute", "iris"]) == route_of(status)
     assert gateway.live_route(OWNER, over_gateway["GRPCRoute", "iris"]) == route_of(status)
     in_mesh = built(RouterType.ISTIO, status)

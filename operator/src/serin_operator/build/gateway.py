@@ -6,16 +6,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serin_operator.api.callers import Testers
 from serin_operator.api.spec import GatewayRoute, Spec
 from serin_operator.api.status import Status
+from serin_operator.build.envoy import SHADOW_MARK, TESTER_MARK
 from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
 from serin_operator.decide.observed import Route
-from serin_operator.decide.roles import route_of, running
+from serin_operator.decide.roles import candidate_of, route_of, running
 
 API_VERSION = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE = "HTTPRoute"
 GRPC_ROUTE = "GRPCRoute"
+_MARKS = (TESTER_MARK, SHADOW_MARK)
+_EVERYTHING = {"path": {"type": "PathPrefix", "value": "/"}}
 
+Rule = dict[str, Any]
 
 def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
     """The routes with both revisions' weights; none before there is a revision, or where no Gateway is named."""
@@ -26,10 +31,10 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     # requests and after it had them: otherwise some are answered with 503.
     busy = {revision for revision, _ in shares(route)}
     idle = [revision.revision for revision in running(status) if revision.revision not in busy]
-    written = [_route(owner, HTTP_ROUTE, gateway, _http_rules(owner, route, idle, spec.traffic.timeout))]
+    tried = candidate_of(status) or route.stable
+    written = [_route(owner, HTTP_ROUTE, gateway, _http_rules(owner, spec, route, idle, tried))]
     if gateway.grpc is not None:
-        rules = [{"backendRefs": _backends(owner, route, idle, GRPC_PORT)}]
-        written.append(_route(owner, GRPC_ROUTE, gateway.grpc, rules))
+        written.append(_route(owner, GRPC_ROUTE, gateway.grpc, _grpc_rules(owner, spec, route, idle, tried)))
     return written
 
 
@@ -52,21 +57,48 @@ def _route(owner: Owner, kind: str, gateway: GatewayRoute, rules: list[dict[str,
     }
 
 
-def _http_rules(owner: Owner, route: Route, idle: Sequence[str], timeout: float) -> list[dict[str, Any]]:
-    """Labels go to stable, as with the embedded router; everything else by weight."""
-    limits = {"timeouts": {"request": _duration(timeout)}}
-    return [
-        {
-            "matches": [{"path": {"type": "Exact", "value": f"/v2/models/{owner.name}/feedback"}}],
-            "backendRefs": _backends(owner, Route(route.stable), (), PORT),
-            **limits,
-        },
-        {
-            "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-            "backendRefs": _backends(owner, route, idle, PORT),
-            **limits,
-        },
+def _http_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
+    """As with the embedded router: labels go to stable, testers to the revision `tried`, everything else by weight.
+
+    A Gateway looks for the longest path first, then for the most headers, and only then at the order.
+    """
+    labels = {"path": {"type": "Exact", "value": f"/v2/models/{owner.name}/feedback"}}
+    rules = [
+        _rule(_backends(owner, Route(route.stable), (), PORT), [labels]),
+        *_testers_rules(owner, spec.traffic.testers, _EVERYTHING, tried, PORT),
+        _rule(_backends(owner, route, idle, PORT), [_EVERYTHING]),
     ]
+    return [rule | {"timeouts": {"request": _duration(spec.traffic.timeout)}} for rule in rules]
+
+
+def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
+    return [
+        *_testers_rules(owner, spec.traffic.testers, {}, tried, GRPC_PORT),
+        _rule(_backends(owner, route, idle, GRPC_PORT)),
+    ]
+
+
+def _testers_rules(owner: Owner, testers: Testers | None, match: Rule, tried: str, port: int) -> list[Rule]:
+    """None where nobody tests. Every part of a match has to fit."""
+    if testers is None or testers.header is None:
+        return []
+    name, value = testers.header
+    headers = [{"type": "Exact", "name": name, "value": value}]
+    return [_rule(_backends(owner, Route(tried), (), port), [match | {"headers": headers}], TESTER_MARK)]
+
+
+def _rule(backends: list[Rule], matches: Sequence[Rule] = (), *marks: str) -> Rule:
+    """Sets these marks. Those that clients send are removed."""
+    others = [mark for mark in _MARKS if mark not in marks]
+    modifier = {
+        **({"set": [{"name": mark, "value": "1"} for mark in marks]} if marks else {}),
+        **({"remove": others} if others else {}),
+    }
+    return {
+        **({"matches": list(matches)} if matches else {}),
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}],
+        "backendRefs": backends,
+    }
 
 
 def _backends(owner: Owner, route: Route, idle: Sequence[str], port: int) -> list[dict[str, Any]]:
