@@ -68,6 +68,9 @@ def gateway(**fields: Any) -> Manifest:
     return traffic(router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}], **fields}})
 
 
+AT_GATEWAYS = {"traffic": {"router": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}}}
+
+
 def rollout(**fields: Any) -> Manifest:
     return model_deployment(rollout=fields)
 
@@ -257,7 +260,11 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         model_deployment(
             traffic={"router": {"type": "Istio"}}, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}
         ),
-        "use traffic.router.type Embedded, or leave it out",
+        "use traffic.router.type Embedded or GatewayAPI, or leave it out",
+    ),
+    "copies of a share of the requests from Gateways": (
+        model_deployment(**AT_GATEWAYS, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}),
+        "rollout.shadow.percent must be 100 for traffic.router.type GatewayAPI",
     ),
     "a ramp within a budget that pods alone would split": (
         model_deployment(traffic={"router": {"type": "ReplicaRatio"}}, rollout={"mode": "Adaptive"}),
@@ -276,7 +283,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     ),
     "testers by a cookie at Gateways": (
         traffic(
-            router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}},
+            **AT_GATEWAYS["traffic"],
             testers={"cookie": {"name": "preview", "value": "on"}},
         ),
         "use traffic.testers.header",
@@ -469,8 +476,11 @@ ACCEPTED: dict[str, Manifest] = {
     ),
     "a Gateway for gRPC too": gateway(grpc={"hostnames": ["grpc.example.com"]}),
     "testers by a header at Gateways": traffic(
-        router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}},
+        **AT_GATEWAYS["traffic"],
         testers={"header": {"name": "X-Tester", "value": "yes"}},
+    ),
+    "copies of all requests from Gateways": model_deployment(
+        **AT_GATEWAYS, rollout={"strategy": "Shadow", "shadow": {"percent": 100}}
     ),
     "a mesh": traffic(router={"type": "Istio"}),
     "a mesh and its ingress": traffic(

@@ -12,7 +12,7 @@ import yaml
 from tests.chart.tools import Kubectl, Manifest
 from tests.cluster import routers
 from tests.operator.build.test_manifests import IMAGES, OWNER, ROLLING
-from tests.operator.build.test_routes import SERVING, TESTERS
+from tests.operator.build.test_routes import SERVING, SHADOW, TESTERS
 from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import RouterType
@@ -36,6 +36,7 @@ STATES = {
     "a canary with weight": ROLLING,
     "a canary that starts": replace(ROLLING, weight=0),
     "all but one per cent": replace(ROLLING, weight=99),
+    "a shadow": SHADOW,
 }
 
 

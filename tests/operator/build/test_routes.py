@@ -20,6 +20,8 @@ PUBLIC = {"parentRefs": [{"name": "public", "namespace": "gateways", "sectionNam
 NAMES = {revision: f"iris-{revision}-backend" for revision in (STABLE, CANARY, OLD, GONE)}
 
 
+assert ROLLING.rollout
+SHADOW = replace(ROLLING, weight=0, rollout=replace(ROLLING.rollout, mirror=100))
 TESTERS = {"header": {"name": "X-Tester", "value": "yes"}}
 
 
@@ -114,6 +116,42 @@ def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
             assert ours | removed == {"x-serin-tester", "x-serin-shadow"}
 
 
+def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> None:
+    rule = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI=PUBLIC)["HTTPRoute", "iris"]["spec"]["rules"][-2]
+    assert rule["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/infer"}}]
+    assert [name for name, _, weight in backends(rule) if weight] == [NAMES[STABLE]]
+    assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester"})
+    (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
+    assert copies == {"backendRef": {"name": NAMES[CANARY], "port": 8080}}
+    assert rule["timeouts"] == {"request": "2500ms"}
+
+
+def test_a_tester_s_inference_is_not_taken_for_one_to_copy() -> None:
+    """Gateways prefer an exact path to a header."""
+    http, _ = with_testers(SHADOW)
+    (testers,) = [rule for rule in http if "x-serin-tester" in marks(rule)[0]]
+    assert {match["path"]["value"] for match in testers["matches"]} == {"/", "/v2/models/iris/infer"}
+    assert all(match["headers"] for match in testers["matches"])
+
+
+@pytest.mark.parametrize("status", [SHADOW, ROLLING])
+def test_what_servers_tell_each_other_of_a_shadow_is_not_reached_from_a_gateway(status: Status) -> None:
+    """Also after the shadow: servers remember."""
+    found = manifests(
+        OWNER,
+        make_spec(
+            traffic={"router": {"type": "GatewayAPI", "gatewayAPI": PUBLIC}}, rollout={"shadow": {"percent": 100}}
+        ),
+        replace(status, routing=Routing(RouterType.GATEWAY_API)),
+        False,
+        IMAGES,
+    )
+    (route,) = [manifest for manifest in found if manifest["kind"] == "HTTPRoute"]
+    (closed,) = [rule for rule in route["spec"]["rules"] if rule["matches"][0]["path"]["value"].endswith("/answers")]
+    assert closed["matches"] == [{"path": {"type": "PathPrefix", "value": "/v2/models/iris/answers"}}]
+    assert closed["filters"][1]["urlRewrite"]["path"] == {"type": "ReplaceFullPath", "replaceFullPath": "/closed"}
+
+
 @pytest.mark.parametrize("kind", [RouterType.GATEWAY_API, RouterType.ISTIO])
 def test_every_revision_that_runs_has_a_service_that_is_not_headless(kind: RouterType) -> None:
     found = built(kind, gatewayAPI=PUBLIC)
@@ -174,6 +212,12 @@ def test_what_is_written_is_what_is_read(status: Status) -> None:
     assert gateway.live_route(OWNER, over_gateway["GRPCRoute", "iris"]) == route_of(status)
     in_mesh = built(RouterType.ISTIO, status)
     assert istio.live_route(OWNER, in_mesh["VirtualService", "iris"]) == route_of(status)
+
+
+def test_copies_that_are_written_are_read_and_calls_over_grpc_are_not_copied() -> None:
+    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={**PUBLIC, "grpc": {}})
+    assert gateway.live_route(OWNER, found["HTTPRoute", "iris"]) == route_of(SHADOW) == Route(STABLE, CANARY, 0, 100)
+    assert gateway.live_route(OWNER, found["GRPCRoute", "iris"]) == Route(STABLE)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
-from tests.operator.build.test_routes import SERVING, built
+from tests.operator.build.test_routes import SERVING, SHADOW, built
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing
@@ -118,6 +118,17 @@ def test_with_grpc_its_route_has_to_serve_too() -> None:
     assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(ROUTE)
     refused = {**grpc, "status": {"parents": []}}
     assert not of_gateway(PLACE, Cached(http, refused), True, READY).serves(ROUTE)
+
+
+def test_copies_are_of_http_alone() -> None:
+    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
+    http, grpc = (deepcopy(found[kind, "iris"]) for kind in ("HTTPRoute", "GRPCRoute"))
+    for raw in (http, grpc):
+        raw["metadata"]["generation"] = 3
+        raw["status"] = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
+    assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(Route(STABLE, CANARY, 0, 100))
+    weighted = {**http_route((BOTH[0], ACCEPTED), parents=BOTH[:1]), "kind": "GRPCRoute"}
+    assert not of_gateway(PLACE, Cached(http, weighted), True, READY).serves(Route(STABLE, CANARY, 0, 100))
 
 
 def test_a_route_that_somebody_changed_serves_nothing_that_is_known() -> None:

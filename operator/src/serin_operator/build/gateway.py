@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from serin_operator.api.callers import Testers
@@ -60,31 +61,55 @@ def _route(owner: Owner, kind: str, gateway: GatewayRoute, rules: list[dict[str,
 def _http_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
     """As with the embedded router: labels go to stable, testers to the revision `tried`, everything else by weight.
 
-    A Gateway looks for the longest path first, then for the most headers, and only then at the order.
+    A Gateway looks for the longest path first, then for the most headers, and only then at the order: where there is a
+    rule for inferences, testers need a match of their own for them.
     """
-    labels = {"path": {"type": "Exact", "value": f"/v2/models/{owner.name}/feedback"}}
-    rules = [
-        _rule(_backends(owner, Route(route.stable), (), PORT), [labels]),
-        *_testers_rules(owner, spec.traffic.testers, _EVERYTHING, tried, PORT),
-        _rule(_backends(owner, route, idle, PORT), [_EVERYTHING]),
-    ]
+    model = f"/v2/models/{owner.name}"
+    inferences = {"path": {"type": "Exact", "value": f"{model}/infer"}}
+    weighted = _backends(owner, route, idle, PORT)
+    stable = _backends(owner, Route(route.stable), (), PORT)
+    rules = [_rule(stable, [{"path": {"type": "Exact", "value": f"{model}/feedback"}}])]
+    if route.mirror or spec.rollout.shadow:
+        rules.append(_closed_rule(stable, f"{model}/answers"))
+    matches = [inferences, _EVERYTHING] if route.mirror else [_EVERYTHING]
+    rules += _testers_rules(owner, spec.traffic.testers, matches, tried, PORT)
+    if route.canary and route.mirror:
+        rules.append(_with(_rule(weighted, [inferences], SHADOW_MARK), _copies(owner.backend(route.canary))))
+    rules.append(_rule(weighted, [_EVERYTHING]))
     return [rule | {"timeouts": {"request": _duration(spec.traffic.timeout)}} for rule in rules]
+
+
+def _closed_rule(backends: list[Rule], path: str) -> Rule:
+    """What model servers tell each other of requests is no client's to read. There is no rule that answers by itself,
+    so that a server says 404 to a path that it does not know.
+    """
+    rule = _rule(backends, [{"path": {"type": "PathPrefix", "value": path}}])
+    nowhere = {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/closed"}}
+    return _with(rule, {"type": "URLRewrite", "urlRewrite": nowhere})
+
+
+def _copies(service: str) -> Rule:
+    """Of every request: a share of them is newer in the API, and not every Gateway keeps to it."""
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": service, "port": PORT}}}
 
 
 def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
     return [
-        *_testers_rules(owner, spec.traffic.testers, {}, tried, GRPC_PORT),
+        *_testers_rules(owner, spec.traffic.testers, [{}], tried, GRPC_PORT),
         _rule(_backends(owner, route, idle, GRPC_PORT)),
     ]
 
 
-def _testers_rules(owner: Owner, testers: Testers | None, match: Rule, tried: str, port: int) -> list[Rule]:
-    """None where nobody tests. Every part of a match has to fit."""
+def _testers_rules(
+    owner: Owner, testers: Testers | None, matches: Sequence[Rule], tried: str, port: int
+) -> list[Rule]:
+    """One for what matches one of these and has the header; none where nobody tests."""
     if testers is None or testers.header is None:
         return []
     name, value = testers.header
     headers = [{"type": "Exact", "name": name, "value": value}]
-    return [_rule(_backends(owner, Route(tried), (), port), [match | {"headers": headers}], TESTER_MARK)]
+    backends = _backends(owner, Route(tried), (), port)
+    return [_rule(backends, [match | {"headers": headers} for match in matches], TESTER_MARK)]
 
 
 def _rule(backends: list[Rule], matches: Sequence[Rule] = (), *marks: str) -> Rule:
@@ -99,6 +124,11 @@ def _rule(backends: list[Rule], matches: Sequence[Rule] = (), *marks: str) -> Ru
         "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}],
         "backendRefs": backends,
     }
+
+
+def _with(rule: Rule, extra: Rule) -> Rule:
+    """The rule with a further filter."""
+    return rule | {"filters": [*rule["filters"], extra]}
 
 
 def _backends(owner: Owner, route: Route, idle: Sequence[str], port: int) -> list[dict[str, Any]]:
@@ -117,13 +147,18 @@ def shares(route: Route) -> list[tuple[str, int]]:
 def live_route(owner: Owner, raw: Mapping[str, Any]) -> Route | None:
     """The route in an HTTPRoute or GRPCRoute as it stands; None when it is not one that `write` makes."""
     try:
-        found = [
-            (owner.backend_revision(backend["name"]), backend["weight"])
-            for backend in raw["spec"]["rules"][-1]["backendRefs"]
+        rules = raw["spec"]["rules"]
+        found = [(owner.backend_revision(backend["name"]), backend["weight"]) for backend in rules[-1]["backendRefs"]]
+        copies = [
+            owner.backend_revision(each["requestMirror"]["backendRef"]["name"])
+            for rule in rules
+            for each in rule.get("filters", ())
+            if each["type"] == "RequestMirror"
         ]
     except (LookupError, TypeError):
         return None
-    return split(found)
+    route = split(found)
+    return replace(route, canary=copies[0], mirror=100) if route and copies else route
 
 
 def split(found: list[tuple[str | None, int]]) -> Route | None:

@@ -55,7 +55,7 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
     if absent := not_there(RouterType.GATEWAY_API, routes):
         return absent
     live: list[Route] = []
-    count, problems, reason = 0, [], ""
+    count, problems, reason, copies = 0, [], "", None
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
         raw = routes.get(kind, place)
         if raw is None:
@@ -63,6 +63,10 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
         route = gateway.live_route(Owner(*place, ""), raw)
         if route is None:
             return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
+        if kind == gateway.HTTP_ROUTE:
+            copies = route if route.mirror else None
+        elif copies is not None and route == Route(copies.stable):  # calls over gRPC are never copied
+            route = copies
         for parent in raw["spec"]["parentRefs"]:
             count += 1
             objection = _objection(raw, parent)

@@ -42,9 +42,20 @@ class Sight:
 async def verify(kind: RouterType, sight: Sight) -> Router:
     """What the routers of this kind really do now. What can not be seen is `problem`, and counts as not served."""
     route = route_of(sight.status)
-    if kind is not RouterType.EMBEDDED and route is not None and route.mirror:
-        return unseen("RouterCannotMirror", f"{kind} copies no requests: use traffic.router.type Embedded for that.")
+    if route is not None and route.mirror and (why := _cannot_copy(kind, route.mirror)):
+        return unseen("RouterCannotMirror", why)
     return await OBSERVERS[kind](sight)
+
+
+def _cannot_copy(kind: RouterType, percent: int) -> str | None:
+    """Why a router cannot give a shadow copies of so many requests, if it cannot."""
+    match kind:
+        case RouterType.EMBEDDED:
+            return None
+        case RouterType.GATEWAY_API:
+            return None if percent == 100 else "Gateways copy all requests or none: set rollout.shadow.percent to 100."
+        case _:
+            return f"{kind} copies no requests: use traffic.router.type Embedded or GatewayAPI for that."
 
 
 async def _embedded(sight: Sight) -> Router:
