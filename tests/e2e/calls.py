@@ -42,7 +42,9 @@ def label(mdep: ModelDeployment, labels: Mapping[str, object], pod: str | None =
     return receipt
 
 
-def ask(mdep: ModelDeployment, traffic: Traffic, times: int = 10, trusted: str = "", base: str = "", **headers: str) -> Counter[str]:
+def ask(
+    mdep: ModelDeployment, traffic: Traffic, times: int = 10, trusted: str = "", base: str = "", **headers: str
+) -> Counter[str]:
     """Who answers so many requests of a client, or of one that trusts a certificate, or calls another base URL."""
     row = split()[1].rows[0].tolist()
     body = json.dumps({"inputs": [{"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}]})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from demo.environment import Cluster, install_serin
+from demo.environment import Cluster
 from tests.e2e import gateways
 from tests.e2e.calls import ask, counted
 from tests.e2e.cluster import Manifest, try_kubectl
@@ -46,15 +46,8 @@ class Routed:
 
 @pytest.fixture(scope="module")
 def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
-    """Serin with the right to use the Gateway API, in a cluster that does not have it."""
-    assert not gateways.are_of_others(cluster), "this cluster has the Gateway API already, and the test would remove it"
-    gateways.remove_definitions(cluster)
-    install_serin(cluster, switches=["routers.gatewayAPI.enabled"])
-    operator.wait_ready()
-    yield operator
-    gateways.remove_definitions(cluster)
-    install_serin(cluster)
-    operator.wait_ready()
+    with gateways.enabled(cluster, operator) as enabled:
+        yield enabled
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ _EVERYTHING = {"path": {"type": "PathPrefix", "value": "/"}}
 
 Rule = dict[str, Any]
 
+
 def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
     """The routes with both revisions' weights; none before there is a revision, or where no Gateway is named."""
     route, gateway = route_of(status), spec.traffic.gateway

@@ -57,7 +57,9 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
                     owner, revisions, fallbacks, version, mirrored=route.canary if route.mirror else None
                 )
             ),
-            "rds.json": _versioned(lambda version: envoy.routes(route, traffic, version, candidate=candidate_of(status))),
+            "rds.json": _versioned(
+                lambda version: envoy.routes(route, traffic, version, candidate=candidate_of(status))
+            ),
             **({"sds.json": _text(listeners.certificate())} if traffic.tls_secret else {}),
         },
     }
