@@ -69,7 +69,9 @@ def gateway(**fields: Any) -> Manifest:
 
 
 OWN_ROUTE = {"routeRef": {"name": "iris-public"}}
-AT_GATEWAYS = {"traffic": {"router": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}}}
+AT_GATEWAYS: dict[str, Any] = {
+    "traffic": {"router": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}}
+}
 
 
 def rollout(**fields: Any) -> Manifest:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from demo.manifests import model_uri
 from tests.e2e.calls import ask, counted
-from tests.e2e.deployments import ModelDeployment, condition, epoch
+from tests.e2e.deployments import condition, epoch
 
 FLIPS = 50
 FLIP_SECONDS = 2.5  # more than the worst that is allowed, so that one that is slower shows

@@ -314,9 +314,7 @@ class Loop:
         if wanted.snapshot:
             await self._carry(place, status, memory, pods)
         cache = self._cache
-        sight = Sight(
-            self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place)
-        )
+        sight = Sight(self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place))
         following = status.routing.next if status.routing else None
         if wanted.drift and status.stable is not None:
             drift, binned = await self._bins(place, spec, status.stable.revision, memory, pods)

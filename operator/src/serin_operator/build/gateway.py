@@ -101,9 +101,7 @@ def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tri
     ]
 
 
-def _testers_rules(
-    owner: Owner, testers: Testers | None, matches: Sequence[Rule], tried: str, port: int
-) -> list[Rule]:
+def _testers_rules(owner: Owner, testers: Testers | None, matches: Sequence[Rule], tried: str, port: int) -> list[Rule]:
     """One for what matches one of these and has the header; none where nobody tests."""
     if testers is None or testers.header is None:
         return []
