@@ -373,8 +373,8 @@ class OneRoute(Routes):
 )
 async def test_weights_are_edited_while_gateways_serve_or_are_to(routing: Routing | None, edited: list[str]) -> None:
     client = Editing()
-    slots = {"blue": slot(STABLE), "green": slot(CANARY)}
-    status = replace(ROLLING, routing=routing and replace(routing, **slots))
+    placed = replace(routing, blue=slot(STABLE), green=slot(CANARY)) if routing else None
+    status = replace(ROLLING, routing=placed)
     assert await loop(client, Cache(routes=OneRoute((), ())))._weigh(OWNER, SPEC, status) == []
     assert client.edited == edited
 
