@@ -68,6 +68,12 @@ def gateway(**fields: Any) -> Manifest:
     return traffic(router={"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}], **fields}})
 
 
+OWN_ROUTE = {"routeRef": {"name": "iris-public"}}
+AT_GATEWAYS: dict[str, Any] = {
+    "traffic": {"router": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}}
+}
+
+
 def rollout(**fields: Any) -> Manifest:
     return model_deployment(rollout=fields)
 
@@ -250,6 +256,31 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "a router that is none": (traffic(router={"type": "Nginx"}), 'supported values: "Embedded", "GatewayAPI", "Istio"'),
     "the Gateway API without a Gateway": (traffic(router={"type": "GatewayAPI"}), "must name a Gateway"),
     "the Gateway API with no Gateways": (gateway(parentRefs=[]), "should have at least 1 items"),
+    "the Gateway API with a Gateway and a route of one's own": (
+        gateway(routeRef={"name": "iris-public"}),
+        "needs either parentRefs, for a route of Serin's, or routeRef",
+    ),
+    "the Gateway API with neither": (
+        traffic(router={"type": "GatewayAPI", "gatewayAPI": {}}),
+        "needs either parentRefs, for a route of Serin's, or routeRef",
+    ),
+    "host names for a route of one's own": (
+        traffic(router={"type": "GatewayAPI", "gatewayAPI": {**OWN_ROUTE, "hostnames": ["iris.example.com"]}}),
+        "with routeRef they are in your own",
+    ),
+    "testers in a route of one's own": (
+        traffic(
+            router={"type": "GatewayAPI", "gatewayAPI": OWN_ROUTE},
+            testers={"header": {"name": "x-tester", "value": "yes"}},
+        ),
+        "traffic.testers needs a rule that a route of your own does not get",
+    ),
+    "a shadow in a route of one's own": (
+        model_deployment(
+            traffic={"router": {"type": "GatewayAPI", "gatewayAPI": OWN_ROUTE}}, rollout={"shadow": {"percent": 100}}
+        ),
+        "rollout.shadow needs a rule that a route of your own does not get",
+    ),
     "a Gateway without a name": (gateway(parentRefs=[{"namespace": "gateways"}]), "parentRefs[0].name: Required value"),
     "a host name with a scheme": (gateway(hostnames=["https://iris.example.com"]), "without scheme and port"),
     "a gRPC host name with a port": (gateway(grpc={"hostnames": ["iris.example.com:443"]}), "without scheme and port"),
@@ -257,7 +288,11 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         model_deployment(
             traffic={"router": {"type": "Istio"}}, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}
         ),
-        "use traffic.router.type Embedded, or leave it out",
+        "use traffic.router.type Embedded or GatewayAPI, or leave it out",
+    ),
+    "copies of a share of the requests from Gateways": (
+        model_deployment(**AT_GATEWAYS, rollout={"strategy": "Shadow", "shadow": {"percent": 20}}),
+        "rollout.shadow.percent must be 100 for traffic.router.type GatewayAPI",
     ),
     "a ramp within a budget that pods alone would split": (
         model_deployment(traffic={"router": {"type": "ReplicaRatio"}}, rollout={"mode": "Adaptive"}),
@@ -273,6 +308,13 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "testers by a cookie of two": (
         traffic(testers={"cookie": {"name": "preview", "value": "on; admin=1"}}),
         "cookie.value in body should match",
+    ),
+    "testers by a cookie at Gateways": (
+        traffic(
+            **AT_GATEWAYS["traffic"],
+            testers={"cookie": {"name": "preview", "value": "on"}},
+        ),
+        "use traffic.testers.header",
     ),
     "callers told apart by nothing": (traffic(sticky={}), "needs one of header, cookie and clientAddress"),
     "callers told apart twice": (
@@ -461,6 +503,14 @@ ACCEPTED: dict[str, Manifest] = {
         hostnames=["iris.example.com", "*.models.example.com", "localhost"],
     ),
     "a Gateway for gRPC too": gateway(grpc={"hostnames": ["grpc.example.com"]}),
+    "a route of one's own": traffic(router={"type": "GatewayAPI", "gatewayAPI": OWN_ROUTE}),
+    "testers by a header at Gateways": traffic(
+        **AT_GATEWAYS["traffic"],
+        testers={"header": {"name": "X-Tester", "value": "yes"}},
+    ),
+    "copies of all requests from Gateways": model_deployment(
+        **AT_GATEWAYS, rollout={"strategy": "Shadow", "shadow": {"percent": 100}}
+    ),
     "a mesh": traffic(router={"type": "Istio"}),
     "a mesh and its ingress": traffic(
         router={"type": "Istio", "istio": {"hosts": ["iris.example.com"], "gateways": ["istio-system/public"]}}

@@ -3,6 +3,7 @@
 The definitions are copies in an API group of the tests' own, so that a gateway or a mesh in the cluster is left alone.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,17 @@ import pytest
 import yaml
 from tests.chart.tools import Kubectl, Manifest
 from tests.cluster import routers
-from tests.operator.build.test_manifests import IMAGES, OWNER, ROLLING
-from tests.operator.build.test_routes import SERVING
+from tests.operator.build.test_manifests import CANARY, IMAGES, OWNER, ROLLING, STABLE
+from tests.operator.build.test_own_route import BOTH, routed, slot
+from tests.operator.build.test_own_route import SPEC as OWN_SPEC
+from tests.operator.build.test_own_route import route as own_route
+from tests.operator.build.test_routes import SERVING, SHADOW, TESTERS
 from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing, Status
 from serin_operator.build.manifests import manifests
+from serin_operator.build.own_route import edits, weights
 
 pytestmark = pytest.mark.cluster
 
@@ -36,6 +41,7 @@ STATES = {
     "a canary with weight": ROLLING,
     "a canary that starts": replace(ROLLING, weight=0),
     "all but one per cent": replace(ROLLING, weight=99),
+    "a shadow": SHADOW,
 }
 
 
@@ -72,13 +78,39 @@ def own(kubectl: Kubectl) -> Iterator[Callable[[Manifest], Manifest]]:
 def test_every_route_is_taken_as_it_is_written(
     kubectl: Kubectl, own: Callable[[Manifest], Manifest], kind: RouterType, status: Status, router: dict[str, Any]
 ) -> None:
-    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms"})
+    spec = make_spec(
+        traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms", "testers": TESTERS},
+    )
     built = manifests(OWNER, spec, replace(status, routing=Routing(kind)), False, IMAGES)
     routes = [manifest for manifest in built if manifest["kind"] in KINDS]
     assert len(routes) >= 2
     for route in routes:
         in_here = {**route, "metadata": {"name": route["metadata"]["name"], "labels": route["metadata"]["labels"]}}
         kubectl.apply(own(in_here), dry_run=True).must_succeed()
+
+
+def test_weights_of_a_route_that_a_user_owns_are_edited_and_nothing_else(
+    kubectl: Kubectl, own: Callable[[Manifest], Manifest]
+) -> None:
+    """And not over an edit that was not seen."""
+    raw = own({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", **own_route(BOTH)})
+    raw["metadata"] = {"name": "public", "labels": raw["metadata"]["labels"]}
+    kubectl.apply(raw).must_succeed()
+    plural = f"httproutes.{kubectl.group}"
+    before = kubectl.get(plural, "public")
+    wanted = weights(OWNER, OWN_SPEC, routed(ROLLING, slot(STABLE), slot(CANARY)))
+    assert wanted
+    here = replace(wanted, key=(wanted.key[0], before["metadata"]["namespace"], "public"))
+    patch = json.dumps(edits(here, before))
+    kubectl("patch", plural, "public", "--type=json", "-p", patch).must_succeed()
+    after = kubectl.get(plural, "public")
+    assert [backend["weight"] for backend in after["spec"]["rules"][0]["backendRefs"]] == [75, 25]
+    assert edits(here, after) == []
+    for rule, weight in zip(before["spec"]["rules"][0]["backendRefs"], (75, 25), strict=True):
+        rule["weight"] = weight
+    assert after["spec"] == before["spec"]
+    again = kubectl("patch", plural, "public", "--type=json", "-p", patch)
+    assert again.code != 0, "the list of backends is another one by now"
 
 
 def test_a_route_that_is_wrong_would_be_refused(kubectl: Kubectl, own: Callable[[Manifest], Manifest]) -> None:

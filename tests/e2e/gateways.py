@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from demo.environment import Cluster, image
+from demo.environment import Cluster, image, install_serin
 from tests.cluster import routers
 from tests.e2e.cluster import Manifest, environment, try_kubectl
+from tests.e2e.installed import Operator
 
 NAME = "gateway"
 PORT = 8080  # what Envoy listens on for the Gateway's port 80: Contour adds 8000 to privileged ones
@@ -53,6 +54,19 @@ def install_definitions(cluster: Cluster) -> None:
     """They are large: each by itself."""
     for document in definitions():
         cluster.apply([document])
+
+
+@contextmanager
+def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
+    """Serin with the right to use the Gateway API, in a cluster that does not have it."""
+    assert not are_of_others(cluster), "this cluster has the Gateway API already, and the test would remove it"
+    remove_definitions(cluster)
+    install_serin(cluster, switches=["routers.gatewayAPI.enabled"])
+    operator.wait_ready()
+    yield operator
+    remove_definitions(cluster)
+    install_serin(cluster)
+    operator.wait_ready()
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 import base64
 import datetime
-import json
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,47 +12,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from demo.manifests import model_uri
-from demo.models import split
-from tests.e2e.deployments import ModelDeployment, condition, epoch
-from tests.e2e.traffic import Traffic
+from tests.e2e.calls import ask, counted
+from tests.e2e.deployments import condition, epoch
 
 FLIPS = 50
 FLIP_SECONDS = 2.5  # more than the worst that is allowed, so that one that is slower shows
 TESTERS = {"header": {"name": "x-tester", "value": "yes"}}
-# Runs in the traffic's pod: asks so many times, and says who answered.
-_ASK = """
-import collections, json, ssl, sys, urllib.request
-url, body, headers, times, trusted = sys.argv[1:6]
-context = ssl.create_default_context(cadata=trusted) if trusted else None
-found = collections.Counter()
-for _ in range(int(times)):
-    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json", **json.loads(headers)})
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        found[answer.headers["x-serin-revision"]] += 1
-print(json.dumps(found))
-"""
-
-
-def ask(mdep: ModelDeployment, traffic: Traffic, times: int = 10, trusted: str = "", **headers: str) -> Counter[str]:
-    """Who answers so many requests of a client, or of one that trusts a certificate."""
-    row = split()[1].rows[0].tolist()
-    body = json.dumps({"inputs": [{"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}]})
-    url = f"{'https' if trusted else 'http'}://{mdep.name}/v2/models/{mdep.name}/infer"
-    sent = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
-    place = ("-n", mdep.namespace, traffic.pod, "--")
-    said = mdep.cluster.kubectl("exec", *place, "python", "-c", _ASK, url, body, sent, str(times), trusted)
-    return Counter(json.loads(said))
-
-
-def counted(mdep: ModelDeployment, revision: str, attempt: str) -> float:
-    """Requests that a revision's pods have counted under `attempt`."""
-    total = 0.0
-    for pod in mdep.server_pods(revision):
-        path = f"/api/v1/namespaces/{mdep.namespace}/pods/{pod}:8080/proxy/metrics"
-        for line in mdep.cluster.kubectl("get", "--raw", path).splitlines():
-            if line.startswith("serin_requests_total{") and f'attempt="{attempt}"' in line:
-                total += float(line.rpartition(" ")[2])
-    return total
 
 
 def certificate(name: str) -> dict[str, str]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from demo.environment import Cluster, install_serin
+from demo.environment import Cluster
 from tests.e2e import gateways
-from tests.e2e.cluster import Manifest
+from tests.e2e.calls import ask, counted
+from tests.e2e.cluster import Manifest, try_kubectl
 from tests.e2e.conftest import NewModelDeployment
 from tests.e2e.deployments import ModelDeployment, Status, condition, epoch, eventually, steps
 from tests.e2e.figures import Figures
@@ -45,15 +46,8 @@ class Routed:
 
 @pytest.fixture(scope="module")
 def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
-    """Serin with the right to use the Gateway API, in a cluster that does not have it."""
-    assert not gateways.are_of_others(cluster), "this cluster has the Gateway API already, and the test would remove it"
-    gateways.remove_definitions(cluster)
-    install_serin(cluster, switches=["routers.gatewayAPI.enabled"])
-    operator.wait_ready()
-    yield operator
-    gateways.remove_definitions(cluster)
-    install_serin(cluster)
-    operator.wait_ready()
+    with gateways.enabled(cluster, operator) as enabled:
+        yield enabled
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +160,58 @@ def test_a_harmful_model_is_rolled_back(
     assert through.stats()["failed"] == 0
 
 
+def test_testers_meet_the_candidate_and_nobody_else_passes_for_one(
+    routed: Routed, through: Traffic, gateway: str, promotion: dict[str, Any]
+) -> None:
+    """The candidate is ready and gets no weight."""
+    mdep, stable = routed.mdep, promotion["toRevision"]
+    mdep.apply(traffic={"testers": {"header": {"name": "X-Tester", "value": "yes"}}}, rollout={"paused": True})
+    generation = mdep.serve("equal")
+    waiting = mdep.wait(
+        "the candidate is ready", lambda s: s.get("canary", {}).get("readyReplicas", 0) > 0, 60, generation
+    )
+    canary = waiting["canary"]["revision"]
+    eventually(lambda: ask(mdep, through, 1, base=gateway, x_tester="yes") == {canary: 1})
+    assert ask(mdep, through, 20, base=gateway, x_tester="yes") == {canary: 20}
+    assert ask(mdep, through, 20, base=gateway, x_serin_tester="1") == {stable: 20}
+    assert mdep.status["weight"] == 0
+    assert counted(mdep, canary, "tester") >= 21
+    assert counted(mdep, canary, "first") == 0
+    assert counted(mdep, stable, "tester") == 0
+    assert through.stats()["failed"] == 0
+
+
+def test_a_shadow_is_promoted_by_pairs_that_the_gateway_makes(
+    routed: Routed, through: Traffic, promotion: dict[str, Any], tools_namespace: str
+) -> None:
+    """The same candidate, which now gets copies of all requests."""
+    mdep = routed.mdep
+    mdep.apply(rollout={"paused": False, "strategy": "Shadow", "shadow": {"percent": 100, "duration": "3s"}})
+    mdep.serve("better", "better-again")
+    mdep.wait("it gets copies", lambda s: "stepStartedAt" in s.get("rollout", {}) and s["rollout"].get("mirror") == 100)
+    told = f"/services/{gateways.NAME}:80/proxy/v2/models/{mdep.name}/answers/new"
+    said = try_kubectl(mdep.cluster, "get", "--raw", f"/api/v1/namespaces/{tools_namespace}{told}")
+    assert "could not find the requested resource" in said
+    record = mdep.wait_decision("Promoted", 180)
+    accuracy = next(one for one in record["metrics"] if one["name"] == "accuracy")
+    assert "requests that both answered" in accuracy["message"]
+    assert {status["weight"] for status in mdep.statuses if "rollout" in status} == {0}
+    assert through.stats()["failed"] == 0
+
+
 def test_a_route_that_somebody_changes_is_put_right_and_told(
     routed: Routed, through: Traffic, promotion: dict[str, Any]
 ) -> None:
-    spec = routed.route()["spec"]
+    """Other parts of it may change meanwhile: a revision that ends is no longer named."""
+
+    def timeouts() -> list[str]:
+        return [rule["timeouts"]["request"] for rule in routed.route()["spec"]["rules"]]
+
+    before = timeouts()
     patch = [{"op": "replace", "path": "/spec/rules/1/timeouts/request", "value": "9s"}]
     command = ("patch", ROUTE, routed.mdep.name, "-n", routed.mdep.namespace, "--type=json", "-p", json.dumps(patch))
     routed.mdep.cluster.kubectl(*command)
-    eventually(lambda: routed.route()["spec"] == spec)
+    eventually(lambda: timeouts() == before)
     eventually(lambda: "RoutePutRight" in routed.reasons())
     assert through.stats()["failed"] == 0
 

@@ -145,3 +145,19 @@ def test_answers_without_ids_are_pairs_without_labels(stable: Server, canary: Se
         return pairs(canary) == (before[0], before[1] + 1)
 
     wait_until(arrived)
+
+
+def test_one_id_for_different_requests_pairs_none_of_them(stable: Server, canary: Server) -> None:
+    """Not every router makes the id itself: a client may choose it."""
+    different, same = pairs(canary)
+    ask(stable, ROWS[0], **marked("chosen"))
+    ask(canary, ROWS[1], **marked("chosen"))
+    for server in (stable, canary):
+        ask(server, ROWS[1], **marked("another"))
+
+    def arrived() -> bool:
+        carried(stable, canary)
+        return pairs(canary)[1] == same + 1
+
+    wait_until(arrived)
+    assert pairs(canary) == (different, same + 1)

@@ -13,13 +13,21 @@ from serin_operator.observe.routes import Routes
 from serin_operator.observe.routing import OBSERVERS, Sight, verify
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RouterType if kind is not RouterType.EMBEDDED])
-async def test_a_router_that_cannot_copy_requests_says_so(kind: RouterType) -> None:
-    """A shadow gets copies of 10 %, and no requests of its own."""
+@pytest.mark.parametrize(
+    ("kind", "percent", "cannot"),
+    [
+        pytest.param(RouterType.ISTIO, 100, True, id="a mesh"),
+        pytest.param(RouterType.REPLICA_RATIO, 100, True, id="pods"),
+        pytest.param(RouterType.GATEWAY_API, 10, True, id="a share at Gateways"),
+        pytest.param(RouterType.GATEWAY_API, 100, False, id="everything at Gateways"),
+    ],
+)
+async def test_a_router_that_cannot_copy_requests_says_so(kind: RouterType, percent: int, cannot: bool) -> None:
+    """A shadow gets copies, and no requests of its own."""
     assert ROLLING.rollout
-    shadow = replace(ROLLING, weight=0, rollout=replace(ROLLING.rollout, mirror=10))
+    shadow = replace(ROLLING, weight=0, rollout=replace(ROLLING.rollout, mirror=percent))
     sight = Sight(cast(Any, None), ("shop", "iris"), (), make_spec(), shadow, Routes((), ()), None)
-    assert (await verify(kind, sight)).reason == "RouterCannotMirror"
+    assert ((await verify(kind, sight)).reason == "RouterCannotMirror") is cannot
 
 
 def test_every_kind_of_router_is_known_to_all() -> None:

@@ -23,11 +23,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from serin_operator.act.announce import announce, announce_failing_passes, announce_mended, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client, NotLeadingError
+from serin_operator.act.weights import Weigher
 from serin_operator.api import ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_RETRY, KIND, LABEL_OWNER
-from serin_operator.api.spec import Spec, parse_spec
+from serin_operator.api.spec import RouterType, Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
-from serin_operator.build.owner import RESOLVER, Manifest, Owner
+from serin_operator.build.own_route import weights
+from serin_operator.build.owner import RESOLVER, Key, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
@@ -96,6 +98,7 @@ class Loop:
         self._leading = False
         self._told: set[Place] = set()  # of whom, while it stood by; nobody is told before all caches are filled
         self._applier = Applier(client, operator)
+        self._weigher = Weigher(client)
         self._memories: dict[Place, Memory] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         self._wakes: dict[Place, asyncio.Event] = {}
@@ -135,6 +138,7 @@ class Loop:
         self._wakes.clear()
         self._memories.clear()
         self._applier.forget_all()
+        self._weigher.forget_all()
         _WATCHED.set(0)
 
     def wake_one_or_all(self, place: Place | None) -> None:
@@ -249,13 +253,27 @@ class Loop:
         built = manifests(owner, spec, after, decision.resolve, self._settings.images)
         wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"])]
         try:
-            mended = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
-            await announce_mended(self._client, resource, mended)
+            try:
+                mended = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+            finally:  # what is refused keeps back no weights
+                edited = await self._weigh(owner, spec, after)
+            await announce_mended(self._client, resource, mended + edited)
         finally:
             await self._nudge(place, memory, wanted, pods, now)
             await self._replace_failed_resolvers(place, pods)
             await announce(self._client, resource, before, after)
         return self._wait(decision)
+
+    async def _weigh(self, owner: Owner, spec: Spec, status: Status) -> list[Key]:
+        """Edits the weights in a user's own route. Returns it if somebody else had changed them."""
+        routing = status.routing
+        if routing is None or RouterType.GATEWAY_API not in (routing.router, routing.next):
+            return []
+        wanted = weights(owner, spec, status)
+        raw = self._cache.routes.get(wanted.key[0], wanted.key[1:]) if wanted else None
+        if wanted is None or raw is None:
+            return []
+        return [wanted.key] if await self._weigher.give(wanted, raw) else []
 
     async def _remember(self, place: Place, resource: Mapping[str, Any]) -> Memory | None:
         """The memory of this very resource, None where it is gone and the cache does not know that yet.
@@ -295,7 +313,8 @@ class Loop:
         drift, binned = None, memory.binned
         if wanted.snapshot:
             await self._carry(place, status, memory, pods)
-        sight = Sight(self._session, place, pods, spec, status, self._cache.routes, self._cache.selector(place))
+        cache = self._cache
+        sight = Sight(self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place))
         following = status.routing.next if status.routing else None
         if wanted.drift and status.stable is not None:
             drift, binned = await self._bins(place, spec, status.stable.revision, memory, pods)

@@ -115,6 +115,16 @@ async def test_apply_is_server_side(force: bool, said: str) -> None:
     assert answer == {"metadata": {"resourceVersion": "8"}}
 
 
+async def test_an_edit_is_a_json_patch() -> None:
+    server = ApiServer()
+    patch = [{"op": "test", "path": "/metadata/uid", "value": "u"}]
+    async with server.running() as client:
+        await client.edit("HTTPRoute", "shop", "public", patch)
+    (call,) = server.calls
+    assert (call.verb, call.content_type, call.body) == ("PATCH", "application/json-patch+json", patch)
+    assert call.path == "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/public"
+
+
 async def test_annotations_are_merged() -> None:
     server = ApiServer()
     async with server.running() as client:

@@ -20,9 +20,16 @@ PUBLIC = {"parentRefs": [{"name": "public", "namespace": "gateways", "sectionNam
 NAMES = {revision: f"iris-{revision}-backend" for revision in (STABLE, CANARY, OLD, GONE)}
 
 
-def built(kind: RouterType, status: Status = ROLLING, **router: Any) -> dict[tuple[str, str], Manifest]:
+assert ROLLING.rollout
+SHADOW = replace(ROLLING, weight=0, rollout=replace(ROLLING.rollout, mirror=100))
+TESTERS = {"header": {"name": "X-Tester", "value": "yes"}}
+
+
+def built(
+    kind: RouterType, status: Status = ROLLING, traffic: dict[str, Any] | None = None, **router: Any
+) -> dict[tuple[str, str], Manifest]:
     """All manifests of a ModelDeployment that has gone over to this router."""
-    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms"})
+    spec = make_spec(traffic={"router": {"type": kind.value, **router}, "timeout": "2500ms", **(traffic or {})})
     found = manifests(OWNER, spec, replace(status, routing=Routing(kind)), False, IMAGES)
     return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in found}
 
@@ -65,6 +72,84 @@ def test_a_canary_is_named_before_it_gets_requests() -> None:
     found = built(RouterType.GATEWAY_API, replace(ROLLING, weight=0), gatewayAPI=PUBLIC)
     rule = found["HTTPRoute", "iris"]["spec"]["rules"][-1]
     assert (NAMES[CANARY], 8080, 0) in backends(rule)
+
+
+def marks(rule: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """What a rule sets, and what it removes of what clients send."""
+    (change,) = [one["requestHeaderModifier"] for one in rule["filters"] if one["type"] == "RequestHeaderModifier"]
+    return {header["name"] for header in change.get("set", [])}, set(change.get("remove", []))
+
+
+def with_testers(status: Status) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rules for HTTP, and those for gRPC."""
+    found = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
+    return found["HTTPRoute", "iris"]["spec"]["rules"], found["GRPCRoute", "iris"]["spec"]["rules"]
+
+
+def test_testers_have_a_rule_of_their_own_that_marks_what_they_send() -> None:
+    http, grpc = with_testers(ROLLING)
+    header = {"type": "Exact", "name": "x-tester", "value": "yes"}
+    assert http[-2]["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}]
+    assert http[-2]["timeouts"] == {"request": "2500ms"}
+    assert grpc[-2]["matches"] == [{"headers": [header]}]
+    assert [backends(rules[-2]) for rules in (http, grpc)] == [
+        [(NAMES[CANARY], 8080, 100)],
+        [(NAMES[CANARY], 8081, 100)],
+    ]
+    assert marks(http[-2]) == marks(grpc[-2]) == ({"x-serin-tester"}, {"x-serin-shadow"})
+
+
+def test_testers_reach_stable_while_no_candidate_is_ready() -> None:
+    assert ROLLING.canary
+    starting = replace(ROLLING, weight=0, canary=replace(ROLLING.canary, ready_replicas=0))
+    waiting = replace(starting, canary=replace(ROLLING.canary, ready_replicas=1))
+    for status, answers in ((SERVING, STABLE), (starting, STABLE), (waiting, CANARY)):
+        assert [backends(rules[-2])[0][0] for rules in with_testers(status)] == [NAMES[answers]] * 2
+
+
+@pytest.mark.parametrize("traffic", [{}, {"testers": TESTERS}], ids=["nobody tests", "testers"])
+def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
+    found = built(RouterType.GATEWAY_API, ROLLING, traffic, gatewayAPI={**PUBLIC, "grpc": {}})
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        for rule in found[kind, "iris"]["spec"]["rules"]:
+            ours, removed = marks(rule)
+            assert ours | removed == {"x-serin-tester", "x-serin-shadow"}
+
+
+def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> None:
+    rule = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI=PUBLIC)["HTTPRoute", "iris"]["spec"]["rules"][-2]
+    assert rule["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/infer"}}]
+    assert [name for name, _, weight in backends(rule) if weight] == [NAMES[STABLE]]
+    assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester"})
+    (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
+    assert copies == {"backendRef": {"name": NAMES[CANARY], "port": 8080}}
+    assert rule["timeouts"] == {"request": "2500ms"}
+
+
+def test_a_tester_s_inference_is_not_taken_for_one_to_copy() -> None:
+    """Gateways prefer an exact path to a header."""
+    http, _ = with_testers(SHADOW)
+    (testers,) = [rule for rule in http if "x-serin-tester" in marks(rule)[0]]
+    assert {match["path"]["value"] for match in testers["matches"]} == {"/", "/v2/models/iris/infer"}
+    assert all(match["headers"] for match in testers["matches"])
+
+
+@pytest.mark.parametrize("status", [SHADOW, ROLLING])
+def test_what_servers_tell_each_other_of_a_shadow_is_not_reached_from_a_gateway(status: Status) -> None:
+    """Also after the shadow: servers remember."""
+    found = manifests(
+        OWNER,
+        make_spec(
+            traffic={"router": {"type": "GatewayAPI", "gatewayAPI": PUBLIC}}, rollout={"shadow": {"percent": 100}}
+        ),
+        replace(status, routing=Routing(RouterType.GATEWAY_API)),
+        False,
+        IMAGES,
+    )
+    (route,) = [manifest for manifest in found if manifest["kind"] == "HTTPRoute"]
+    (closed,) = [rule for rule in route["spec"]["rules"] if rule["matches"][0]["path"]["value"].endswith("/answers")]
+    assert closed["matches"] == [{"path": {"type": "PathPrefix", "value": "/v2/models/iris/answers"}}]
+    assert closed["filters"][1]["urlRewrite"]["path"] == {"type": "ReplaceFullPath", "replaceFullPath": "/closed"}
 
 
 @pytest.mark.parametrize("kind", [RouterType.GATEWAY_API, RouterType.ISTIO])
@@ -122,11 +207,17 @@ def test_every_host_of_a_mesh_has_its_rule_before_something_sends_to_it() -> Non
 
 @pytest.mark.parametrize("status", [SERVING, ROLLING, replace(ROLLING, weight=99), replace(ROLLING, weight=0)])
 def test_what_is_written_is_what_is_read(status: Status) -> None:
-    over_gateway = built(RouterType.GATEWAY_API, status, gatewayAPI={**PUBLIC, "grpc": {}})
+    over_gateway = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
     assert gateway.live_route(OWNER, over_gateway["HTTPRoute", "iris"]) == route_of(status)
     assert gateway.live_route(OWNER, over_gateway["GRPCRoute", "iris"]) == route_of(status)
     in_mesh = built(RouterType.ISTIO, status)
     assert istio.live_route(OWNER, in_mesh["VirtualService", "iris"]) == route_of(status)
+
+
+def test_copies_that_are_written_are_read_and_calls_over_grpc_are_not_copied() -> None:
+    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={**PUBLIC, "grpc": {}})
+    assert gateway.live_route(OWNER, found["HTTPRoute", "iris"]) == route_of(SHADOW) == Route(STABLE, CANARY, 0, 100)
+    assert gateway.live_route(OWNER, found["GRPCRoute", "iris"]) == Route(STABLE)
 
 
 @pytest.mark.parametrize(

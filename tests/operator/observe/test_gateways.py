@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
-from tests.operator.build.test_routes import SERVING, built
+from tests.operator.build.test_own_route import BOTH as OWN_BOTH
+from tests.operator.build.test_own_route import route as own_route
+from tests.operator.build.test_routes import SERVING, SHADOW, built
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing
 from serin_operator.decide.observed import Route, Router
-from serin_operator.observe.gateways import of_gateway, of_mesh
+from serin_operator.observe.gateways import of_gateway, of_mesh, of_own_route
 from serin_operator.observe.ratio import of_pods
 from serin_operator.observe.routes import KINDS, Raw, Routes, State
 
@@ -118,6 +120,84 @@ def test_with_grpc_its_route_has_to_serve_too() -> None:
     assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(ROUTE)
     refused = {**grpc, "status": {"parents": []}}
     assert not of_gateway(PLACE, Cached(http, refused), True, READY).serves(ROUTE)
+
+
+OWN = {
+    **own_route(OWN_BOTH),
+    "kind": "HTTPRoute",
+    "status": {"parents": [{"parentRef": {"name": "public"}, "conditions": ACCEPTED}]},
+}
+OWN["metadata"]["generation"] = 3
+LEADS = {"iris-blue": STABLE, "iris-green": CANARY, "iris": STABLE}
+
+
+class CachedOwn(Cached):
+    """A user's route, under its own name."""
+
+    def get(self, kind: str, place: tuple[str, str]) -> Raw | None:
+        return self._raws.get(kind) if place == (OWNER.namespace, "public") else None
+
+
+def seen_own(*weights: int, raw: Any = OWN, leads: dict[str, str] | None = None) -> Router:
+    raw = deepcopy(raw)
+    for backend, weight in zip(raw["spec"]["rules"][0]["backendRefs"], weights, strict=False):
+        backend["weight"] = weight
+    return of_own_route(PLACE, CachedOwn(raw), "public", ROLLING, LEADS if leads is None else leads, READY)
+
+
+def test_a_route_of_one_s_own_serves_what_its_services_lead_to() -> None:
+    assert seen_own(75, 25).serves(ROUTE)
+    assert seen_own(75, 25).reaches(CANARY)
+    assert seen_own(100, 0).serves(Route(STABLE))
+    assert seen_own(25, 75, leads={"iris-blue": CANARY, "iris-green": STABLE}).serves(ROUTE)
+
+
+def test_a_revision_is_reached_once_a_service_leads_to_it() -> None:
+    router = seen_own(100, 0, leads={"iris-blue": STABLE, "iris": STABLE})
+    assert router.serves(Route(STABLE))
+    assert not router.reaches(CANARY)
+
+
+def test_every_rule_of_a_route_of_one_s_own_has_to_serve() -> None:
+    raw = deepcopy(OWN)
+    raw["spec"]["rules"].append(deepcopy(raw["spec"]["rules"][0]))
+    assert not seen_own(75, 25, raw=raw).serves(ROUTE)
+
+
+def test_a_route_of_one_s_own_is_read_as_its_gateway_accepts_it() -> None:
+    refused = {**OWN, "status": {"parents": [{"parentRef": {"name": "public"}, "conditions": [condition("Accepted")]}]}}
+    router = seen_own(75, 25, raw=refused)
+    assert not router.serves(ROUTE)
+    assert "HTTPRoute public, Gateway public: ResolvedRefs is not told" in (router.problem or "")
+
+
+def test_other_weights_than_serin_s_are_not_served_and_nobody_has_to_act() -> None:
+    router = seen_own(1, 0)
+    assert (router.routes, router.reason) == ((), "")
+    assert "it has other weights" in (router.problem or "")
+    assert router.reaches(STABLE)
+
+
+def test_a_route_of_one_s_own_that_is_missing_or_unfit_says_so() -> None:
+    missing = of_own_route(PLACE, CachedOwn(), "public", ROLLING, LEADS, READY)
+    assert missing.reason == "RouteNotFound"
+    assert "label serin.dev/model-deployment: iris" in (missing.problem or "")
+    unfit = deepcopy(OWN)
+    del unfit["spec"]["rules"][0]["backendRefs"][1]
+    assert seen_own(raw=unfit).reason == "RouteNotUsable"
+    gone = of_own_route(PLACE, CachedOwn(state=State.MISSING), "public", ROLLING, LEADS, READY)
+    assert gone.reason == "RouterNotInstalled"
+
+
+def test_copies_are_of_http_alone() -> None:
+    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
+    http, grpc = (deepcopy(found[kind, "iris"]) for kind in ("HTTPRoute", "GRPCRoute"))
+    for raw in (http, grpc):
+        raw["metadata"]["generation"] = 3
+        raw["status"] = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
+    assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(Route(STABLE, CANARY, 0, 100))
+    weighted = {**http_route((BOTH[0], ACCEPTED), parents=BOTH[:1]), "kind": "GRPCRoute"}
+    assert not of_gateway(PLACE, Cached(http, weighted), True, READY).serves(Route(STABLE, CANARY, 0, 100))
 
 
 def test_a_route_that_somebody_changed_serves_nothing_that_is_known() -> None:

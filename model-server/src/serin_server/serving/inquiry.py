@@ -57,7 +57,7 @@ class Inquiry:
         "request",
         "request_id",
         "rows",
-        "shadowed",
+        "shared_by",
         "started",
         "trace_id",
         "waited",
@@ -90,7 +90,7 @@ class Inquiry:
         self.attempt = attempt
         self.request_id = request_id
         self.trace_id = trace_id
-        self.shadowed = False  # whether its answers are compared with those of another revision
+        self.shared_by: str | None = None  # what it has in common with its copy, which another revision answers
         self.waited = 0.0  # for the model, in seconds
 
     @property
@@ -141,7 +141,7 @@ class Inquiry:
             self._count(200)
             for watcher in self._served.watchers:
                 watcher.answered(self, response)
-            if self.shadowed and self._served.shadow is not None:
+            if self.shared_by is not None and self._served.shadow is not None:
                 self._served.shadow.answered(self, response)
 
     def failed(self, error: Exception) -> None:

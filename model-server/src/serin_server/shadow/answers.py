@@ -57,9 +57,9 @@ class Batch:
     labels: Sequence[ToldLabel]
 
 
-def key_of(request_id: str, row: int) -> str:
-    """What is the same for both answers to a row of a request."""
-    return hashlib.blake2b(f"{row} {request_id}".encode(), digest_size=12).hexdigest()
+def key_of(shared_by: str, row: int) -> str:
+    """What is the same for both answers to a row of a request, from what both copies of the request share."""
+    return hashlib.blake2b(f"{row} {shared_by}".encode(), digest_size=12).hexdigest()
 
 
 class Answers:

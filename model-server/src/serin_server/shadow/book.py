@@ -55,7 +55,7 @@ class ShadowWatcher:
 
     def answered(self, inquiry: Inquiry, response: InferResponse) -> None:
         """A request that a router sends again has no part in evidence."""
-        if inquiry.attempt is not Attempt.FIRST or inquiry.request_id is None:
+        if inquiry.attempt is not Attempt.FIRST or inquiry.shared_by is None:
             return
         outcomes = inquiry.predictions.outcomes
         if outcomes is None:
@@ -64,7 +64,7 @@ class ShadowWatcher:
         made = int(time.time())
         self._tell(
             [
-                Told(key_of(inquiry.request_id, row), nonce_of(ids[row]).hex() if len(ids) else "", outcome, made)
+                Told(key_of(inquiry.shared_by, row), nonce_of(ids[row]).hex() if len(ids) else "", outcome, made)
                 for row, outcome in enumerate(outcomes[:MOST_ROWS])
             ]
         )

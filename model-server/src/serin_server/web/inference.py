@@ -51,7 +51,7 @@ class HttpInference:
             request_id=request.request_id,
             trace_id=None if request.trace is None else request.trace.trace_id,
         )
-        inquiry.shadowed = request.shadowed
+        inquiry.shared_by = request.shared_by
         request.inquiry = inquiry
         return inquiry
 

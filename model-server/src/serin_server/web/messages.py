@@ -1,5 +1,6 @@
 """A request as a handler sees it, and the answer as it goes over the wire."""
 
+import hashlib
 import time
 import zlib
 from collections.abc import Callable
@@ -98,6 +99,17 @@ class Request:
             and not self.shadowed
             and not self.gone
         )
+
+    @property
+    def shared_by(self) -> str | None:
+        """What is the same in both copies of a marked request, and in no other; None where it is not marked.
+
+        Its body is part of that: some routers take the id from clients, and one id for requests of several kinds
+        would pair answers to different questions.
+        """
+        if not self.shadowed or self.request_id is None:
+            return None
+        return f"{self.request_id} {hashlib.blake2b(self.body, digest_size=16).hexdigest()}"
 
     @property
     def attempt(self) -> Attempt:

@@ -179,6 +179,7 @@ class Mesh:
 class Traffic:
     """What splits the requests; `timeout` is in seconds per request. router_*: of the embedded router's pods.
 
+    gateway: for which Gateways a route is written. own_route: the name of the user's own, in its place.
     tls_secret: the Secret with the certificate for clients. access_log: the share of requests that are logged, beside
     all that fail; None: no log.
     """
@@ -188,6 +189,7 @@ class Traffic:
     router_resources: Mapping[str, Any]
     timeout: float
     gateway: GatewayRoute | None = None
+    own_route: str | None = None
     mesh: Mesh = field(default_factory=Mesh)
     testers: Testers | None = None
     sticky: Sticky | None = None
@@ -373,7 +375,8 @@ def _parse_traffic(raw: Mapping[str, Any]) -> Traffic:
         router_replicas=router["replicas"],
         router_resources=router["resources"],
         timeout=seconds(raw["timeout"]),
-        gateway=_parse_gateway(router["gatewayAPI"]) if "gatewayAPI" in router else None,
+        gateway=_parse_gateway(router["gatewayAPI"]) if "parentRefs" in router.get("gatewayAPI", {}) else None,
+        own_route=router.get("gatewayAPI", {}).get("routeRef", {}).get("name"),
         mesh=Mesh(**{key: tuple(names) for key, names in router.get("istio", {}).items()}),
         testers=parse_testers(raw),
         sticky=parse_sticky(raw),

@@ -196,10 +196,25 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """A Service with a fixed name, for a user's own route: it leads to `revision` since `since`.
+
+    settled: Gateways know by now, so it may get a weight. idle: since when it is seen to have none, while nobody needs
+    its revision.
+    """
+
+    revision: str
+    since: float = field(metadata=_TIME)
+    settled: bool = False
+    idle: float | None = field(default=None, metadata=_TIME)
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """What splits the traffic: clients reach `router`. `next` is to take over, `leaving` ends at `leaving_until`.
 
-    weight: for ReplicaRatio, the canary's part of the pods that answer, in per cent.
+    weight: for ReplicaRatio, the canary's part of the pods that answer, in per cent. blue, green: the two Services that
+    a user's own route names, None before they lead anywhere.
     """
 
     router: RouterType
@@ -207,6 +222,13 @@ class Routing:
     leaving: RouterType | None = None
     leaving_until: float | None = field(default=None, metadata=_TIME)
     weight: float | None = None
+    blue: Slot | None = None
+    green: Slot | None = None
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Those that lead somewhere."""
+        return tuple(slot for slot in (self.blue, self.green) if slot)
 
 
 @dataclass(frozen=True, slots=True)

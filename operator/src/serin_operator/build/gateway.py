@@ -4,17 +4,24 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from serin_operator.api.callers import Testers
 from serin_operator.api.spec import GatewayRoute, Spec
 from serin_operator.api.status import Status
+from serin_operator.build.envoy import SHADOW_MARK, TESTER_MARK
 from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
 from serin_operator.decide.observed import Route
-from serin_operator.decide.roles import route_of, running
+from serin_operator.decide.roles import candidate_of, route_of, running
 
 API_VERSION = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE = "HTTPRoute"
 GRPC_ROUTE = "GRPCRoute"
+_MARKS = (TESTER_MARK, SHADOW_MARK)
+_EVERYTHING = {"path": {"type": "PathPrefix", "value": "/"}}
+
+Rule = dict[str, Any]
 
 
 def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Manifest]:
@@ -26,10 +33,10 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     # requests and after it had them: otherwise some are answered with 503.
     busy = {revision for revision, _ in shares(route)}
     idle = [revision.revision for revision in running(status) if revision.revision not in busy]
-    written = [_route(owner, HTTP_ROUTE, gateway, _http_rules(owner, route, idle, spec.traffic.timeout))]
+    tried = candidate_of(status) or route.stable
+    written = [_route(owner, HTTP_ROUTE, gateway, _http_rules(owner, spec, route, idle, tried))]
     if gateway.grpc is not None:
-        rules = [{"backendRefs": _backends(owner, route, idle, GRPC_PORT)}]
-        written.append(_route(owner, GRPC_ROUTE, gateway.grpc, rules))
+        written.append(_route(owner, GRPC_ROUTE, gateway.grpc, _grpc_rules(owner, spec, route, idle, tried)))
     return written
 
 
@@ -52,21 +59,75 @@ def _route(owner: Owner, kind: str, gateway: GatewayRoute, rules: list[dict[str,
     }
 
 
-def _http_rules(owner: Owner, route: Route, idle: Sequence[str], timeout: float) -> list[dict[str, Any]]:
-    """Labels go to stable, as with the embedded router; everything else by weight."""
-    limits = {"timeouts": {"request": _duration(timeout)}}
+def _http_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
+    """As with the embedded router: labels go to stable, testers to the revision `tried`, everything else by weight.
+
+    A Gateway looks for the longest path first, then for the most headers, and only then at the order: where there is a
+    rule for inferences, testers need a match of their own for them.
+    """
+    model = f"/v2/models/{owner.name}"
+    inferences = {"path": {"type": "Exact", "value": f"{model}/infer"}}
+    weighted = _backends(owner, route, idle, PORT)
+    stable = _backends(owner, Route(route.stable), (), PORT)
+    rules = [_rule(stable, [{"path": {"type": "Exact", "value": f"{model}/feedback"}}])]
+    if route.mirror or spec.rollout.shadow:
+        rules.append(_closed_rule(stable, f"{model}/answers"))
+    matches = [inferences, _EVERYTHING] if route.mirror else [_EVERYTHING]
+    rules += _testers_rules(owner, spec.traffic.testers, matches, tried, PORT)
+    if route.canary and route.mirror:
+        rules.append(_with(_rule(weighted, [inferences], SHADOW_MARK), _copies(owner.backend(route.canary))))
+    rules.append(_rule(weighted, [_EVERYTHING]))
+    return [rule | {"timeouts": {"request": _duration(spec.traffic.timeout)}} for rule in rules]
+
+
+def _closed_rule(backends: list[Rule], path: str) -> Rule:
+    """What model servers tell each other of requests is no client's to read. There is no rule that answers by itself,
+    so that a server says 404 to a path that it does not know.
+    """
+    rule = _rule(backends, [{"path": {"type": "PathPrefix", "value": path}}])
+    nowhere = {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/closed"}}
+    return _with(rule, {"type": "URLRewrite", "urlRewrite": nowhere})
+
+
+def _copies(service: str) -> Rule:
+    """Of every request: a share of them is newer in the API, and not every Gateway keeps to it."""
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": service, "port": PORT}}}
+
+
+def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
     return [
-        {
-            "matches": [{"path": {"type": "Exact", "value": f"/v2/models/{owner.name}/feedback"}}],
-            "backendRefs": _backends(owner, Route(route.stable), (), PORT),
-            **limits,
-        },
-        {
-            "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-            "backendRefs": _backends(owner, route, idle, PORT),
-            **limits,
-        },
+        *_testers_rules(owner, spec.traffic.testers, [{}], tried, GRPC_PORT),
+        _rule(_backends(owner, route, idle, GRPC_PORT)),
     ]
+
+
+def _testers_rules(owner: Owner, testers: Testers | None, matches: Sequence[Rule], tried: str, port: int) -> list[Rule]:
+    """One for what matches one of these and has the header; none where nobody tests."""
+    if testers is None or testers.header is None:
+        return []
+    name, value = testers.header
+    headers = [{"type": "Exact", "name": name, "value": value}]
+    backends = _backends(owner, Route(tried), (), port)
+    return [_rule(backends, [match | {"headers": headers} for match in matches], TESTER_MARK)]
+
+
+def _rule(backends: list[Rule], matches: Sequence[Rule] = (), *marks: str) -> Rule:
+    """Sets these marks. Those that clients send are removed."""
+    others = [mark for mark in _MARKS if mark not in marks]
+    modifier = {
+        **({"set": [{"name": mark, "value": "1"} for mark in marks]} if marks else {}),
+        **({"remove": others} if others else {}),
+    }
+    return {
+        **({"matches": list(matches)} if matches else {}),
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}],
+        "backendRefs": backends,
+    }
+
+
+def _with(rule: Rule, extra: Rule) -> Rule:
+    """The rule with a further filter."""
+    return rule | {"filters": [*rule["filters"], extra]}
 
 
 def _backends(owner: Owner, route: Route, idle: Sequence[str], port: int) -> list[dict[str, Any]]:
@@ -85,13 +146,18 @@ def shares(route: Route) -> list[tuple[str, int]]:
 def live_route(owner: Owner, raw: Mapping[str, Any]) -> Route | None:
     """The route in an HTTPRoute or GRPCRoute as it stands; None when it is not one that `write` makes."""
     try:
-        found = [
-            (owner.backend_revision(backend["name"]), backend["weight"])
-            for backend in raw["spec"]["rules"][-1]["backendRefs"]
+        rules = raw["spec"]["rules"]
+        found = [(owner.backend_revision(backend["name"]), backend["weight"]) for backend in rules[-1]["backendRefs"]]
+        copies = [
+            owner.backend_revision(each["requestMirror"]["backendRef"]["name"])
+            for rule in rules
+            for each in rule.get("filters", ())
+            if each["type"] == "RequestMirror"
         ]
     except (LookupError, TypeError):
         return None
-    return split(found)
+    route = split(found)
+    return replace(route, canary=copies[0], mirror=100) if route and copies else route
 
 
 def split(found: list[tuple[str | None, int]]) -> Route | None:

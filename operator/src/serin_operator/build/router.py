@@ -10,7 +10,7 @@ from serin_operator.api.status import Status
 from serin_operator.build import envoy, listeners
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner, client_service
 from serin_operator.build.pods import container_security, pod_basics
-from serin_operator.decide.roles import route_of, running
+from serin_operator.decide.roles import candidate_of, route_of, running
 
 # Routers run apart from each other where they can, so that the loss of a node or a zone loses one of them.
 _APART = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
@@ -57,16 +57,12 @@ def config_map(owner: Owner, status: Status, traffic: Traffic) -> Manifest | Non
                     owner, revisions, fallbacks, version, mirrored=route.canary if route.mirror else None
                 )
             ),
-            "rds.json": _versioned(lambda version: envoy.routes(route, traffic, version, candidate=_candidate(status))),
+            "rds.json": _versioned(
+                lambda version: envoy.routes(route, traffic, version, candidate=candidate_of(status))
+            ),
             **({"sds.json": _text(listeners.certificate())} if traffic.tls_secret else {}),
         },
     }
-
-
-def _candidate(status: Status) -> str | None:
-    """Whom testers reach: the canary once it is there, and as long as it is on trial."""
-    canary = status.canary
-    return canary.revision if canary and (canary.ready_replicas > 0 or status.weight > 0) else None
 
 
 def files_version(config: Manifest) -> str:

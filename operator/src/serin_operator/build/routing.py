@@ -37,6 +37,7 @@ def writer(kind: RouterType) -> Writer:
     return _WRITERS[kind]
 
 
-def needs_backends(kinds: Iterable[RouterType]) -> bool:
-    """Whether one of these routers sends to a Service per revision that is not headless."""
-    return not _WITH_BACKENDS.isdisjoint(kinds)
+def needs_backends(kinds: Iterable[RouterType], spec: Spec) -> bool:
+    """Whether one of these routers sends to a Service per revision that is not headless: not a user's own route."""
+    ours = _WITH_BACKENDS - ({RouterType.GATEWAY_API} if spec.traffic.own_route else set())
+    return not ours.isdisjoint(kinds)

@@ -16,6 +16,12 @@ def route_of(status: Status) -> Route | None:
     return Route(status.stable.revision, status.canary.revision, status.weight, mirror)
 
 
+def candidate_of(status: Status) -> str | None:
+    """The revision that testers reach: the canary once it is there, and as long as it is on trial."""
+    canary = status.canary
+    return canary.revision if canary and (canary.ready_replicas > 0 or status.weight > 0) else None
+
+
 def router_of(status: Status) -> RouterType:
     """What clients reach."""
     return status.routing.router if status.routing else RouterType.EMBEDDED

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from serin_operator.api import LABEL_COMPONENT, LABEL_OWNER, LABEL_REVISION
 from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
-from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing
+from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing, slots
 from serin_operator.decide.by_hand import heed
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
@@ -275,4 +275,5 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(now + READY_POLL_SECONDS)
     if status.routing is not None and status.routing.leaving_until is not None:
         times.append(max(status.routing.leaving_until, now + READY_POLL_SECONDS))
+    times += [max(time, now + READY_POLL_SECONDS) for time in slots.due(status)]
     return min(times, default=None)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Record, Routing, Status
+from serin_operator.decide import slots
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.ratio import percent_of_pods
@@ -28,9 +29,10 @@ def follow(observed: Observed, status: Status, now: float) -> Status:
     if status.stable is None:
         return status
     if status.phase is Phase.PENDING:  # nothing serves, so nothing can be lost
-        routing = Routing(observed.spec.traffic.router)
+        routing = Routing(observed.spec.traffic.router, blue=routing.blue, green=routing.green)
     else:
         status, routing = _switch(observed, status, routing, now)
+    routing = slots.follow(observed, status, routing, now)
     routing = replace(routing, weight=_weight(observed, status, routing))
     return replace(status, routing=None if routing == Routing(RouterType.EMBEDDED) else routing)
 
@@ -58,7 +60,8 @@ def _switch(observed: Observed, status: Status, routing: Routing, now: float) ->
         return status, replace(routing, next=wanted)
     message = f"{wanted} splits the traffic, instead of {routing.router}."
     record = Record(now, "Switched", "RouterChanged", message, weight=status.weight)
-    following = Routing(wanted, leaving=routing.router, leaving_until=now + SWITCH_DRAIN_SECONDS)
+    leaving_until = now + SWITCH_DRAIN_SECONDS
+    following = replace(routing, router=wanted, next=None, leaving=routing.router, leaving_until=leaving_until)
     return status.recorded(record), following
 
 

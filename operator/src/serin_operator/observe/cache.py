@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serin_operator.api import KIND
+from serin_operator.api import KIND, LABEL_REVISION
 from serin_operator.build.owner import RESOLVER, Existing
 from serin_operator.observe.pods import Pod
 from serin_operator.observe.routes import Routes
@@ -54,6 +54,12 @@ class Cache:
         """Which pods the Service that clients call leads to; None when there is no such Service."""
         services = self.objects.get("Service", {}).get(place, ())
         return next((each.selector for each in services if each.name == place[1] and each.uid not in self.ghosts), None)
+
+    def leads(self, place: Place) -> dict[str, str]:
+        """Which revision each Service leads to that leads to one, by the Service's name."""
+        services = self.objects.get("Service", {}).get(place, ())
+        found = {each.name: each.selector or {} for each in services if each.uid not in self.ghosts}
+        return {name: selector[LABEL_REVISION] for name, selector in found.items() if LABEL_REVISION in selector}
 
     def uids(self, kind: str) -> dict[str, Place]:
         """Whose every cached object of a kind is, by uid."""

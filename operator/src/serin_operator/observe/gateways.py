@@ -1,11 +1,13 @@
 """What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from serin_operator.api import LABEL_OWNER
 from serin_operator.api.spec import RouterType
-from serin_operator.build import gateway, istio
+from serin_operator.api.status import Status
+from serin_operator.build import gateway, istio, own_route
 from serin_operator.build.owner import Owner
 from serin_operator.decide.observed import Route, Router, unseen
 from serin_operator.observe.routes import KINDS, Place, Routes, State
@@ -47,6 +49,34 @@ def not_there(kind: RouterType, routes: Routes) -> Router | None:
     return None
 
 
+@dataclass
+class _Answers:
+    """What the Gateways say of routes. ready: pods per revision."""
+
+    ready: Mapping[str, int]
+    count: int = 0
+    live: list[Route] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def take(self, raw: Mapping[str, Any], kind: str, route: Route | None) -> None:
+        """Takes in what every Gateway that this route names says of it. route: None where it says other weights."""
+        name = raw["metadata"]["name"]
+        for parent in raw["spec"]["parentRefs"]:
+            self.count += 1
+            objection = _objection(raw, parent) if route else _Objection("it has other weights.", passing=True)
+            if objection is None and route is not None:
+                self.live.append(route)
+            elif objection is not None:
+                self.problems.append(f"{kind} {name}, Gateway {parent['name']}: {objection.text}")
+                self.reason = self.reason if objection.passing else "RouteNotAccepted"
+
+    def router(self) -> Router:
+        """All of them as one."""
+        problem = "; ".join(self.problems) or None
+        return Router(self.count, tuple(self.live), (self.ready,) * self.count, problem=problem, reason=self.reason)
+
+
 def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int]) -> Router:
     """Every Gateway that the routes name is one router: it serves what it has accepted of the newest generation.
 
@@ -54,8 +84,7 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
     """
     if absent := not_there(RouterType.GATEWAY_API, routes):
         return absent
-    live: list[Route] = []
-    count, problems, reason = 0, [], ""
+    found, copies = _Answers(ready), None
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
         raw = routes.get(kind, place)
         if raw is None:
@@ -63,16 +92,38 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
         route = gateway.live_route(Owner(*place, ""), raw)
         if route is None:
             return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
-        for parent in raw["spec"]["parentRefs"]:
-            count += 1
-            objection = _objection(raw, parent)
-            if objection is None:
-                live.append(route)
-                continue
-            problems.append(f"{kind} {place[1]}, Gateway {parent['name']}: {objection.text}")
-            reason = reason if objection.passing else "RouteNotAccepted"
-    problem = "; ".join(problems) or None
-    return Router(count, tuple(live), (ready,) * count, problem=problem, reason=reason)
+        if kind == gateway.HTTP_ROUTE:
+            copies = route if route.mirror else None
+        elif copies is not None and route == Route(copies.stable):  # calls over gRPC are never copied
+            route = copies
+        found.take(raw, kind, route)
+    return found.router()
+
+
+def of_own_route(
+    place: Place, routes: Routes, name: str, status: Status, leads: Mapping[str, str], ready: Mapping[str, int]
+) -> Router:
+    """The same for a user's own route, whose every rule that splits is looked at.
+
+    leads: which revision each Service leads to. A revision is reached once one of the two does.
+    """
+    if absent := not_there(RouterType.GATEWAY_API, routes):
+        return absent
+    raw = routes.get(gateway.HTTP_ROUTE, (place[0], name))
+    if raw is None:
+        text = f"There is no HTTPRoute {name} with the label {LABEL_OWNER}: {place[1]}."
+        return unseen("RouteNotFound", text)
+    try:
+        rules = own_route.shared_rules(place[1], place[0], raw)
+    except own_route.UnusableError as error:
+        return unseen("RouteNotUsable", str(error))
+    named = {leads[service] for service in own_route.names(place[1]) if service in leads}
+    found = _Answers({revision: pods for revision, pods in ready.items() if revision in named})
+    stable = status.stable.revision if status.stable else ""
+    for rule in rules:
+        route = own_route.live_route(raw["spec"]["rules"][rule]["backendRefs"], leads, stable)
+        found.take(raw, gateway.HTTP_ROUTE, route)
+    return found.router()
 
 
 def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:

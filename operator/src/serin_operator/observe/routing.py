@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -14,7 +14,7 @@ from serin_operator.api.status import Status
 from serin_operator.build.owner import SERVER
 from serin_operator.decide.observed import Router, unseen
 from serin_operator.decide.roles import route_of
-from serin_operator.observe.gateways import of_gateway, of_mesh
+from serin_operator.observe.gateways import of_gateway, of_mesh, of_own_route
 from serin_operator.observe.pods import Pod
 from serin_operator.observe.ratio import of_pods
 from serin_operator.observe.routers import ask_routers
@@ -23,7 +23,9 @@ from serin_operator.observe.routes import Place, Routes
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Where the router of one ModelDeployment can be seen. selector: of the Service that clients call."""
+    """Where the router of one ModelDeployment can be seen. selector: of the Service that clients call. leads:
+    which revision each Service leads to.
+    """
 
     session: aiohttp.ClientSession
     place: Place
@@ -32,6 +34,7 @@ class Sight:
     status: Status
     routes: Routes
     selector: Mapping[str, str] | None
+    leads: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> Mapping[str, int]:
@@ -42,9 +45,22 @@ class Sight:
 async def verify(kind: RouterType, sight: Sight) -> Router:
     """What the routers of this kind really do now. What can not be seen is `problem`, and counts as not served."""
     route = route_of(sight.status)
-    if kind is not RouterType.EMBEDDED and route is not None and route.mirror:
-        return unseen("RouterCannotMirror", f"{kind} copies no requests: use traffic.router.type Embedded for that.")
+    if route is not None and route.mirror and (why := _cannot_copy(kind, sight.spec, route.mirror)):
+        return unseen("RouterCannotMirror", why)
     return await OBSERVERS[kind](sight)
+
+
+def _cannot_copy(kind: RouterType, spec: Spec, percent: int) -> str | None:
+    """Why a router cannot give a shadow copies of so many requests, if it cannot."""
+    match kind:
+        case RouterType.EMBEDDED:
+            return None
+        case RouterType.GATEWAY_API if spec.traffic.own_route:
+            return "A route of your own gets no rule for copies: use traffic.router.gatewayAPI.parentRefs for that."
+        case RouterType.GATEWAY_API:
+            return None if percent == 100 else "Gateways copy all requests or none: set rollout.shadow.percent to 100."
+        case _:
+            return f"{kind} copies no requests: use traffic.router.type Embedded or GatewayAPI for that."
 
 
 async def _embedded(sight: Sight) -> Router:
@@ -52,7 +68,9 @@ async def _embedded(sight: Sight) -> Router:
 
 
 async def _gateway(sight: Sight) -> Router:
-    gateway = sight.spec.traffic.gateway
+    gateway, own = sight.spec.traffic.gateway, sight.spec.traffic.own_route
+    if own is not None:
+        return of_own_route(sight.place, sight.routes, own, sight.status, sight.leads, sight.ready)
     return of_gateway(sight.place, sight.routes, gateway is not None and gateway.grpc is not None, sight.ready)
 
 

@@ -1,0 +1,196 @@
+"""A user's own HTTPRoute at a real gateway: Serin moves the weights in it, under load, and nothing else."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from demo.environment import Cluster
+from tests.e2e import gateways
+from tests.e2e.cluster import Manifest
+from tests.e2e.conftest import NewModelDeployment
+from tests.e2e.deployments import ModelDeployment, Status, condition, eventually, steps
+from tests.e2e.figures import Figures
+from tests.e2e.installed import Operator
+from tests.e2e.traffic import Traffic
+
+RPS = 60
+NAME = "owned"
+ROUTE = "mine"
+KIND = "httproute.gateway.networking.k8s.io"
+
+
+@dataclass
+class Owned:
+    """A ModelDeployment whose route somebody else wrote."""
+
+    mdep: ModelDeployment
+    outside: Traffic
+    url: str
+    gateway: str
+
+    def write(self, *colours: str) -> None:
+        """As its author applies it, with these Services in the rule that splits."""
+        parents = [{"name": gateways.NAME, "namespace": self.gateway}]
+        backends = [{"name": f"{NAME}-{colour}", "port": 8080, "weight": 1} for colour in colours]
+        marks = {"set": [{"name": "x-mine", "value": "yes"}], "remove": ["x-serin-tester"]}
+        rules = [
+            {
+                "matches": [{"path": {"type": "Exact", "value": f"/v2/models/{NAME}/feedback"}}],
+                "backendRefs": [{"name": NAME, "port": 80}],
+            },
+            {
+                "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": marks}],
+                "backendRefs": backends,
+                "timeouts": {"request": "20s"},
+            },
+        ]
+        metadata = {"name": ROUTE, "namespace": self.mdep.namespace, "labels": {"serin.dev/model-deployment": NAME}}
+        spec = {"parentRefs": parents, "rules": rules}
+        api = "gateway.networking.k8s.io/v1"
+        self.mdep.cluster.apply([{"apiVersion": api, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}])
+
+    def route(self) -> Manifest:
+        return self.mdep.cluster.get(KIND, ROUTE, self.mdep.namespace)
+
+    def weights(self) -> dict[str, int]:
+        """By revision, of those that have some."""
+        routing = self.mdep.status["routing"]
+        given = {one["name"]: one["weight"] for one in self.route()["spec"]["rules"][1]["backendRefs"]}
+        found = {routing[c]["revision"]: given[f"{NAME}-{c}"] for c in ("blue", "green") if c in routing}
+        return {revision: weight for revision, weight in found.items() if weight}
+
+    def patch(self, *operations: dict[str, Any]) -> None:
+        command = ("patch", KIND, ROUTE, "-n", self.mdep.namespace, "--type=json", "-p", json.dumps(operations))
+        self.mdep.cluster.kubectl(*command)
+
+
+def without_weights(route: Manifest) -> dict[str, Any]:
+    spec: dict[str, Any] = copy.deepcopy(route["spec"])
+    for rule in spec["rules"]:
+        for backend in rule["backendRefs"]:
+            backend.pop("weight", None)
+    return spec
+
+
+@pytest.fixture(scope="module")
+def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
+    with gateways.enabled(cluster, operator) as enabled:
+        yield enabled
+
+
+@pytest.fixture(scope="module")
+def owned(
+    cluster: Cluster,
+    enabled: Operator,
+    new_model_deployment: NewModelDeployment,
+    figures: Figures,
+    tools_namespace: str,
+) -> Iterator[Owned]:
+    gateways.install_definitions(cluster)
+    with gateways.running(cluster, tools_namespace) as url:
+        mdep = new_model_deployment(NAME)
+        owned = Owned(mdep, Traffic(cluster, mdep.namespace, NAME, figures, by="-owned"), url, tools_namespace)
+        try:
+            mdep.wait_serving(mdep.serve("first"))
+            yield owned
+        finally:
+            mdep.delete(wait=False)
+            cluster.kubectl("delete", KIND, ROUTE, "-n", mdep.namespace, "--ignore-not-found")
+
+
+@pytest.fixture(scope="module")
+def told(owned: Owned) -> list[str]:
+    """What is said of a route that is not there, and of one that names one Service, in this order."""
+    owned.mdep.apply(traffic={"router": {"type": "GatewayAPI", "gatewayAPI": {"routeRef": {"name": ROUTE}}}})
+
+    def says(reason: str) -> Status:
+        return owned.mdep.wait(reason, lambda s: condition(s, "RouterReady").get("reason") == reason)
+
+    missing = says("RouteNotFound")
+    owned.write("blue")
+    unfit = says("RouteNotUsable")
+    assert [status["phase"] for status in (missing, unfit)] == ["Serving", "Serving"]
+    return [condition(status, "RouterReady")["message"] for status in (missing, unfit)]
+
+
+@pytest.fixture(scope="module")
+def through(owned: Owned, told: list[str]) -> Iterator[Traffic]:
+    """Its author has mended it, and clients call the Gateway."""
+    owned.write("blue", "green")
+    owned.mdep.wait("it has gone over", lambda s: s.get("routing", {}).get("router") == "GatewayAPI", 90)
+    owned.outside.start(RPS, url=owned.url)
+    owned.outside.wait_for(RPS)
+    yield owned.outside
+    owned.outside.stop()
+
+
+@pytest.fixture(scope="module")
+def promotion(owned: Owned, through: Traffic) -> dict[str, Any]:
+    owned.mdep.apply(rollout={"steps": steps((10, 5), (50, 5))})
+    owned.mdep.serve("better")
+    return owned.mdep.wait_decision("Promoted")
+
+
+def test_a_route_that_is_missing_or_unfit_is_told_and_stable_serves_on(told: list[str]) -> None:
+    assert told[0] == f"There is no HTTPRoute {ROUTE} with the label serin.dev/model-deployment: {NAME}."
+    assert told[1].startswith(f"Rule 1 of HTTPRoute {ROUTE} must name {NAME}-blue and {NAME}-green")
+
+
+def test_a_promotion_moves_the_weights_and_nothing_else(
+    owned: Owned, through: Traffic, promotion: dict[str, Any]
+) -> None:
+    eventually(lambda: owned.weights() == {promotion["toRevision"]: 100})
+    answered = through.stats()["by_revision"]
+    assert set(answered) == {promotion["fromRevision"], promotion["toRevision"]}
+    before = without_weights(owned.route())
+    assert before["rules"][1]["filters"][0]["requestHeaderModifier"]["set"] == [{"name": "x-mine", "value": "yes"}]
+    through.wait_for(RPS)
+    assert through.stats()["failed"] == 0
+
+
+def test_a_harmful_model_takes_the_other_turn_and_is_rolled_back(
+    owned: Owned, through: Traffic, promotion: dict[str, Any], figures: Figures
+) -> None:
+    before = without_weights(owned.route())
+    owned.mdep.apply(rollout={"steps": steps((30, 3), (50, 60))})
+    owned.mdep.serve("harmful")
+    record = owned.mdep.wait_decision("RolledBack")
+    assert record["reason"] == "LessAccurate"
+    figures.verdict_to_silence["harmful, a route of one's own"] = through.silence(record)
+    assert figures.verdict_to_silence["harmful, a route of one's own"] < 2
+    assert owned.weights() == {promotion["toRevision"]: 100}
+    assert without_weights(owned.route()) == before
+    assert through.stats()["failed"] == 0
+
+
+def test_weights_that_somebody_changes_are_put_right_and_the_rest_stays(
+    owned: Owned, through: Traffic, promotion: dict[str, Any]
+) -> None:
+    path = "/spec/rules/1"
+    blue, green = (one["weight"] for one in owned.route()["spec"]["rules"][1]["backendRefs"])
+    owned.patch(
+        {"op": "replace", "path": f"{path}/backendRefs/0/weight", "value": max(blue - 1, 0)},
+        {"op": "replace", "path": f"{path}/timeouts/request", "value": "9s"},
+    )
+    owned.patch({"op": "replace", "path": f"{path}/backendRefs/1/weight", "value": max(green - 1, 0)})
+    eventually(lambda: owned.weights() == {promotion["toRevision"]: 100})
+    assert owned.route()["spec"]["rules"][1]["timeouts"]["request"] == "9s"
+
+    def reasons() -> str:
+        selector = f"involvedObject.name={NAME},reason=RoutePutRight"
+        return owned.mdep.cluster.kubectl("get", "events", "-n", owned.mdep.namespace, f"--field-selector={selector}")
+
+    eventually(lambda: ROUTE in reasons())
+    assert through.stats()["failed"] == 0
+
+
+def test_another_version_takes_over_by_turns(owned: Owned, through: Traffic, promotion: dict[str, Any]) -> None:
+    owned.mdep.apply(rollout={"steps": steps((50, 5))})
+    owned.mdep.serve("better", "better-again")
+    record = owned.mdep.wait_decision("Promoted")
+    eventually(lambda: owned.weights() == {record["toRevision"]: 100})
+    through.wait_for(RPS)
+    assert through.stats()["failed"] == 0
