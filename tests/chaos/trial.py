@@ -3,8 +3,8 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from random import Random
 from typing import Any
 
@@ -34,6 +34,7 @@ class Trial:
     fault: Fault
     random: Random
     entry: Entry
+    struck: list[float] = field(default_factory=list)
 
     @property
     def mdep(self) -> ModelDeployment:
@@ -41,6 +42,7 @@ class Trial:
 
     def run(self, times: int) -> None:
         """Two rollouts; no request fails in them, and only one operator acts at once."""
+        self.traffic.wait_for(self.rps)
         before = self.traffic.stats()
         try:
             self._a_good_model_is_promoted_once(times)
@@ -51,12 +53,13 @@ class Trial:
             with suppress(CommandError):
                 self._count(before, self.traffic.stats())
             raise
-        assert self.entry.failed == 0, f"requests failed: {after['errors']}"
+        assert self.entry.failed == 0, f"requests failed: {after['errors']}, {self._moments_of_failure()}"
         self._only_successors_acted()
 
     def _strike(self) -> None:
         self.fault.strike(self.world, self.random)
         self.entry.times += 1
+        self.struck.append(round(time.time(), 1))
 
     def _a_good_model_is_promoted_once(self, times: int) -> None:
         """The canary's first request comes after counting began, and the last one before evidence is compared."""
@@ -115,7 +118,8 @@ class Trial:
         def counted(name: str) -> dict[str, int]:
             return {arm: metric(self.mdep.status, name)[arm]["trials"] for arm in arms}
 
-        deadline = time.monotonic() + QUIET_SECONDS
+        # Whatever is counted late is waited for. Nobody knows that of what died with its pod.
+        deadline = time.monotonic() + (PATIENCE_SECONDS if self.fault.exact else QUIET_SECONDS)
         while any(counted(name) != expected for name in METRICS) and time.monotonic() < deadline:
             time.sleep(0.5)
         total, sent = sum(expected.values()), after["sent"] - before["sent"]
@@ -152,6 +156,12 @@ class Trial:
         self.entry.cut_off = min(broken, self.entry.times * self.fault.cut_off)
         self.entry.failed = failed - self.entry.cut_off
         return after
+
+    def _moments_of_failure(self) -> str:
+        """In which seconds how many requests failed, next to when the fault struck."""
+        series = self.traffic.series()
+        rises = [(now["t"], now["failed"] - last["failed"]) for last, now in pairwise(series)]
+        return f"(time, failed): {[rise for rise in rises if rise[1]]}; struck until {self.struck}"
 
     def _only_successors_acted(self) -> None:
         """Whoever wrote the status was the one that led then, and nobody wrote beside its successor."""
