@@ -166,7 +166,7 @@ def _rivals(case: Case, servers: Servers) -> list[Rival]:
             continue
         if name == NOT_ACCELERATED and (case.model.key != "forest" or case.wire is not Wire.JSON):
             continue
-        found.append(Rival(name, each, at_rate=name != ECHO, is_peer=name in (MLSERVER, KSERVE)))
+        found.append(Rival(name, each, is_peer=name in (MLSERVER, KSERVE)))
     return found
 
 

@@ -62,9 +62,15 @@ def _against_peers(results: Results, case: str, what: str, mlserver: float, kser
 
 
 def _latency(results: Results) -> Iterator[Goal]:
-    own = results.of("iris-1-json", SERIN)
-    if own:
-        yield at_most("One row of iris, p99 at 300 requests/s: at most 1 ms", own[0]["p99"], 1.0, " ms")
+    found = results.of("iris-1-json", SERIN, ECHO)
+    if found:
+        own, echo = found
+        yield at_most(
+            f"One row of iris, p99 at 300 requests/s: at most 1 ms (the empty echo's: {echo['p99']:.2f} ms)",
+            own["p99"],
+            1.0,
+            " ms",
+        )
     found = results.of("iris-1-json", SERIN, MLSERVER, KSERVE)
     if found:
         better = min(found[1]["p99"], found[2]["p99"])

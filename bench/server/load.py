@@ -6,7 +6,8 @@ The file holds the bytes of one request (see `wire`). Prints one JSON object: an
 one, failures, quantiles of the latency in milliseconds, and the share of a core that this process used.
 
 The load at a fixed rate is open: requests become due by the clock, whatever the server does, and the latency counts
-from then and not from when a connection was free. So a stall of the server counts for all that it held up.
+from then and not from when a connection was free. So a stall of the server counts for all that it held up. Before, each
+connection has had one answer, which is not counted: a server accepts a connection after its client takes it to stand.
 """
 
 import argparse
@@ -54,8 +55,17 @@ class Load:
         self.tally = Tally()
         self.over = asyncio.Event()
 
+    async def warm_up(self) -> None:
+        """Use each connection once."""
+        self._due.extend([time.perf_counter()] * len(self._free))
+        self._end()
+        await self.over.wait()
+        self.over.clear()
+        self._ended = False
+        self.tally = Tally()
+
     def begin(self) -> None:
-        """Start the clock, now that all connections are made."""
+        """Start the clock, now that all connections are in use."""
         self._running = True
         self._begin = time.perf_counter()
         self._loop.call_later(self._seconds, self._end)
@@ -120,6 +130,7 @@ async def run(
     clients = [make(load) for _ in range(connections)]
     for client in clients:
         await loop.create_connection(partial(_itself, client), "127.0.0.1", port)
+    await asyncio.wait_for(load.warm_up(), _PATIENCE_SECONDS)
     cpu = time.process_time()
     load.begin()
     await asyncio.wait_for(load.over.wait(), seconds + _PATIENCE_SECONDS)

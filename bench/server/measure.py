@@ -52,7 +52,6 @@ class Rival:
 
     name: str
     targets: Sequence[Target]
-    at_rate: bool = True  # whether its latency is looked at
     is_peer: bool = False
 
 
@@ -101,9 +100,7 @@ def _attempt(rival: Rival, do: Callable[..., T], *arguments: object) -> list[T]:
 
 def _round(entry: _Chosen, case: Case, request: Path, plan: Plan) -> Record:
     record = saturated(entry.fastest, case, request, plan.full_seconds, plan.connections)
-    if entry.rival.at_rate:
-        record |= _at_rate(entry.steadiest, case, request, plan.rate_seconds, plan.connections)
-    return record
+    return record | _at_rate(entry.steadiest, case, request, plan.rate_seconds, plan.connections)
 
 
 def _of(case: Case) -> Record:
@@ -125,9 +122,9 @@ def _summary(case: Case, entry: _Chosen, rounds: Sequence[Record]) -> Record:
         **_of(case),
         "server": entry.rival.name,
         "setting": entry.fastest.setting,
-        "setting_at_rate": entry.steadiest.setting if entry.rival.at_rate else None,
+        "setting_at_rate": entry.steadiest.setting,
         **_medians(rounds),
-        "failures": sum(found["failures"] + found.get("failures_at_rate", 0) for found in rounds),
+        "failures": sum(found["failures"] + found["failures_at_rate"] for found in rounds),
         "rounds": rounds,
     }
 

@@ -15,11 +15,12 @@ from bench.server.wire import GRPC_METHOD
 from hypothesis import given
 from hypothesis import strategies as st
 
+_CONNECTIONS = 4
 _REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
 
 class Server(asyncio.Protocol):
-    """Answers each request of the test, the first `failing` ones with an error, in two pieces."""
+    """Answers each request of the test in two pieces, so many with an error after the first of each connection."""
 
     received = 0
 
@@ -33,7 +34,8 @@ class Server(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         assert data == _REQUEST
         Server.received += 1
-        status = b"500 Internal Server Error" if Server.received <= self._failing else b"200 OK"
+        failing = _CONNECTIONS < Server.received <= _CONNECTIONS + self._failing
+        status = b"500 Internal Server Error" if failing else b"200 OK"
         head = b"HTTP/1.1 %s\r\nInference-Header-Content-Length: 9\r\nContent-Length: 4\r\n\r\nab" % status
         self._transport.write(head)
         asyncio.get_running_loop().call_soon(self._transport.write, b"cd")
@@ -54,9 +56,9 @@ def client(load: Load) -> HttpClient:
 @pytest.mark.parametrize("rate", [None, 200.0])
 async def test_every_request_that_the_server_gets_is_counted_once(rate: float | None) -> None:
     async with serving(failing=3) as port:
-        found = await run(port, client, connections=4, seconds=0.2, rate=rate)
+        found = await run(port, client, connections=_CONNECTIONS, seconds=0.2, rate=rate)
         assert found["failures"] == 3
-        assert found["answers"] + found["failures"] == Server.received
+        assert _CONNECTIONS + found["answers"] + found["failures"] == Server.received
 
 
 async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
@@ -105,7 +107,7 @@ async def test_grpc_calls_of_any_size_are_counted_once(size: int) -> None:
 
     async def infer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         received.append(len(request))
-        if len(received) <= 3:
+        if _CONNECTIONS < len(received) <= _CONNECTIONS + 3:
             await context.abort(grpc.StatusCode.INTERNAL, "failing")
         return request
 
@@ -117,10 +119,12 @@ async def test_grpc_calls_of_any_size_are_counted_once(size: int) -> None:
     await server.start()
     message = struct.pack(">BI", 0, size) + bytes(size)
     try:
-        found = await run(port, lambda load: GrpcClient(load, message), connections=4, seconds=0.3, rate=None)
+        found = await run(
+            port, lambda load: GrpcClient(load, message), connections=_CONNECTIONS, seconds=0.3, rate=None
+        )
     finally:
         await server.stop(None)
     assert set(received) == {size}
     assert found["failures"] == 3
-    assert found["answers"] + found["failures"] == len(received)
+    assert _CONNECTIONS + found["answers"] + found["failures"] == len(received)
     assert found["answers"] > 12  # more than the first window of a connection has room for

@@ -31,6 +31,7 @@ REFUSED_VALUES: dict[str, Any] = {
     "a foreign ServiceAccount without a name": {"serviceAccount": {"create": False, "name": ""}},
     "an unknown resource key": {"resources": {"requests": {}, "limit": {}}},
     "a ServiceMonitor switched on by a word": {"metrics": {"serviceMonitor": {"enabled": "yes"}}},
+    "an interval without a unit": {"metrics": {"podMonitor": {"interval": "10"}}},
 }
 
 

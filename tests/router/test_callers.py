@@ -66,6 +66,20 @@ async def test_a_tester_sees_the_candidates_error_and_a_client_does_not(envoy_bi
         assert {await router.one() for _ in range(20)} == {(200, "stable")}
 
 
+async def test_a_tester_is_answered_by_stable_while_the_router_sees_no_pod_of_the_candidate_ready(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    """The operator may see a pod ready before the router does."""
+    async with running(envoy_binary, tmp_path, Route(STABLE), testers=TESTERS) as router:
+        router.canary.ready = False
+        await router.reaches(stable=1, canary=0)
+        assert {await router.one(headers=BY_HEADER) for _ in range(20)} == {(200, "stable")}
+        router.canary.ready = True
+        await router.reaches(stable=1, canary=1)
+        assert {await router.one(headers=BY_HEADER) for _ in range(20)} == {(200, "canary")}
+    assert set(marks(router.stable)) == {"1"}
+
+
 async def test_a_testers_labels_go_to_stable(envoy_binary: Path, tmp_path: Path) -> None:
     async with running(envoy_binary, tmp_path, Route(STABLE), testers=TESTERS) as router:
         assert await router.one("/v2/models/digits/feedback", headers=BY_HEADER) == (200, "stable")

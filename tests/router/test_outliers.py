@@ -1,8 +1,10 @@
-"""Pods that pass their health checks and break connections, in the real Envoy."""
+"""Pods that pass their health checks and break connections or never answer, in the real Envoy."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.loopback import Upstream
@@ -23,9 +25,9 @@ async def healthy(router: Router) -> int:
 
 
 @asynccontextmanager
-async def two_pods(binary: Path, directory: Path) -> AsyncIterator[tuple[Router, Upstream]]:
+async def two_pods(binary: Path, directory: Path, **settings: Any) -> AsyncIterator[tuple[Router, Upstream]]:
     """A router that sees two healthy pods of stable's, and the second of them."""
-    async with Upstream("second").running() as second, running(binary, directory, Route(STABLE)) as router:
+    async with Upstream("second").running() as second, running(binary, directory, Route(STABLE), **settings) as router:
         router.second = second
         router.write(Route(STABLE), with_canary=False)
 
@@ -68,3 +70,15 @@ async def test_errors_that_a_model_answers_spare_no_pod(envoy_binary: Path, tmp_
         counts = await router.many(160)
         assert counts[500, "second"] > 40
         assert await healthy(router) == 2
+
+
+async def test_what_a_hung_pod_holds_is_answered_by_another_and_the_pod_is_spared(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    async with two_pods(envoy_binary, tmp_path, request_seconds=2.0) as (router, second):
+        second.delay = 60.0
+        started = time.monotonic()
+        assert await router.many(32, clients=32) == {(200, "stable"): 32}
+        assert 0.9 < time.monotonic() - started < 2.0
+        assert len(second.attempts) >= 8  # it had its half
+        assert await healthy(router) == 1

@@ -27,7 +27,7 @@ from serin_operator.api import ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_
 from serin_operator.api.spec import Spec, parse_spec
 from serin_operator.api.status import Status, dump_status, parse_status
 from serin_operator.build.manifests import manifests
-from serin_operator.build.owner import AUTOSCALER, RESOLVER, Manifest, Owner
+from serin_operator.build.owner import RESOLVER, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
@@ -54,7 +54,6 @@ NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
 EVIDENCE_WRITE_SECONDS = 10.0
 QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
-_CHILD_KINDS = ("Pod", "Service", "ConfigMap", "Deployment", AUTOSCALER)
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
@@ -151,7 +150,7 @@ class Loop:
         """
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for kind in (KIND, *_CHILD_KINDS):
+            for kind in (KIND, "Pod", *self._cache.objects):
                 try:
                     await self._exorcise(kind)
                 except (ApiError, aiohttp.ClientError, TimeoutError) as error:

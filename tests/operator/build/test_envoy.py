@@ -225,9 +225,9 @@ def test_testers_reach_the_candidate_from_its_first_ready_pod_until_it_is_decide
     starting = replace(ROLLING, weight=0, canary=replace(ROLLING.canary, ready_replicas=0))
     waiting = replace(starting, canary=replace(ROLLING.canary, ready_replicas=1))
     assert cluster_of_testers(SERVING) == cluster_of_testers(starting) == {f"revision-{STABLE}"}
-    assert cluster_of_testers(waiting) == cluster_of_testers(ROLLING) == {f"revision-{CANARY}"}
+    assert cluster_of_testers(waiting) == cluster_of_testers(ROLLING) == {f"canary-{CANARY}"}
     # A candidate that lost its pods while it has weight is still what testers asked for.
-    assert cluster_of_testers(replace(starting, weight=5)) == {f"revision-{CANARY}"}
+    assert cluster_of_testers(replace(starting, weight=5)) == {f"canary-{CANARY}"}
 
 
 @pytest.mark.parametrize("sticky", [{"header": "X-User"}, {"cookie": "sid.v1"}, {"clientAddress": {}}])

@@ -44,6 +44,9 @@ _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
 _CANARY_RETRIABLE_GRPC = "2|3|4|5|8|12|13|14|15"
 _UNANSWERED = "connect-failure,refused-stream"
 _EJECTING_FAILURES = 5
+# What hangs keeps the requests that it has, and what is slow but works may still answer: after half the time another
+# pod is asked as well, and the first answer is heard.
+_HEDGED = {"hedge_on_per_try_timeout": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,9 @@ def _table(route: Route, weight: int, traffic: Traffic, candidate: str | None) -
     for protocol in _PROTOCOLS:
         table.append(_feedback_route(protocol, route, traffic))
         if traffic.testers:
-            table += _testers_routes(protocol, candidate or route.stable, traffic.testers, traffic)
+            # The canary's cluster: a router may see a pod ready a moment later than the operator, or never again.
+            cluster = canary_cluster_of(candidate) if candidate else cluster_of(route.stable)
+            table += _testers_routes(protocol, cluster, traffic.testers, traffic)
         if route.canary and weight:
             table.append(_canary_route(protocol, route.canary, weight, traffic))
         if route.canary and route.mirror and protocol is _HTTP:
@@ -187,12 +192,12 @@ def _feedback_route(protocol: _Protocol, route: Route, traffic: Traffic) -> dict
         "name": f"{protocol.name}feedback",
         "match": {**protocol.feedback, **protocol.match},
         # A reset may come after labels were counted, so only a request that no server took is sent again.
-        "route": _forward(protocol, route.stable, traffic, {"retry_on": _UNANSWERED}),
+        "route": _forward(protocol, cluster_of(route.stable), traffic, {"retry_on": _UNANSWERED}),
     }
 
 
-def _testers_routes(protocol: _Protocol, revision: str, testers: Testers, traffic: Traffic) -> list[dict[str, Any]]:
-    """To the candidate alone, whose errors testers want to see. A route for each way to say that one is a tester."""
+def _testers_routes(protocol: _Protocol, cluster: str, testers: Testers, traffic: Traffic) -> list[dict[str, Any]]:
+    """To the candidate, whose errors testers want to see. A route for each way to say that one is a tester."""
     matches: list[dict[str, Any]] = []
     if testers.header:
         name, value = testers.header
@@ -205,7 +210,7 @@ def _testers_routes(protocol: _Protocol, revision: str, testers: Testers, traffi
             "name": f"{protocol.name}{TESTERS_ROUTE}",
             "match": {"prefix": "/", **match, **protocol.match},
             "request_headers_to_add": [_mark(TESTER_MARK)],
-            "route": _forward(protocol, revision, traffic, {"retry_on": _UNANSWERED}),
+            "route": _forward(protocol, cluster, traffic, {"retry_on": _UNANSWERED}),
         }
         for match in matches
     ]
@@ -215,7 +220,8 @@ def _stable_route(protocol: _Protocol, route: Route, traffic: Traffic) -> dict[s
     return {
         "name": f"{protocol.name}{STABLE_ROUTE}",
         "match": {"prefix": "/", **protocol.match},
-        "route": _forward(protocol, route.stable, traffic, protocol.unavailable),
+        "route": _forward(protocol, cluster_of(route.stable), traffic, protocol.unavailable | _half_a_try(traffic))
+        | {"hedge_policy": _HEDGED},
     }
 
 
@@ -241,13 +247,17 @@ def _shadow_route(route: Route, canary: str, traffic: Traffic) -> dict[str, Any]
     }
 
 
+def _half_a_try(traffic: Traffic) -> dict[str, str]:
+    return {"per_try_timeout": _duration(traffic.timeout / 2)}
+
+
 def _mark(name: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _forward(protocol: _Protocol, revision: str, traffic: Traffic, retries: dict[str, Any]) -> dict[str, Any]:
+def _forward(protocol: _Protocol, cluster: str, traffic: Traffic, retries: dict[str, Any]) -> dict[str, Any]:
     return {
-        "cluster": f"{protocol.name}{cluster_of(revision)}",
+        "cluster": f"{protocol.name}{cluster}",
         "timeout": _duration(traffic.timeout),
         "retry_policy": {
             **retries,
@@ -295,10 +305,9 @@ def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffi
                     "typed_config": {"@type": f"{TYPE}{previous_priorities}", "update_frequency": 1},
                 },
                 "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.010s"},
-                "per_try_timeout": _duration(traffic.timeout / 2),
+                **_half_a_try(traffic),
             },
-            # A canary that is slow but works may still answer: after half the time stable is asked as well.
-            "hedge_policy": {"hedge_on_per_try_timeout": True},
+            "hedge_policy": _HEDGED,
         },
     }
 

@@ -12,7 +12,7 @@ from serin_operator.api.status import Revision, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Router, Workload
 from serin_operator.decide.ratio import canary_pods
-from serin_operator.decide.roles import compares, route_of, router_of
+from serin_operator.decide.roles import compares, route_of, router_of, shadow_of
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 SETTLING_SECONDS = 300.0  # after traffic has moved, until an autoscaler has surely measured what it needs now
@@ -63,8 +63,9 @@ def load(status: Status) -> int:
 
 def first_capacity(spec: Spec) -> int:
     """The weight that a canary starts with pods for; 0, which is one pod, where only the traffic will tell."""
-    if spec.rollout.shadow is not None and compares(spec.rollout.strategy):
-        return spec.rollout.shadow.percent
+    shadow = shadow_of(spec.rollout.strategy, spec.rollout)
+    if shadow is not None:
+        return shadow.percent
     return spec.rollout.steps[0].weight if spec.rollout.mode is Mode.STEPS else 0
 
 

@@ -14,8 +14,8 @@ from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
-from serin_operator.decide.roles import compares
-from serin_operator.decide.transitions import promote, shadow_of, to_granted, to_shadow, to_step
+from serin_operator.decide.roles import compares, shadow_of
+from serin_operator.decide.transitions import promote, to_granted, to_shadow, to_step
 from serin_operator.decide.words import duration
 
 

@@ -1,6 +1,7 @@
 """Which revisions run, which route a status calls for, and whose counters are compared."""
 
-from serin_operator.api.spec import RouterType, Strategy
+from serin_operator.api.spec import Rollout as Wanted
+from serin_operator.api.spec import RouterType, Shadow, Strategy
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.observed import Route
 
@@ -33,6 +34,16 @@ def running(status: Status) -> tuple[Revision, ...]:
 def compares(strategy: Strategy) -> bool:
     """Whether both arms get requests of the same kind during a rollout, so that they can be compared."""
     return strategy in (Strategy.CANARY, Strategy.SHADOW)
+
+
+def shadow_of(strategy: Strategy, wanted: Wanted) -> Shadow | None:
+    """What the canary gets copies of before it gets requests of its own, by the strategy that the rollout began with.
+
+    A mere shadow whose share was taken out of the spec meanwhile gets what the first step would have been.
+    """
+    if strategy is Strategy.SHADOW:
+        return wanted.shadow or Shadow(wanted.steps[0].weight, wanted.steps[0].duration)
+    return wanted.shadow if strategy is Strategy.CANARY else None
 
 
 def preview_of(name: str) -> str:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from serin_operator.api.spec import Goal, Mode, Shadow, Strategy
-from serin_operator.api.spec import Rollout as Wanted
 from serin_operator.api.status import ByHand, Failure, Phase, Record, Rejected, Revision, Rollout, Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.capacity import DRAIN_SECONDS as DRAIN_SECONDS
@@ -55,16 +54,6 @@ def step_count(observed: Observed, strategy: Strategy) -> int:
     """How many steps a rollout has; 0 in mode Adaptive and with another strategy than Canary, which have none."""
     wanted = observed.spec.rollout
     return len(wanted.steps) if wanted.mode is Mode.STEPS and strategy is Strategy.CANARY else 0
-
-
-def shadow_of(strategy: Strategy, wanted: Wanted) -> Shadow | None:
-    """What the canary gets copies of before it gets requests of its own, by the strategy that the rollout began with.
-
-    A mere shadow whose share was taken out of the spec meanwhile gets what the first step would have been.
-    """
-    if strategy is Strategy.SHADOW:
-        return wanted.shadow or Shadow(wanted.steps[0].weight, wanted.steps[0].duration)
-    return wanted.shadow if strategy is Strategy.CANARY else None
 
 
 def to_shadow(observed: Observed, status: Status, shadow: Shadow, now: float) -> tuple[Status, Activity]:
