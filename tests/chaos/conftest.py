@@ -13,7 +13,6 @@ from tests.chaos.faults import Fault, World
 from tests.chaos.ledger import Ledger
 from tests.chaos.node import Node
 from tests.chaos.trial import Trial
-from tests.e2e import prometheus_server
 from tests.e2e.conftest import NewModelDeployment, cluster, namespace, new_model_deployment, operator, vouched, watch
 from tests.e2e.figures import Figures
 from tests.e2e.installed import Operator
@@ -62,30 +61,19 @@ def node(cluster: Cluster) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def prometheus(cluster: Cluster, namespace: str) -> str:
-    """The address of a Prometheus server that is ready."""
-    cluster.apply(prometheus_server.manifests(namespace))
-    deployment = f"deployment/{prometheus_server.NAME}"
-    cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")
-    return prometheus_server.address(namespace)
-
-
-@pytest.fixture(scope="session")
 def serve(
     cluster: Cluster,
     node: Node,
     operator: Operator,
     new_model_deployment: NewModelDeployment,
     ledger: Ledger,
-    request: pytest.FixtureRequest,
 ) -> Serve:
     """A context: two pods of the first model and two routers under steady traffic, for a fault to strike at."""
 
     @contextmanager
     def serve(fault: Fault) -> Iterator[Trial]:
         name = re.sub("[^a-z0-9]+", "-", fault.name.lower()).strip("-")
-        source = request.getfixturevalue("prometheus") if fault.prometheus else None
-        mdep = new_model_deployment(name, prometheus=source)
+        mdep = new_model_deployment(name)
         mdep.spec["server"] = {"replicas": 2, "resources": {"limits": {"memory": "512Mi"}}}
         mdep.spec["traffic"]["router"] = {"replicas": 2}
         mdep.spec["analysis"]["falseRollbackRate"] = 0.001  # most models here are as good as the stable one

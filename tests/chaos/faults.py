@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from demo.environment import SERIN_NAMESPACE, Cluster
-from demo.manifests import KIND, STORE
+from demo.manifests import KIND
 from tests.chaos.node import Node
-from tests.e2e import prometheus_server
 from tests.e2e.cluster import Manifest, select
 from tests.e2e.deployments import LABEL, ModelDeployment, eventually
 from tests.e2e.installed import Operator
@@ -22,10 +20,7 @@ from tests.e2e.installed import Operator
 FAILOVER_SECONDS = 15.0
 API_SERVER_PORT = 6443
 API_SERVER_AWAY_SECONDS = 60.0
-SLOW_SECONDS = 2.0
-SLOW_FOR_SECONDS = 24.0
 HUNG_SECONDS = 25.0  # longer than the longest request
-PROMETHEUS_AWAY_SECONDS = 15.0
 CONFLICTS = 12
 SERVER = "server"  # the container in a model server's pod
 ROUTER = "envoy"  # and in a router's
@@ -74,7 +69,7 @@ class Fault:
     exact: every answered request is evidence exactly once; else the last ones of a pod that died may be missing.
     cut_off: requests that a strike may break because they, or their connections, were inside what was killed.
     harms_canary: what the canary suffers is evidence against it, so that it may be rolled back.
-    prometheus: the source of evidence.
+    known: why a rollout may not end as it would without, for now.
     """
 
     name: str
@@ -82,7 +77,7 @@ class Fault:
     exact: bool = True
     cut_off: int = 0
     harms_canary: bool = False
-    prometheus: bool = False
+    known: str = ""
 
 
 def nothing(world: World, _: Random) -> None:
@@ -134,11 +129,6 @@ def _succeeds(world: World, leader: str) -> str:
 def api_server_down(world: World, _: Random) -> None:
     with world.node.without("kube-apiserver"):
         time.sleep(API_SERVER_AWAY_SECONDS)
-
-
-def api_server_slow(world: World, _: Random) -> None:
-    with world.node.slow("kube-apiserver", SLOW_SECONDS):
-        time.sleep(SLOW_FOR_SECONDS)
 
 
 def restart_etcd(world: World, _: Random) -> None:
@@ -209,10 +199,6 @@ def kill_stable(world: World, random: Random) -> None:
     world.node.send(world.one_of("stable", 2, random), SERVER, signal.SIGKILL)
 
 
-def kill_canary(world: World, random: Random) -> None:
-    world.node.send(world.one_of("canary", 1, random), SERVER, signal.SIGKILL)
-
-
 def exhaust_stable(world: World, random: Random) -> None:
     _exhaust(world, world.one_of("stable", 2, random))
 
@@ -238,58 +224,15 @@ def _exhaust(world: World, pod: Manifest) -> None:
     eventually(lambda: "OOMKilled" in json.dumps(world.cluster.get("pod", name, world.mdep.namespace)["status"]))
 
 
-# --- Prometheus ---
-
-
-def prometheus_down(world: World, _: Random) -> None:
-    """It goes, with all that it had counted, and comes back empty."""
-    _scale_prometheus(world, 0)
-    try:
-        time.sleep(PROMETHEUS_AWAY_SECONDS)
-    finally:
-        _scale_prometheus(world, 1)
-
-
-def prometheus_slow(world: World, _: Random) -> None:
-    labels = f"app.kubernetes.io/name={prometheus_server.NAME}"
-    [pod] = select(world.cluster, "pods", world.mdep.namespace, labels)
-    with world.node.slow_pod(pod, prometheus_server.NAME, 4 * SLOW_SECONDS):
-        time.sleep(SLOW_FOR_SECONDS)
-
-
-def prometheus_talks_nonsense(world: World, _: Random) -> None:
-    """Something else answers at its address."""
-    _lead_prometheus_to(world, STORE)
-    try:
-        time.sleep(PROMETHEUS_AWAY_SECONDS)
-    finally:
-        _lead_prometheus_to(world, prometheus_server.NAME)
-
-
-def counters_reset(world: World, random: Random) -> None:
-    """What Prometheus scrapes begins from 0 again, in both arms."""
-    kill_stable(world, random)
-    kill_canary(world, random)
-
-
-def _scale_prometheus(world: World, replicas: int) -> None:
-    deployment, namespace = f"deployment/{prometheus_server.NAME}", ("-n", world.mdep.namespace)
-    world.cluster.kubectl("scale", *namespace, deployment, f"--replicas={replicas}")
-    world.cluster.kubectl("rollout", "status", *namespace, deployment, "--timeout=60s")
-
-
-def _lead_prometheus_to(world: World, name: str) -> None:
-    change: dict[str, Any] = {"spec": {"selector": {"app.kubernetes.io/name": name}}}
-    service = ("patch", "service", prometheus_server.NAME, "-n", world.mdep.namespace, "--type=merge", "-p")
-    world.cluster.kubectl(*service, json.dumps(change))
-
-
+_SHARE_MISTAKEN = (
+    "while the canary's only pod is dead, stable answers its share: the test of shares takes that for a wrong routing "
+    "and holds the rollout until so many requests have come that the difference is small"
+)
 FAULTS = [
     Fault("nothing", nothing),
     Fault("operator killed", kill_operator),
     Fault("operator stopped and woken", stop_operator),
     Fault("API server down 60 s", api_server_down),
-    Fault("API server slow (2 s)", api_server_slow),
     Fault("etcd restarted", restart_etcd),
     Fault("connections to the API server cut", cut_watches),
     Fault("kubelet restarted", restart_kubelet),
@@ -298,15 +241,10 @@ FAULTS = [
     Fault("definition upgraded", upgrade_definition),
     Fault("router killed", kill_router, exact=False, cut_off=20),
     Fault("stable pod killed", kill_stable, exact=False),
-    Fault("canary pod killed", kill_canary, exact=False, harms_canary=True),
     Fault("stable pod out of memory", exhaust_stable, exact=False),
-    Fault("canary pod out of memory", exhaust_canary, exact=False, harms_canary=True),
+    Fault("canary pod out of memory", exhaust_canary, exact=False, harms_canary=True, known=_SHARE_MISTAKEN),
     Fault("stable pod hung", hang_stable, exact=False),
     Fault("canary pod hung", hang_canary, exact=False, harms_canary=True),
-    Fault("Prometheus down, its counts lost", prometheus_down, prometheus=True),
-    Fault("Prometheus slow", prometheus_slow, prometheus=True),
-    Fault("Prometheus talks nonsense", prometheus_talks_nonsense, prometheus=True),
-    Fault("counters reset under Prometheus", counters_reset, exact=False, harms_canary=True, prometheus=True),
 ]
 
 

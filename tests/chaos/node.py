@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,6 @@ from tests.cluster.local.processes import Daemon
 from tests.e2e.cluster import Manifest
 
 _END_SECONDS = 20.0
-_BREATH_SECONDS = 0.1  # in which a slow process works between two stops
 _HOG_SECONDS = 30.0
 # Takes memory in a container's cgroup until the kernel ends somebody there, itself last of all: the kubelet has the
 # containers' processes end first.
@@ -66,14 +64,6 @@ class Node:
             yield
         finally:
             self._start(name)
-
-    @contextmanager
-    def slow(self, name: str, seconds: float) -> Iterator[None]:
-        """A component that stands still for so long, again and again, with a breath in between."""
-        pid = Daemon(self.layout, name).pid
-        assert pid is not None, f"{name} is not running"
-        with self._slow([pid], seconds):
-            yield
 
     def cut_connections(self, port: int) -> str:
         """Break every TCP connection of the node to or from a port. Returns what `ss` said of them."""
@@ -120,12 +110,6 @@ class Node:
         finally:
             self._signal(pids, signal.SIGCONT)
 
-    @contextmanager
-    def slow_pod(self, pod: Manifest, container: str, seconds: float) -> Iterator[None]:
-        """A container that stands still for so long, again and again, with a breath in between."""
-        with self._slow(self._processes(pod, container), seconds):
-            yield
-
     def exhaust_memory(self, pod: Manifest, container: str) -> None:
         """Use up the memory that a container may have, until the kernel has ended a process of it."""
         before = self._processes(pod, container)
@@ -148,25 +132,6 @@ class Node:
         return sorted(found)
 
     # --- signals ---
-
-    @contextmanager
-    def _slow(self, pids: list[int], seconds: float) -> Iterator[None]:
-        over = threading.Event()
-
-        def stop_and_go() -> None:
-            while not over.is_set():
-                self._signal(pids, signal.SIGSTOP)
-                over.wait(seconds)
-                self._signal(pids, signal.SIGCONT)
-                over.wait(_BREATH_SECONDS)
-
-        thread = threading.Thread(target=stop_and_go, name="stop and go")
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     def _signal(self, pids: Iterable[int], number: signal.Signals) -> None:
         """To those that live and are the cluster's: a number may be somebody else's by now."""
