@@ -79,6 +79,8 @@ def serve(
         mdep.spec["analysis"]["falseRollbackRate"] = 0.001  # most models here are as good as the stable one
         traffic = Traffic(cluster, mdep.namespace, name, Figures())
         random = Random(f"{ledger.seed} {fault.name}")
+        # For a minute after an outage of the API server the node, and with it every pod, counts as not ready.
+        cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=110s")
         try:
             mdep.wait_serving(mdep.serve("first"))
             traffic.start(RPS, most_under_way=MOST_UNDER_WAY)
