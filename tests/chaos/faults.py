@@ -21,7 +21,6 @@ FAILOVER_SECONDS = 15.0
 API_SERVER_PORT = 6443
 API_SERVER_AWAY_SECONDS = 60.0
 HUNG_SECONDS = 25.0  # longer than the longest request
-CONFLICTS = 12
 SERVER = "server"  # the container in a model server's pod
 ROUTER = "envoy"  # and in a router's
 
@@ -149,19 +148,6 @@ def cut_watches(world: World, _: Random) -> None:
 # --- what others write ---
 
 
-def write_into_it(world: World, random: Random) -> None:
-    """Others write what Serin writes: the resource, its Deployments' sizes, its status."""
-    mdep, namespace = world.mdep, ("-n", world.mdep.namespace)
-    for number in range(CONFLICTS):
-        resource = ("patch", KIND, mdep.name, *namespace, "--type=merge", "-p")
-        world.cluster.kubectl(*resource, json.dumps({"metadata": {"annotations": {"example.com/n": f"{number}"}}}))
-        revisions = [revision for arm, revision in mdep.status.items() if arm in ("stable", "canary")]
-        server = f"deployment/{mdep.name}-{random.choice(revisions)['revision']}"
-        world.cluster.kubectl("scale", server, *namespace, f"--replicas={random.choice([3, 4])}")
-        touched = {"status": {"readyReplicas": random.randrange(3)}}
-        world.cluster.kubectl(*resource, json.dumps(touched), "--subresource=status")
-
-
 def corrupt_route(world: World, _: Random) -> None:
     """Somebody breaks the router's files by hand."""
     mdep, nonsense = world.mdep, "{ this: is no route"
@@ -236,7 +222,6 @@ FAULTS = [
     Fault("etcd restarted", restart_etcd),
     Fault("connections to the API server cut", cut_watches),
     Fault("kubelet restarted", restart_kubelet),
-    Fault("conflicting writes", write_into_it),
     Fault("router's files corrupted", corrupt_route),
     Fault("definition upgraded", upgrade_definition),
     Fault("router killed", kill_router, exact=False, cut_off=20),
