@@ -8,7 +8,7 @@ FUZZ_SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) -m tests.cluster
 
-.PHONY: help demo test check lint types unit process fuzz chart e2e test-chaos bench-decisions bench-server bench-router venv lock generate cluster-up cluster-down cluster-status images clean preflight
+.PHONY: help demo test check lint types unit process fuzz chart e2e test-chaos test-chaos-cluster bench-decisions bench-server bench-router venv lock generate cluster-up cluster-down cluster-status images clean preflight
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,9 @@ process: venv ## tests of model servers and routers as processes of this machine
 
 test-chaos: venv ## rollouts under faults; SERIN_CHAOS_SEED=N strikes at the same moments again, SERIN_CHAOS_TIMES=N more often
 	$(BIN)/pytest -n 4 tests/operator/test_faults.py $(CHAOS_ARGS)
+
+test-chaos-cluster: images ## the same on the local cluster, with signals to its own processes
+	$(BIN)/python -m tests.run -m cluster_chaos tests/chaos $(CHAOS_ARGS)
 
 fuzz: venv ## 100,000 malformed requests to the model server; FUZZ_SEED=N runs the same ones again
 	SERIN_FUZZ_INPUTS=100000 SERIN_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/pytest -s -o timeout=900 tests/model_server/test_fuzz.py

@@ -43,10 +43,12 @@ class Traffic:
         shares: Mapping[int, float] | None = None,
         url: str | None = None,
         new_connections: bool = False,
+        most_under_way: int | None = None,
     ) -> None:
         """Send from now on, until stopped. `shares`: of the rows with these labels; the other rows share the rest.
 
         url: of another Service than the ModelDeployment's own. new_connections: one for each request.
+        most_under_way: without an answer at once; what is due beyond that is not sent.
         """
         _, held_out = models.split()
         options = [f"--feedback-delay={feedback_delay:g}"]
@@ -54,6 +56,7 @@ class Traffic:
         options += [f"--class-share={label}={share:g}" for label, share in (shares or {}).items()]
         options += [f"--url={url}"] if url else []
         options += ["--new-connections"] if new_connections else []
+        options += [f"--max-in-flight={most_under_way}"] if most_under_way else []
         self.cluster.apply(
             manifests.traffic(self.mdep, held_out, self.namespace, rps=rps, name=self.pod, options=options)
         )
