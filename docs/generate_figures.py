@@ -46,7 +46,7 @@ def follow(counts: Counts) -> list[Evidence]:
     state = evidence.start(tolerance=np.zeros(counts.shape[1]), margin=MARGIN)
     states = []
     for block in counts:
-        state = evidence.update(state, block)
+        state = evidence.update(state, block, limit=-math.log(ALPHA))
         states.append(state)
     return states
 

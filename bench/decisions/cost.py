@@ -1,5 +1,6 @@
 """What one look costs the operator: time, and room in status."""
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def _median_of_tests(count: int, rng: np.random.Generator, runs: int) -> float:
         trials = rng.poisson(_REQUESTS, (count, 2))
         counts = np.stack([rng.binomial(trials, STABLE), trials], axis=2).reshape(count, 1, 4)
         began = time.process_time()
-        tests = evidence.update(tests, counts)
+        tests = evidence.update(tests, counts, limit=-math.log(ALPHA / count))
         logs = [f(tests).tolist() for f in (evidence.log_e_worse, evidence.log_e_non_inferior, evidence.log_e_superior)]
         each = [
             Standing(str(i), True, True, 1.0, Goal.NON_INFERIOR, *log_e)

@@ -11,9 +11,10 @@ from serin_operator import batch
 from serin_operator.api.spec import OnInconclusive
 from serin_operator.batch import Batch, Decision, Policy
 from serin_operator.decide import evidence
-from serin_operator.decide.verdict import Action, verdict
+from serin_operator.decide.verdict import Action, log_odds_alone, verdict
 
 Ints = npt.NDArray[np.int64]
+LIMITS = log_odds_alone(ANALYSIS.metrics, alpha=ANALYSIS.false_rollback_rate)
 
 
 def counts(rollouts: int, looks: int, canary: float = 0.05, stable: float = 0.05, seed: int = 1) -> Ints:
@@ -57,7 +58,7 @@ def test_without_a_rollout_part_the_tests_are_those_of_direct_calls() -> None:
     for index, metric in enumerate(ANALYSIS.metrics):
         direct = evidence.start(tolerance=np.full(3, metric.tolerance), margin=metric.margin)
         for block in blocks:
-            direct = evidence.update(direct, block[index])
+            direct = evidence.update(direct, block[index], limit=LIMITS[metric.name])
         assert evidence.encode(direct) == evidence.encode(state.tests[index])
 
 
@@ -69,7 +70,7 @@ def test_each_step_is_an_onset_and_rollouts_reach_it_by_their_own_clocks() -> No
     assert state.step.tolist() == [0, 1]
     direct = evidence.start(tolerance=0.0, margin=0.02)
     for number, block in enumerate(blocks[:3]):
-        direct = evidence.update(direct, block[0][1:])
+        direct = evidence.update(direct, block[0][1:], limit=LIMITS["accuracy"])
         direct = evidence.onset(direct) if number == 0 else direct
     assert evidence.encode(direct) == [evidence.encode(state.tests[0])[1]]
 
@@ -135,7 +136,9 @@ def test_taking_rollouts_leaves_them_as_they_are() -> None:
 
 def test_what_stable_counted_before_tells_its_rate_to_the_first_look() -> None:
     history, block = np.array([[[50, 1000]]]), np.array([[[5, 30, 14, 270]]])
-    state = batch.begin(Policy(replace(ANALYSIS, metrics=(ACCURACY,))), 1, history=[history])
+    analysis = replace(ANALYSIS, metrics=(ACCURACY,))
+    state = batch.begin(Policy(analysis), 1, history=[history])
     state = batch.look(state, [block], np.zeros(1))
-    direct = evidence.update(evidence.start(tolerance=0.0, margin=0.02, history=history), block)
+    limit = log_odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate)["accuracy"]
+    direct = evidence.update(evidence.start(tolerance=0.0, margin=0.02, history=history), block, limit=limit)
     assert evidence.encode(state.tests[0]) == evidence.encode(direct)

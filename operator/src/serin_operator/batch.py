@@ -131,7 +131,11 @@ def look(batch: Batch, counts: Sequence[Ints], elapsed: Floats) -> Batch:
     """
     dropped = batch.warming > 0
     kept = [np.where(dropped[:, None, None], 0, block) for block in counts]
-    tests = tuple(evidence.update(test, block) for test, block in zip(batch.tests, kept, strict=True))
+    limits = verdict.log_odds_alone(batch.policy.metrics, alpha=batch.policy.analysis.false_rollback_rate)
+    tests = tuple(
+        evidence.update(test, block, limit=limits.get(metric.name, math.inf))
+        for metric, test, block in zip(batch.policy.metrics, batch.tests, kept, strict=True)
+    )
     bounds = tuple(
         _update_bound(metric, bound, block, test.phi)
         for metric, bound, block, test in zip(batch.policy.metrics, batch.bounds, kept, tests, strict=True)

@@ -10,9 +10,11 @@ import pytest
 from tests.operator.cli.files import Ran, Row, drawn, rows, serin, write_csv, write_jsonl
 
 from serin_operator.decide import evidence
+from serin_operator.decide.verdict import WATCH_SHARE
 
 Capture = pytest.CaptureFixture[str]
 
+LIMIT = math.log(20 / (1 - WATCH_SHARE))  # of one metric alone, at the error rate of 5 %
 PAGE = [[3, 30, 14, 270], [5, 33, 13, 267], [6, 28, 16, 272]]  # three blocks of the method's page
 GOOD = [[2, 200, 18, 1800]] * 20
 BAD = [[8, 30, 14, 270]] * 20
@@ -24,7 +26,7 @@ def test_the_lines_are_those_of_direct_calls_of_the_evidence(tmp_path: Path, cap
     ran = serin(capsys, "replay", file, "--margin", 0.02, "--json")
     test = evidence.start(tolerance=0.0, margin=0.02)
     for block, line in zip(PAGE, ran.evidence, strict=True):
-        test = evidence.update(test, np.array([[block]]))
+        test = evidence.update(test, np.array([[block]]), limit=LIMIT)
         assert line == {
             "series": None,
             "time": line["time"],

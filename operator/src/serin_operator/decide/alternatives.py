@@ -49,7 +49,7 @@ class Prior:
 
 # What the user declared to matter is the margin, so nearly all of the stake is on one to three of it. Chosen by
 # simulation: docs/adr/0010-alternatives-in-margins.md.
-WORSE = Prior.of(margins=[0.8, 2, 2.5, 6, 40], log_odds=[0.0] * 5, weights=[12, 46, 36, 5, 1], first=0.96, lesson=50)
+WORSE = Prior.of(margins=[1, 2.2, 3.5, 8], log_odds=[0.0] * 4, weights=[16, 56, 18, 10], first=0.97, lesson=50)
 NON_INFERIOR = Prior.of(margins=[0.0, 0.5, -0.5], log_odds=[0.0] * 3, weights=[2, 1, 1])
 SUPERIOR = Prior.of(margins=[0.5, 1, 2, 0, 0], log_odds=[0, 0, 0, 0.7, 2.0], weights=[0.25, 0.25, 0.2, 0.2, 0.1])
 

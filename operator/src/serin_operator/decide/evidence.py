@@ -28,14 +28,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.decide import alternatives, grid
+from serin_operator.decide import alternatives, grid, totals
 from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
 from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios
 from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
 
+CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
 _FIRST_ONSET = 256  # canary trials; then whenever they have doubled
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,11 @@ def retarget(evidence: Evidence, *, tolerance: npt.ArrayLike, margin: npt.ArrayL
     )
 
 
-def update(evidence: Evidence, counts: npt.ArrayLike) -> Evidence:
+def update(evidence: Evidence, counts: npt.ArrayLike, *, limit: npt.ArrayLike | None = None) -> Evidence:
     """The evidence after one more block of counts, integers of shape (B, K, 4) like `tested`.
+
+    limit: ln of the odds at which each test rolls back by itself, scalar or (B,), inf for one that never does. With it,
+    the evidence for worse is raised as far as the totals allow (see `totals`), to at most CEILING times the limit.
 
     A block in which a stratum of either arm has no trial says nothing about the mean difference: it waits in `pending`
     and is tested together with the blocks after it. A block without any counts changes nothing. Raises ValueError for
@@ -192,6 +196,8 @@ def update(evidence: Evidence, counts: npt.ArrayLike) -> Evidence:
             gains[unknown] = _gains_of_lessons(take(evidence, unknown), block[unknown])
     ends = np.cumsum([getattr(evidence, name).shape[1] for name in _SUMS])
     for_worse, for_good, for_better, for_above, for_below = np.split(gains, ends[:-1], axis=1)
+    if limit is not None:
+        for_worse = for_worse + _raised(evidence, past, block, np.broadcast_to(limit, len(evidence)))[:, None]
 
     following = replace(
         evidence,
@@ -389,6 +395,27 @@ def _gains_of_lessons(evidence: Evidence, block: Integers) -> Array:
     starts = np.searchsorted(rows, np.arange(len(block)))
     total = np.logaddexp.reduceat(log_chances + _gains(take(evidence, rows), past, rest), starts)
     return np.asarray(total - np.logaddexp.reduceat(log_chances, starts))  # the latter is ln 1, but for rounding
+
+
+def _raised(evidence: Evidence, past: Integers, block: Integers, limit: Array) -> Array:
+    """(B,), by how much the totals of a block raise the logarithms for worse. past: as `_gains` takes it.
+
+    0 where they do not tell how the failures fall: with a tolerance, with overdispersion, with several strata, and
+    where the stable rate is learned in the same block; and for a test that has rolled back.
+    """
+    raised = np.zeros(len(evidence))
+    tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
+    chosen = np.flatnonzero(tells & (log_e_worse(evidence) < limit) & (evidence.strata == 1))
+    if len(chosen):
+        tests, prior = take(evidence, chosen), evidence.prior
+        history = past[chosen, 0].astype(np.float64)
+        f_s = alternatives.stable_rate(history[:, :1], history[:, 1:])
+        f_c = alternatives.above(f_s, tests.tolerance[:, None], tests.margin[:, None], prior)
+        bets = math.log(prior.first) + prior.log_weights + tests.worse
+        with np.errstate(over="ignore"):
+            room = np.log(CEILING * np.exp(limit[chosen]) - prior.unspent(tests.onsets))
+        raised[chosen] = totals.log_factor(bets, room, f_c, f_s, block[chosen, 0])
+    return raised
 
 
 def _begin(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:

@@ -25,7 +25,7 @@ from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.projection import Integers
 from serin_operator.decide.record import upper_limit
 from serin_operator.decide.tracks import State, rate
-from serin_operator.decide.verdict import odds_for_record
+from serin_operator.decide.verdict import log_odds_alone, odds_for_record
 
 _SMOOTHING_MINUTES = 5.0
 _HIGHEST_LIMIT = 0.999  # of a promoted revision's rate: a record that allows more says nothing
@@ -152,7 +152,9 @@ def _compared(
     blocks = [
         [0, 0, 0, 0] if row.name in by_pairs else block(row.key, by_name.get(row.name)) for row in state.plain.rows
     ]
-    tests = evidence.update(state.plain.tests, _integers(blocks, (len(blocks), 1, 4)))
+    alone = log_odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate)
+    limits = np.array([alone.get(row.name, math.inf) for row in state.plain.rows])
+    tests = evidence.update(state.plain.tests, _integers(blocks, (len(blocks), 1, 4)), limit=limits)
     macros = []
     for metric, one in zip(macros_of(analysis), state.macros, strict=True):
         of_classes = [block(key, metric) for key in strata(analysis, metric, one.classes)]

@@ -160,6 +160,11 @@ def odds_alone(metrics: Sequence[Metric], *, alpha: float) -> dict[str, float]:
     return {each.name: total / (each.weight * (1 - WATCH_SHARE) * alpha) for each in metrics if each.guards}
 
 
+def log_odds_alone(metrics: Sequence[Metric], *, alpha: float) -> dict[str, float]:
+    """Their natural logarithms."""
+    return {name: math.log(odds) for name, odds in odds_alone(metrics, alpha=alpha).items()}
+
+
 def odds_for_record(metric: Metric, metrics: Sequence[Metric], *, alpha: float) -> float:
     """The odds against a rate of the old stable at which the watch takes it to be lower (see `analysis.watch`)."""
     return _total_weight(metrics) / (metric.weight * WATCH_SHARE * alpha)

@@ -1,0 +1,84 @@
+"""How far a block's evidence for *worse* may be raised, given the block's totals.
+
+An e-value has a mean of at most 1 at every failure rate that both arms may share, and less than 1 at most of them. But
+given how many of a block's trials failed in both arms together, that rate plays no part in how many of them were the
+canary's: while both arms fail alike, the number has the central hypergeometric distribution, as in Fisher's exact
+test. So what a block makes of the bets may be multiplied by a factor that depends on the totals, until its mean given
+them is what the bets were before. What they come to beyond a ceiling is cut off before that mean is taken: a metric
+that rolls back needs no more, and what is saved there counts where it is still missing.
+
+While the canary fails less than the stable arm, it has fewer of the failures, and the bets rise with their number: the
+mean is lower then.
+
+Source: Fischer and Ramdas, "Improving the (approximate) sequential probability ratio test by avoiding overshoot".
+"""
+
+import numpy as np
+
+from serin_operator.decide.projection import Array, Integers, project
+
+_DEVIATIONS, _MORE = 8, 12  # how far from the mean is looked: what is beyond has less than 1e-14 of the chances
+_ROUNDS = 50  # until the same outcomes are cut off as in the round before: a few are usual
+_MOST, _LEAST = 600.0, 1e-300  # of a logarithm, so that its exponential is a number; of what is divided by
+
+
+def log_factor(bets: Array, room: Array, f_c: Array, f_s: Array, block: Integers) -> Array:
+    """(B,), ln of the factor by which a block's likelihood ratios are raised, or lowered.
+
+    bets: (B, J), ln of each bet before the block. room: (B,), ln of what they may come to together, more than they are.
+    f_c: (B, J), f_s: (B, 1), the rates that are bet on, against f_c <= f_s. block: (B, 4), failures and trials of the
+    canary, then of the stable arm; both have trials.
+    """
+    y_c, n_c, y_s, n_s = (block[:, i, None].astype(np.float64) for i in range(4))
+    failures = y_c + y_s
+    g_c, g_s = project(f_c, f_s, np.zeros(1), n_c, n_s)
+    without = n_c * np.log((1 - f_c) / (1 - g_c)) + n_s * np.log((1 - f_s) / (1 - g_s))
+    of_canary, of_stable = np.log(f_c / g_c / (1 - f_c) * (1 - g_c)), np.log(f_s / g_s / (1 - f_s) * (1 - g_s))
+    before = np.logaddexp.reduce(bets, axis=1)
+    begun = bets + without + failures * of_stable - before[:, None]
+
+    def grown(counts: Array) -> Array:
+        """What the bets come to, relative to before, if so many of the failures are the canary's, (B, W)."""
+        logs = begun[:, None, :] + counts[:, :, None] * (of_canary - of_stable)[:, None, :]
+        return np.asarray(np.exp(np.minimum(logs, _MOST)).sum(axis=2))
+
+    counts, chances = _canary_failures(n_c, n_s, failures)
+    most = np.exp(np.minimum(room - before, _MOST))
+    log_factor = np.log(_factor(grown(counts), chances, most))
+    highest = np.log(most) - np.log(np.maximum(grown(y_c)[:, 0], _LEAST))
+    return np.asarray(np.minimum(log_factor, highest))
+
+
+def _canary_failures(n_c: Array, n_s: Array, failures: Array) -> tuple[Array, Array]:
+    """How many of the failures may be the canary's, (B, W), and the chance of each number; some have the chance 0."""
+    trials = n_c + n_s
+    mean = failures * n_c / trials
+    variance = mean * (n_s / trials) * ((trials - failures) / np.maximum(trials - 1, 1))
+    reach = np.ceil(_DEVIATIONS * np.sqrt(variance)) + _MORE
+    least = np.maximum(np.maximum(0, failures - n_s), np.floor(mean - reach))
+    most = np.minimum(np.minimum(failures, n_c), np.ceil(mean + reach))
+    counts = np.minimum(least + np.arange(int((most - least).max()) + 1), most)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_next = np.log((failures - counts) * (n_c - counts) / ((counts + 1) * (n_s - failures + counts + 1)))
+    steps = np.where(counts < most, to_next, -np.inf)[:, :-1]
+    logs = np.concatenate([np.zeros_like(mean), np.cumsum(steps, axis=1)], axis=1)
+    chances = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return counts, chances / chances.sum(axis=1, keepdims=True)
+
+
+def _factor(grown: Array, chances: Array, most: Array) -> Array:
+    """(B,), the factor with which the mean of what is not cut off at `most` is 1.
+
+    That mean is concave in the factor, so each round's tangent reaches 1 before the mean does: the factor only grows,
+    and is never too large.
+    """
+    shares = chances * grown
+    factor = 1 / np.maximum(shares.sum(axis=1), _LEAST)
+    cut = np.zeros_like(grown, np.bool_)
+    for _ in range(_ROUNDS):
+        before, cut = cut, factor[:, None] * grown >= most[:, None]
+        if np.array_equal(before, cut):
+            break
+        left = 1 - most * np.where(cut, chances, 0.0).sum(axis=1)
+        factor = left / np.maximum(np.where(cut, 0.0, shares).sum(axis=1), _LEAST)
+    return np.asarray(factor)
