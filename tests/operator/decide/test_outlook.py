@@ -156,6 +156,21 @@ def test_changes_of_the_weight_are_no_mismatch(mode: str, router_seconds: float)
     assert "TrafficShareMismatch" not in reasons
 
 
+@pytest.mark.parametrize("start_seconds", [1.0, 4.0, 9.0])
+def test_a_canary_that_dies_between_two_looks_is_no_mismatch(start_seconds: float) -> None:
+    """Stable answers its share meanwhile, and the next look sees it ready again."""
+    world = asked(rollout={"steps": [{"weight": 50, "duration": "1h"}]}, analysis={"interval": "15s"})
+    world.until_activity("Evaluating")
+    world.run(120)
+    world.start_seconds = start_seconds
+    for second in range(6):
+        world.restart_pods(world.revision("v2"))
+        world.run(60 + second)
+    assert "TrafficShareMismatch" not in remarks(world)
+    world.lost = 0.5
+    world.until_activity("TrafficShareMismatch", within=600)
+
+
 def test_a_canary_that_was_away_for_a_while_is_no_mismatch() -> None:
     world = asked()
     world.until_activity("Evaluating")

@@ -60,6 +60,7 @@ def look(
     kind; else nothing is compared.
     """
     state = aligned(state, analysis, snapshot, arms[1])
+    share = share if _was_there(state, snapshot, arms[0]) else None
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
     counts: dict[str, PerArm] = {}
     problems = []
@@ -92,6 +93,16 @@ def look(
         rates=_rates(state, counts, now),
     )
     return Look(following, tuple(problems))
+
+
+def _was_there(state: State, snapshot: Snapshot, canary: str) -> bool:
+    """Whether all of the canary's processes were there ever since the last look, as far as can be seen.
+
+    What one that died would have had, stable answers: its share tells nothing until it was there for a whole look.
+    """
+    known = state.ledgers.get(REQUESTS)
+    found = snapshot.samples.get(REQUESTS, {}).get(canary, {})
+    return not snapshot.unread and known is not None and found.keys() <= known[0].counted.keys()
 
 
 def baseline(snapshot: Snapshot, key: str, arm: str) -> Ledger:
