@@ -23,7 +23,7 @@ from serin_operator.decide.words import count, duration, points
 
 # Times the average that no test can beat. Simulated at rates of 0.01 to 0.2, margins of 0.01 and 0.02, 10 and 100
 # requests a second, a tenth or half of them to the canary: 73 to 77 % of the waits for promotion end within it (their
-# average is 1.1 to 1.24 times the bound), and 53, 60 and 71 % of those for a worsening of 0.5, 1 and 2.5 margins.
+# average is 1.1 to 1.24 times the bound), and at least 53, 60 and 71 % of those for a worsening of 0.5, 1, 2.5 margins.
 PLANNING_FACTOR = 1.5
 _PRECISION = 1e-5  # of a detectable worsening, as a fraction
 _TRIED_AT_ONCE = 101
