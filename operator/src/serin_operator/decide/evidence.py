@@ -31,7 +31,7 @@ import numpy.typing as npt
 from serin_operator.decide import alternatives, grid, totals
 from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
 from serin_operator.decide.grid import GRID
-from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios
+from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios_and_slopes
 from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
 
 CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
@@ -189,7 +189,7 @@ def update(evidence: Evidence, counts: npt.ArrayLike, *, limit: npt.ArrayLike | 
     block = np.where(full[:, None, None], waiting, 0)
 
     past = evidence.history + evidence.tested[..., 2:]
-    gains = _gains(evidence, past, block)
+    gains, slopes = _gains(evidence, past, block)
     if evidence.strata == 1 and evidence.prior.lesson:
         unknown = np.flatnonzero(full & (past[:, 0, 1] == 0))
         if len(unknown):
@@ -197,7 +197,7 @@ def update(evidence: Evidence, counts: npt.ArrayLike, *, limit: npt.ArrayLike | 
     ends = np.cumsum([getattr(evidence, name).shape[1] for name in _SUMS])
     for_worse, for_good, for_better, for_above, for_below = np.split(gains, ends[:-1], axis=1)
     if limit is not None:
-        for_worse = for_worse + _raised(evidence, past, block, np.broadcast_to(limit, len(evidence)))[:, None]
+        for_worse = for_worse + _raised(evidence, for_worse, slopes, past, block, limit)[:, None]
 
     following = replace(
         evidence,
@@ -353,9 +353,10 @@ _SUMS = ("worse", "non_inferior", "superior", "above", "below")
 _ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "prior")
 
 
-def _gains(evidence: Evidence, past: Integers, block: Integers) -> Array:
+def _gains(evidence: Evidence, past: Integers, block: Integers) -> tuple[Array, Array]:
     """Log likelihood ratios of a block, (B, all alternatives): of each field in _SUMS, in their order.
 
+    And by how much those for worse are more for a failure of the canary instead of one of the stable arm, (B, J).
     past: (B, K, 2), failures and trials of the stable arm that give its rate.
     """
     y_c, n_c = (evidence.tested[..., i, None].astype(np.float64) for i in range(2))
@@ -376,12 +377,14 @@ def _gains(evidence: Evidence, past: Integers, block: Integers) -> Array:
     limits = np.concatenate(
         [np.broadcast_to(limit, (shape[0], 1, size)) for (_, limit), size in zip(families, sizes, strict=True)], axis=2
     )[:, 0]
-    ratios = log_likelihood_ratios(rates, f_s, limits, block) / evidence.phi[:, None]
+    ratios, slopes = log_likelihood_ratios_and_slopes(rates, f_s, limits, block)
+    ratios /= evidence.phi[:, None]
     excess = np.mean(rates - f_s, axis=1) - limits
     # An alternative that is not strictly outside its null hypothesis adds nothing.
     over, under = np.where(excess > 0, ratios, 0.0), np.where(excess < 0, ratios, 0.0)
     first, last = sizes[0], -len(GRID)
-    return np.concatenate([over[:, :first], under[:, first:last], over[:, last:], under[:, last:]], axis=1)
+    gains = np.concatenate([over[:, :first], under[:, first:last], over[:, last:], under[:, last:]], axis=1)
+    return gains, np.where(excess > 0, slopes, 0.0)[:, :first]
 
 
 def _gains_of_lessons(evidence: Evidence, block: Integers) -> Array:
@@ -393,28 +396,28 @@ def _gains_of_lessons(evidence: Evidence, block: Integers) -> Array:
     rest[..., 2:] -= past
     log_chances = np.log(chances[rows, taught])[:, None]
     starts = np.searchsorted(rows, np.arange(len(block)))
-    total = np.logaddexp.reduceat(log_chances + _gains(take(evidence, rows), past, rest), starts)
+    total = np.logaddexp.reduceat(log_chances + _gains(take(evidence, rows), past, rest)[0], starts)
     return np.asarray(total - np.logaddexp.reduceat(log_chances, starts))  # the latter is ln 1, but for rounding
 
 
-def _raised(evidence: Evidence, past: Integers, block: Integers, limit: Array) -> Array:
-    """(B,), by how much the totals of a block raise the logarithms for worse. past: as `_gains` takes it.
+def _raised(
+    evidence: Evidence, gains: Array, slopes: Array, past: Integers, block: Integers, limit: npt.ArrayLike
+) -> Array:
+    """(B,), by how much the totals of a block raise the logarithms for worse. gains, slopes, past: those of `_gains`.
 
     0 where they do not tell how the failures fall: with a tolerance, with overdispersion, with several strata, and
     where the stable rate is learned in the same block; and for a test that has rolled back.
     """
-    raised = np.zeros(len(evidence))
+    raised, limit = np.zeros(len(evidence)), np.broadcast_to(limit, len(evidence))
     tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
     chosen = np.flatnonzero(tells & (log_e_worse(evidence) < limit) & (evidence.strata == 1))
     if len(chosen):
-        tests, prior = take(evidence, chosen), evidence.prior
-        history = past[chosen, 0].astype(np.float64)
-        f_s = alternatives.stable_rate(history[:, :1], history[:, 1:])
-        f_c = alternatives.above(f_s, tests.tolerance[:, None], tests.margin[:, None], prior)
-        bets = math.log(prior.first) + prior.log_weights + tests.worse
+        prior = evidence.prior
+        bets = math.log(prior.first) + prior.log_weights + evidence.worse[chosen]
         with np.errstate(over="ignore"):
-            room = np.log(CEILING * np.exp(limit[chosen]) - prior.unspent(tests.onsets))
-        raised[chosen] = totals.log_factor(bets, room, f_c, f_s, block[chosen, 0])
+            room = np.log(CEILING * np.exp(limit[chosen]) - prior.unspent(evidence.onsets[chosen]))
+        before = np.logaddexp.reduce(bets, axis=1)
+        raised[chosen] = totals.log_factor(before, bets + gains[chosen], slopes[chosen], room, block[chosen, 0])
     return raised
 
 

@@ -27,6 +27,18 @@ _ROUNDS = 100  # more than halving alone can need; two are usual for one stratum
 def log_likelihood_ratios(f_c: Array, f_s: Array, differences: Array, counts: Integers) -> Array:
     """ln of the likelihood of the counts under (f_c, f_s) over that under its projection. Shape (B, A).
 
+    For the arguments see `log_likelihood_ratios_and_slopes`.
+    """
+    return log_likelihood_ratios_and_slopes(f_c, f_s, differences, counts)[0]
+
+
+def log_likelihood_ratios_and_slopes(
+    f_c: Array, f_s: Array, differences: Array, counts: Integers
+) -> tuple[Array, Array]:
+    """The same, and by how much it is more for a failure of the canary instead of one of the stable arm, both (B, A).
+
+    Of several strata, the failure is in the first.
+
     f_c: (B, K, A), f_s: (B, K, 1), within (0, 1): A alternatives for K strata. differences: (B, A), within (-1, 1).
     counts: (B, K, 4): failures and trials of the canary, then of the stable arm. Rows without trials have ratio 1.
     """
@@ -37,11 +49,10 @@ def log_likelihood_ratios(f_c: Array, f_s: Array, differences: Array, counts: In
         g_c, g_s = project(f_c, f_s, differences[:, None, :], weigh_c, weigh_s)
     else:
         g_c, g_s = project_mean(f_c, f_s, differences, weigh_c, weigh_s)
-    ratios = y_c * np.log(f_c / g_c)
-    ratios += (n_c - y_c) * np.log((1 - f_c) / (1 - g_c))
-    ratios += y_s * np.log(f_s / g_s)
-    ratios += (n_s - y_s) * np.log((1 - f_s) / (1 - g_s))
-    return np.asarray(ratios.sum(axis=1))
+    none_c, none_s = np.log((1 - f_c) / (1 - g_c)), np.log((1 - f_s) / (1 - g_s))
+    more_c, more_s = np.log(f_c / g_c) - none_c, np.log(f_s / g_s) - none_s
+    ratios = n_c * none_c + y_c * more_c + n_s * none_s + y_s * more_s
+    return ratios.sum(axis=1), (more_c - more_s)[:, 0]
 
 
 def divergence_from_margin(

@@ -15,38 +15,29 @@ Source: Fischer and Ramdas, "Improving the (approximate) sequential probability 
 
 import numpy as np
 
-from serin_operator.decide.projection import Array, Integers, project
+from serin_operator.decide.projection import Array, Integers
 
 _DEVIATIONS, _MORE = 8, 12  # how far from the mean is looked: what is beyond has less than 1e-14 of the chances
 _ROUNDS = 50  # until the same outcomes are cut off as in the round before: a few are usual
 _MOST, _LEAST = 600.0, 1e-300  # of a logarithm, so that its exponential is a number; of what is divided by
 
 
-def log_factor(bets: Array, room: Array, f_c: Array, f_s: Array, block: Integers) -> Array:
+def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: Integers) -> Array:
     """(B,), ln of the factor by which a block's likelihood ratios are raised, or lowered.
 
-    bets: (B, J), ln of each bet before the block. room: (B,), ln of what they may come to together, more than they are.
-    f_c: (B, J), f_s: (B, 1), the rates that are bet on, against f_c <= f_s. block: (B, 4), failures and trials of the
-    canary, then of the stable arm; both have trials.
+    before: (B,), ln of what all bets come to before the block. after: (B, J), ln of each bet after it. slopes: (B, J),
+    by how much that is more for a failure of the canary instead of one of the stable arm, not negative. room: (B,), ln
+    of what all bets may come to, more than before. block: (B, 4), failures and trials of the canary, then of the
+    stable arm; both have trials.
     """
     y_c, n_c, y_s, n_s = (block[:, i, None].astype(np.float64) for i in range(4))
-    failures = y_c + y_s
-    g_c, g_s = project(f_c, f_s, np.zeros(1), n_c, n_s)
-    without = n_c * np.log((1 - f_c) / (1 - g_c)) + n_s * np.log((1 - f_s) / (1 - g_s))
-    of_canary, of_stable = np.log(f_c / g_c / (1 - f_c) * (1 - g_c)), np.log(f_s / g_s / (1 - f_s) * (1 - g_s))
-    before = np.logaddexp.reduce(bets, axis=1)
-    begun = bets + without + failures * of_stable - before[:, None]
-
-    def grown(counts: Array) -> Array:
-        """What the bets come to, relative to before, if so many of the failures are the canary's, (B, W)."""
-        logs = begun[:, None, :] + counts[:, :, None] * (of_canary - of_stable)[:, None, :]
-        return np.asarray(np.exp(np.minimum(logs, _MOST)).sum(axis=2))
-
-    counts, chances = _canary_failures(n_c, n_s, failures)
-    most = np.exp(np.minimum(room - before, _MOST))
-    log_factor = np.log(_factor(grown(counts), chances, most))
-    highest = np.log(most) - np.log(np.maximum(grown(y_c)[:, 0], _LEAST))
-    return np.asarray(np.minimum(log_factor, highest))
+    counts, chances = _canary_failures(n_c, n_s, y_c + y_s)
+    # Relative to before: what all bets come to, (B, W), if so many of the failures are the canary's.
+    logs = (after - before[:, None])[:, None, :] + (counts - y_c)[:, :, None] * slopes[:, None, :]
+    grown = np.exp(np.minimum(logs, _MOST)).sum(axis=2)
+    most = np.minimum(room - before, _MOST)
+    highest = most + before - np.logaddexp.reduce(after, axis=1)
+    return np.asarray(np.minimum(np.log(_factor(grown, chances, np.exp(most))), highest))
 
 
 def _canary_failures(n_c: Array, n_s: Array, failures: Array) -> tuple[Array, Array]:
