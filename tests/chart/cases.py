@@ -309,6 +309,22 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         traffic(testers={"cookie": {"name": "preview", "value": "on; admin=1"}}),
         "cookie.value in body should match",
     ),
+    "testers in a mesh": (
+        traffic(router={"type": "Istio"}, testers={"header": {"name": "x-tester", "value": "yes"}}),
+        "traffic.testers needs a router that tells requests apart",
+    ),
+    "sticky callers without a router": (
+        traffic(router={"type": "ReplicaRatio"}, sticky={"header": "x-user"}),
+        "are the embedded router's: use traffic.router.type Embedded, or leave them out",
+    ),
+    "a certificate for Gateways": (
+        traffic(**AT_GATEWAYS["traffic"], tls={"secretName": "iris-tls"}),
+        "are the embedded router's: use traffic.router.type Embedded, or leave them out",
+    ),
+    "an access log of a mesh": (
+        traffic(router={"type": "Istio"}, accessLog={"sample": 0.1}),
+        "are the embedded router's: use traffic.router.type Embedded, or leave them out",
+    ),
     "testers by a cookie at Gateways": (
         traffic(
             **AT_GATEWAYS["traffic"],

@@ -187,6 +187,8 @@ def test_a_virtual_service_is_for_the_service_and_splits_by_hosts() -> None:
         (NAMES[CANARY], 25),
     ]
     assert {rule["timeout"] for rule in spec["http"]} == {"2500ms"}
+    for rule in spec["http"]:
+        assert rule["headers"]["request"]["remove"] == ["x-serin-tester", "x-serin-shadow"]
 
 
 def test_a_mesh_with_an_ingress_keeps_the_mesh() -> None:

@@ -18,7 +18,7 @@ from serin_operator.decide.roles import candidate_of, route_of, running
 API_VERSION = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE = "HTTPRoute"
 GRPC_ROUTE = "GRPCRoute"
-_MARKS = (TESTER_MARK, SHADOW_MARK)
+MARKS = (TESTER_MARK, SHADOW_MARK)
 _EVERYTHING = {"path": {"type": "PathPrefix", "value": "/"}}
 
 Rule = dict[str, Any]
@@ -113,7 +113,7 @@ def _testers_rules(owner: Owner, testers: Testers | None, matches: Sequence[Rule
 
 def _rule(backends: list[Rule], matches: Sequence[Rule] = (), *marks: str) -> Rule:
     """Sets these marks. Those that clients send are removed."""
-    others = [mark for mark in _MARKS if mark not in marks]
+    others = [mark for mark in MARKS if mark not in marks]
     modifier = {
         **({"set": [{"name": mark, "value": "1"} for mark in marks]} if marks else {}),
         **({"remove": others} if others else {}),

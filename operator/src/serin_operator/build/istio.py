@@ -47,12 +47,13 @@ def live_route(owner: Owner, raw: Mapping[str, Any]) -> Route | None:
 
 def _virtual_service(owner: Owner, spec: Spec, route: Route) -> Manifest:
     mesh = spec.traffic.mesh
-    limits = {"timeout": _duration(spec.traffic.timeout)}
+    # What the model servers take a router's word for, no client may say.
+    common = {"timeout": _duration(spec.traffic.timeout), "headers": {"request": {"remove": list(gateway.MARKS)}}}
     feedback = {
         "name": "feedback",
         "match": [{"uri": {"exact": f"/v2/models/{owner.name}/feedback"}}],
         "route": _destinations(owner, Route(route.stable)),
-        **limits,
+        **common,
     }
     return {
         "apiVersion": API_VERSION,
@@ -61,7 +62,7 @@ def _virtual_service(owner: Owner, spec: Spec, route: Route) -> Manifest:
         "spec": {
             "hosts": [owner.name, *mesh.hosts],
             **({"gateways": ["mesh", *mesh.gateways]} if mesh.gateways else {}),
-            "http": [feedback, {"name": _ROUTE, "route": _destinations(owner, route), **limits}],
+            "http": [feedback, {"name": _ROUTE, "route": _destinations(owner, route), **common}],
         },
     }
 
