@@ -37,6 +37,7 @@ class Cluster:
     past: list[tuple[dict[str, str], dict[str, int]]] = field(default_factory=list)
     count: int = 0
     accepted: bool = True
+    refused: bool = False  # whether Services can not be changed for now
 
     @property
     def router(self) -> Router:
@@ -58,11 +59,9 @@ class Cluster:
         observed = Observed(NAME, 1, None, SPEC, self.status, DEFAULTS, router=self.router)
         self.status = follow(observed, self.status, self.now)
         assert self.status.routing
-        self.leads = {
-            name: slot.revision
-            for name, slot in ((BLUE, self.status.routing.blue), (GREEN, self.status.routing.green))
-            if slot
-        }
+        slots = {BLUE: self.status.routing.blue, GREEN: self.status.routing.green}
+        if not self.refused:
+            self.leads = {name: slot.revision for name, slot in slots.items() if slot}
         wanted = weights(OWNER, SPEC, self.status)
         assert wanted
         self.weights = dict(wanted.of)
@@ -99,6 +98,11 @@ class Cluster:
                 self.status = replace(status, canary=None, rollout=None, weight=0, retiring=retiring)
             case "revert" if status.previous and status.canary is None and self.served:
                 self.status = replace(status, stable=status.previous, previous=status.stable)
+            case "begin with the previous" if status.previous and status.canary is None:
+                canary = replace(status.previous, ready_replicas=1)
+                self.status = replace(status, canary=canary, rollout=Rollout(self.now), previous=None)
+            case "refuse Services":
+                self.refused = not self.refused
             case "lose sight":
                 self.accepted = not self.accepted
 
@@ -117,7 +121,16 @@ class Cluster:
         ]
 
 
-MOVES = ("begin", "raise", "promote", "roll back", "revert", "lose sight")
+MOVES = (
+    "begin",
+    "begin with the previous",
+    "raise",
+    "promote",
+    "roll back",
+    "revert",
+    "lose sight",
+    "refuse Services",
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,7 +143,7 @@ def test_no_weight_meets_a_revision_that_it_was_not_meant_for(moves: list[tuple[
     for what, ticks in moves:
         cluster.do(what)
         cluster.run(ticks * TICK)
-    cluster.accepted = True
+    cluster.accepted, cluster.refused = True, False
     cluster.run(2 * (IDLE_SECONDS + SETTLE_SECONDS))
     assert cluster.served
     del cluster.past[:begun]
@@ -145,6 +158,43 @@ def test_the_first_revision_gets_the_blue_service_and_a_weight_when_gateways_kno
     cluster.run(SETTLE_SECONDS + TICK)
     assert cluster.served
     assert cluster.weights == {BLUE: 100, GREEN: 0}
+
+
+def test_a_dropped_canary_gets_nothing_while_the_old_stable_waits_for_its_turn() -> None:
+    """The spec goes back and forth between the two revisions before it."""
+    cluster = Cluster()
+    cluster.run(10)
+    for what in ("begin", "raise", "promote"):
+        cluster.do(what)
+        cluster.run(10)
+    cluster.do("begin")
+    cluster.run(10)
+    assert cluster.status.canary
+    dropped = cluster.status.canary.revision
+    for what in ("roll back", "revert", "begin with the previous"):
+        cluster.do(what)
+        cluster.tick()
+    begun = len(cluster.past)
+    cluster.run(30)
+    assert cluster.served
+    for leads, given in cluster.past[begun - 3 :]:
+        assert not any(weight for name, weight in given.items() if leads.get(name) == dropped)
+
+
+def test_revisions_before_the_first_that_serves_take_no_turns() -> None:
+    cluster = Cluster(status=replace(first(), phase=Phase.PENDING), accepted=False)
+    for name in "123":
+        cluster.run(2)
+        cluster.status = replace(cluster.status, stable=revision(10 * name, ready_replicas=1))
+    cluster.accepted = True
+    cluster.run(2 * SETTLE_SECONDS)
+    assert cluster.served
+    assert cluster.leads[BLUE] == "3" * 10
+
+
+def test_a_slot_that_nobody_needs_wakes_no_loop() -> None:
+    left = Routing(RouterType.GATEWAY_API, blue=Slot("0" * 10, NOW, settled=True), green=Slot("9" * 10, NOW))
+    assert due(replace(first(), routing=left)) == []
 
 
 def test_a_promotion_changes_weights_alone_and_the_next_canary_takes_the_other_turn() -> None:

@@ -118,7 +118,8 @@ def _by_slot(status: Status, route: Route) -> list[int]:
     placed = {slot.revision for slot in _slots(status) if slot and slot.settled}
     wanted = dict(shares(route))
     if not wanted.keys() <= placed:
-        latest = (status.stable, status.previous, *reversed(status.retiring))
+        # The old stable is the canary when the spec goes back and forth.
+        latest = (status.stable, status.previous, status.canary, *reversed(status.retiring))
         wanted = {next((each.revision for each in latest if each and each.revision in placed), route.stable): 100}
     return [wanted.get(slot.revision, 0) if slot else 0 for slot in _slots(status)]
 

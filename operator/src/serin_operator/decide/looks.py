@@ -60,7 +60,7 @@ def look(
     kind; else nothing is compared.
     """
     state = aligned(state, analysis, snapshot, arms[1])
-    share = share if _was_there(state, snapshot, arms[0]) else None
+    share = share if _were_there(state, snapshot, arms) else None
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
     counts: dict[str, PerArm] = {}
     problems = []
@@ -95,15 +95,16 @@ def look(
     return Look(following, tuple(problems))
 
 
-def _was_there(state: State, snapshot: Snapshot, canary: str) -> bool:
-    """Whether all of the canary's processes were there ever since the last look, as far as can be seen.
+def _were_there(state: State, snapshot: Snapshot, arms: tuple[str, str]) -> bool:
+    """Whether all processes of both arms were there ever since the last look, as far as can be seen.
 
-    What one that died would have had, stable answers: its share tells nothing until it was there for a whole look.
+    What a canary's that died would have had, stable answers; and any takes with it what it counted last. So the shares
+    tell nothing until all were there for a whole look.
     """
-    known = state.ledgers.get(REQUESTS)
-    found = snapshot.samples.get(REQUESTS, {}).get(canary, {})
-    seen = snapshot.pods.isdisjoint(snapshot.unread)  # which has custom metrics too
-    return seen and known is not None and found.keys() <= known[0].counted.keys()
+    known, samples = state.ledgers.get(REQUESTS), snapshot.samples.get(REQUESTS, {})
+    if known is None or not snapshot.pods.isdisjoint(snapshot.unread):  # that has custom metrics too
+        return False
+    return all(samples.get(arm, {}).keys() <= ledger.counted.keys() for arm, ledger in zip(arms, known, strict=True))
 
 
 def baseline(snapshot: Snapshot, key: str, arm: str) -> Ledger:

@@ -9,7 +9,7 @@ while. A promotion changes weights alone.
 from dataclasses import replace
 
 from serin_operator.api.spec import RouterType
-from serin_operator.api.status import Routing, Slot, Status
+from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
@@ -27,7 +27,10 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
     if router is None or observed.spec.traffic.own_route is None:
         return replace(routing, blue=None, green=None)
     needed, weighted = _needed(status), _weighted(router)
-    blue, green = (_seen(slot, needed, weighted, router, now) for slot in (routing.blue, routing.green))
+    taken = [routing.blue, routing.green]
+    if status.phase is Phase.PENDING:  # nothing was ever served, so whoever is not needed has no requests to lose
+        taken = [slot if slot and slot.revision in needed else None for slot in taken]
+    blue, green = (_seen(slot, needed, weighted, router, now) for slot in taken)
     for revision in needed:
         blue, green = _with_a_slot(revision, (blue, green), now)
     return replace(routing, blue=blue, green=green)
@@ -35,10 +38,10 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
 
 def due(status: Status) -> list[float]:
     """When something can follow although no event comes."""
-    slots = status.routing.slots if status.routing else ()
-    settling = [slot.since + SETTLE_SECONDS for slot in slots if not slot.settled]
+    slots, needed = status.routing.slots if status.routing else (), _needed(status)
+    settling = [slot.since + SETTLE_SECONDS for slot in slots if not slot.settled and slot.revision in needed]
     placed = {slot.revision for slot in slots}
-    waiting = any(revision not in placed for revision in _needed(status))
+    waiting = any(revision not in placed for revision in needed)
     return settling + [slot.idle + IDLE_SECONDS for slot in slots if waiting and slot.idle is not None]
 
 
@@ -69,10 +72,13 @@ def _seen(
     """The slot with what has become of it by itself."""
     if slot is None:
         return None
-    settled = slot.settled or (now - slot.since >= SETTLE_SECONDS and router.reaches(slot.revision))
+    lasted = now - slot.since >= SETTLE_SECONDS
+    settled = slot.settled or (lasted and router.reaches(slot.revision))
+    # A Service that could not be led in that time is not settled as soon as it is.
+    since = now if lasted and not settled and slot.revision in needed else slot.since
     unused = slot.revision not in needed and weighted is not None and slot.revision not in weighted
     idle = (slot.idle or now) if unused else None
-    return replace(slot, settled=settled, idle=idle)
+    return replace(slot, since=since, settled=settled, idle=idle)
 
 
 def _with_a_slot(revision: str, pair: Pair, now: float) -> Pair:
