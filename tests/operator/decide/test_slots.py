@@ -177,8 +177,8 @@ def test_a_dropped_canary_gets_nothing_while_the_old_stable_waits_for_its_turn()
     begun = len(cluster.past)
     cluster.run(30)
     assert cluster.served
-    for leads, given in cluster.past[begun - 3 :]:
-        assert not any(weight for name, weight in given.items() if leads.get(name) == dropped)
+    for leads, weighed in cluster.past[begun - 3 :]:
+        assert not any(weight for name, weight in weighed.items() if leads.get(name) == dropped)
 
 
 def test_revisions_before_the_first_that_serves_take_no_turns() -> None:
