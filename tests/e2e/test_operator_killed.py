@@ -27,7 +27,8 @@ def mortal(serving: Callable[..., Any], reaper: Reaper) -> Iterator[Mortal]:
 
 def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) -> None:
     mdep, traffic = mortal
-    mdep.apply(rollout={"steps": steps((10, 3), (25, 3), (50, 3))})
+    # A step outlasts the time that its successor takes to lead and to be aimed at.
+    mdep.apply(rollout={"steps": steps((10, 25), (25, 25), (50, 25))})
     reaper.aim()
     mdep.serve("better", "better")
 
@@ -49,6 +50,7 @@ def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) ->
 
 def test_killed_right_after_the_verdict_and_while_the_canary_drains(mortal: Mortal, reaper: Reaper) -> None:
     mdep, traffic = mortal
+    mdep.apply(rollout={"steps": steps((10, 3), (25, 3), (50, 3))})
     reaper.aim()
     mdep.serve("harmful", "harmful")
     rejected = mdep.wait("it is rolled back", lambda s: "rejected" in s)["rejected"]
