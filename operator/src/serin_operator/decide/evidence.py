@@ -34,6 +34,7 @@ from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios_and_slopes
 from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
 
+_MOST = 600.0  # of a logarithm, so that its exponential is a number
 CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
 _FIRST_ONSET = 256  # canary trials; then whenever they have doubled
 _LAYOUT = 2
@@ -408,16 +409,21 @@ def _raised(
     0 where they do not tell how the failures fall: with a tolerance, with overdispersion, with several strata, and
     where the stable rate is learned in the same block; and for a test that has rolled back.
     """
-    raised, limit = np.zeros(len(evidence)), np.broadcast_to(limit, len(evidence))
+    raised = np.zeros(len(evidence))
+    if evidence.strata > 1:
+        return raised
+    prior = evidence.prior
+    before, unlaid = (
+        log_mean_exp(evidence.worse, prior.log_weights + math.log(prior.first)),
+        prior.unspent(evidence.onsets),
+    )
+    odds = np.exp(np.minimum(limit, _MOST))
     tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
-    chosen = np.flatnonzero(tells & (log_e_worse(evidence) < limit) & (evidence.strata == 1))
+    chosen = np.flatnonzero(tells & (np.exp(np.minimum(before, _MOST)) + unlaid < odds))
     if len(chosen):
-        prior = evidence.prior
-        bets = math.log(prior.first) + prior.log_weights + evidence.worse[chosen]
-        with np.errstate(over="ignore"):
-            room = np.log(CEILING * np.exp(limit[chosen]) - prior.unspent(evidence.onsets[chosen]))
-        before = np.logaddexp.reduce(bets, axis=1)
-        raised[chosen] = totals.log_factor(before, bets + gains[chosen], slopes[chosen], room, block[chosen, 0])
+        bets = math.log(prior.first) + prior.log_weights + evidence.worse[chosen] + gains[chosen]
+        room = np.log(CEILING * odds - unlaid)[chosen]
+        raised[chosen] = totals.log_factor(before[chosen], bets, slopes[chosen], room, block[chosen, 0])
     return raised
 
 

@@ -112,7 +112,11 @@ class Verdict:
 
 def verdict(standings: Sequence[Standing], *, alpha: float, beta: float) -> Verdict:
     """The verdict on one rollout: log values are numbers. Rolling back goes before promoting."""
-    both = tuple(each.name for each in standings if (each.guards or each.gates) and np.all(_both_over(each, alpha)))
+    both = tuple(
+        each.name
+        for each in standings
+        if each.bound is not None and (each.guards or each.gates) and np.all(_both_over(each, alpha))
+    )
     if rolls_back(standings, alpha=alpha):
         _, metric, finding = max(
             (math.log(weight) + float(log_e), name, finding)
