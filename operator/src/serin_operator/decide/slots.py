@@ -11,6 +11,7 @@ from dataclasses import replace
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
+from serin_operator.decide.roles import candidate_of
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
 IDLE_SECONDS = 5.0
@@ -54,9 +55,8 @@ def _gateway(observed: Observed, routing: Routing) -> Router | None:
 
 def _needed(status: Status) -> tuple[str, ...]:
     """The arms, stable first. A canary has no use for a slot, and could not fill one, before a pod of it is ready."""
-    canary = status.canary
-    ready = canary is not None and (canary.ready_replicas > 0 or status.weight > 0)
-    return tuple(revision.revision for revision in (status.stable, canary if ready else None) if revision)
+    stable = status.stable.revision if status.stable else None
+    return tuple(revision for revision in (stable, candidate_of(status)) if revision)
 
 
 def _weighted(router: Router) -> set[str] | None:
