@@ -1,5 +1,6 @@
 """Pods that pass their health checks and break connections or never answer, in the real Envoy."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.loopback import Upstream
+from tests.loopback import Upstream, until
 from tests.router.harness import CANARY, STABLE, Router, eventually, running
 
 from serin_operator.build.envoy import cluster_of
@@ -52,6 +53,26 @@ async def test_a_pod_that_breaks_connections_is_spared_and_nobody_notices(envoy_
         assert len(second.attempts) - tried < 20  # it would be 40
 
 
+async def test_a_request_that_a_pod_broke_goes_to_another_however_busy_that_is(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    """The pod that breaks connections has nothing under way, so by load alone it would be chosen again and again."""
+    async with two_pods(envoy_binary, tmp_path, request_seconds=120.0) as (router, second):
+        router.stable.delay = 60.0
+        waiting = [asyncio.create_task(router.one(data=b"{}")) for _ in range(60)]
+        await until(lambda: len(router.stable.attempts) + len(second.attempts) == 60)
+        router.stable.delay = 0.0
+        assert len(router.stable.attempts) > 5
+        for _ in range(50):
+            second.breaks = True
+            assert await router.one(data=b"{}") == (200, "stable")
+            second.breaks = False
+            while await router.one(data=b"{}") != (200, "second"):  # else it would be spared after five failures
+                pass
+        for task in waiting:
+            task.cancel()
+
+
 async def test_an_arm_with_one_pod_keeps_it_and_stable_answers_what_it_breaks(
     envoy_binary: Path, tmp_path: Path
 ) -> None:
@@ -80,5 +101,5 @@ async def test_what_a_hung_pod_holds_is_answered_by_another_and_the_pod_is_spare
         started = time.monotonic()
         assert await router.many(32, clients=32) == {(200, "stable"): 32}
         assert 0.9 < time.monotonic() - started < 2.0
-        assert len(second.attempts) >= 8  # it had its half
+        assert len(second.attempts) >= 3  # it had its share
         assert await healthy(router) == 1

@@ -44,6 +44,9 @@ _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
 _CANARY_RETRIABLE_GRPC = "2|3|4|5|8|12|13|14|15"
 _UNANSWERED = "connect-failure,refused-stream"
 _EJECTING_FAILURES = 5
+# Hosts are drawn two at a time, and the less busy one is taken: of two pods, the one that has just failed three times
+# in four. After so many draws in vain it gets the request again: once in five thousand.
+_REDRAWS = 30
 # What hangs keeps the requests that it has, and what is slow but works may still answer: after half the time another
 # pod is asked as well, and the first answer is heard.
 _HEDGED = {"hedge_on_per_try_timeout": True}
@@ -270,7 +273,7 @@ def _forward(protocol: _Protocol, cluster: str, traffic: Traffic, retries: dict[
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 3,
+            "host_selection_retry_max_attempts": _REDRAWS,
         },
     }
 
