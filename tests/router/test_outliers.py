@@ -100,6 +100,6 @@ async def test_what_a_hung_pod_holds_is_answered_by_another_and_the_pod_is_spare
         second.delay = 60.0
         started = time.monotonic()
         assert await router.many(32, clients=32) == {(200, "stable"): 32}
-        assert 0.9 < time.monotonic() - started < 2.0
+        assert time.monotonic() - started > 0.9  # after two seconds it would be a timeout
         assert len(second.attempts) >= 3  # it had its share
         assert await healthy(router) == 1
