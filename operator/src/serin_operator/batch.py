@@ -176,8 +176,7 @@ def standings(batch: Batch) -> list[Standing]:
 def standings_of(standings: Sequence[Standing], rollout: int) -> list[Standing]:
     """Those of one rollout, in numbers, as `verdict.verdict` takes them."""
     return [
-        replace(
-            each,
+        each._replace(
             log_e_worse=float(np.asarray(each.log_e_worse)[rollout]),
             log_e_non_inferior=float(np.asarray(each.log_e_non_inferior)[rollout]),
             log_e_superior=float(np.asarray(each.log_e_superior)[rollout]),

@@ -126,7 +126,7 @@ def test_the_verdict_over_metrics(standings: list[Standing], expected: Verdict) 
         (standing(non_inferior=21, bound=(21, 1, 1)), Finding.OVER_BOUND),
         (standing(worse=21, bound=(21, 1, 1)), Finding.WORSE),
         (standing(worse=21, bound=(21, 1, 21)), Finding.BOTH_OVER_BOUND),
-        (replace(standing(worse=21), seen=False), Finding.NO_DATA),
+        (standing(worse=21)._replace(seen=False), Finding.NO_DATA),
         (standing(worse=21, guards=False, gates=False), Finding.WORSE),
     ],
 )
@@ -148,7 +148,7 @@ def test_the_mean_of_e_values_is_an_e_value_by_exhaustion(weights: tuple[float, 
     for outcome in outcomes:
         chance = math.prod(binom.pmf(y, n, null) for y in (outcome[:1] if shared else outcome))
         standings = [
-            replace(standing(str(f), weight=w), log_e_worse=log_e(y, f))
+            standing(str(f), weight=w)._replace(log_e_worse=log_e(y, f))
             for y, f, w in zip(outcome, alternatives, weights, strict=True)
         ]
         combined = math.exp(float(log_odds_for_rollback(standings, alpha=ALPHA)))
@@ -180,8 +180,7 @@ STANDINGS = st.lists(
 def test_a_batch_is_decided_as_each_rollout_in_it(standings: list[Standing]) -> None:
     def pair(each: Standing) -> Standing:
         calm = BoundOdds(*(np.array([log, 0.0]) for log in each.bound)) if each.bound else None
-        return replace(
-            each,
+        return each._replace(
             log_e_worse=np.array([each.log_e_worse, 0.0]),
             log_e_non_inferior=np.array([each.log_e_non_inferior, 0.0]),
             log_e_superior=np.array([each.log_e_superior, 0.0]),
@@ -200,7 +199,7 @@ def test_a_batch_is_decided_as_each_rollout_in_it(standings: list[Standing]) -> 
 @given(STANDINGS, st.floats(0, 100))
 def test_more_odds_of_worse_never_help_the_canary(standings: list[Standing], more: float) -> None:
     rank = {Action.ROLL_BACK: 0, Action.WAIT: 1, Action.PROMOTE: 2}
-    worse = [replace(each, log_e_worse=each.log_e_worse + more) for each in standings]
+    worse = [each._replace(log_e_worse=each.log_e_worse + more) for each in standings]
     before, after = (verdict(each, alpha=ALPHA, beta=BETA).action for each in (standings, worse))
     assert rank[after] <= rank[before]
 

@@ -16,9 +16,11 @@ canary breaks it as well, nothing is promoted.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +32,7 @@ Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Log = float | Array
 
+_MOST = 1e300  # of a logarithm that others are subtracted from
 WATCH_SHARE = 0.01  # of all weight in the mean; the rest is the guards'
 
 
@@ -63,8 +66,7 @@ class BoundOdds(NamedTuple):
     stable_over: Log
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where one metric stands. `log_e_...`: log odds that the canary is worse, worse by less than the margin, better.
 
     guards, gates: whether it can roll back, whether it must pass before promotion. weight: positive.
@@ -93,7 +95,8 @@ class Standing:
     def log_e_goal(self) -> Log:
         """Log odds for what the gate asks beside its bound, of which nothing is asked where nothing is compared."""
         if not self.compared:
-            return math.inf if self.can_pass else -math.inf
+            asked = math.inf if self.can_pass else -math.inf
+            return asked if isinstance(self.log_e_worse, float) else np.full_like(self.log_e_worse, asked)
         return self.log_e_superior if self.goal is Goal.SUPERIOR else self.log_e_non_inferior
 
 
@@ -142,7 +145,7 @@ def promotes(standings: Sequence[Standing], *, alpha: float, beta: float) -> Boo
         return np.zeros(_shape(standings), dtype=np.bool_)
     passed += [each.bound[1] >= enough for each in standings if each.gates and each.bound]
     passed += [~_both_over(each, alpha) for each in standings if each.bound and (each.guards or each.gates)]
-    return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*passed)))
+    return np.asarray(reduce(operator.and_, passed))
 
 
 def log_odds_for_rollback(standings: Sequence[Standing], *, alpha: float) -> Array:
@@ -150,11 +153,11 @@ def log_odds_for_rollback(standings: Sequence[Standing], *, alpha: float) -> Arr
     parts = _parts(standings, alpha)
     if not parts:
         return np.full(_shape(standings), -math.inf)
-    weights = np.array([weight for _, _, weight, _ in parts])
-    logs = np.stack(np.broadcast_arrays(*(log_e for *_, log_e in parts)))
+    _, _, of_each, log_e = zip(*parts, strict=True)
+    weights, logs = np.array(of_each), _rows(log_e)
     greatest = logs.max(axis=0)
-    floor = np.where(np.isfinite(greatest), greatest, 0.0)
-    total = np.tensordot(weights, np.exp(logs - floor), axes=1)
+    floor = np.minimum(np.maximum(greatest, -_MOST), _MOST)
+    total = weights @ np.exp(logs - floor)
     return np.asarray(floor + np.log(total / weights.sum()) + math.log1p(-WATCH_SHARE))
 
 
@@ -206,9 +209,16 @@ def _parts(standings: Sequence[Standing], alpha: float) -> list[tuple[str, Findi
         if each.bound:
             over, _, stable_over = each.bound
             # Nothing in its place, while its weight stays in the mean, can only lower an e-value.
-            harmless = np.where(np.asarray(stable_over) >= -math.log(alpha), -math.inf, over)
+            harmless = np.where(np.asarray(stable_over) >= -math.log(alpha), -math.inf, over)[()]  # a number stays one
             parts.append((each.name, Finding.OVER_BOUND, each.weight, harmless))
     return parts
+
+
+def _rows(logs: Sequence[Log]) -> Array:
+    """One row for each: (len(logs),) of numbers, else (len(logs), B)."""
+    if np.ndarray in map(type, logs):
+        logs = np.broadcast_arrays(*logs)
+    return np.array(logs)
 
 
 def _total_weight(metrics: Sequence[Metric]) -> float:
