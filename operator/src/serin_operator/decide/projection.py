@@ -20,8 +20,9 @@ Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _EDGE = 1e-14  # projections stay this far inside (0, 1)
+_SMALL = 1e-9  # the square of a step that is so small beside the distance to the edges is beyond double precision
 _NEAR = 1e-12  # sums of rates over strata are solved this well
-_ROUNDS = 100  # more than halving alone can need; two are usual for one stratum, ten for several
+_ROUNDS = 100  # more than halving alone can need; ten are usual for several strata
 
 
 def log_likelihood_ratios(f_c: Array, f_s: Array, differences: Array, counts: Integers) -> Array:
@@ -42,9 +43,11 @@ def log_likelihood_ratios_and_slopes(
     f_c: (B, K, A), f_s: (B, K, 1), within (0, 1): A alternatives for K strata. differences: (B, A), within (-1, 1).
     counts: (B, K, 4): failures and trials of the canary, then of the stable arm. Rows without trials have ratio 1.
     """
-    y_c, n_c, y_s, n_s = (counts[..., i, None].astype(np.float64) for i in range(4))
-    # Where there are no trials any weight will do.
-    weigh_c, weigh_s = np.maximum(n_c, 1.0), np.maximum(n_s, 1.0)
+    of_each = counts.transpose(2, 0, 1)[..., None].astype(np.float64)
+    y_c, n_c, y_s, n_s = of_each
+    # Where there are no trials any weight will do. Of one shape: to broadcast takes longer than to compute.
+    weigh_c, weigh_s = np.repeat(np.maximum(of_each[1::2], 1.0), f_c.shape[2], axis=3)
+    f_s = np.repeat(f_s, f_c.shape[2], axis=2)
     if counts.shape[1] == 1:
         g_c, g_s = project(f_c, f_s, differences[:, None, :], weigh_c, weigh_s)
     else:
@@ -71,35 +74,55 @@ def project(f_c: Array, f_s: Array, differences: Array, n_c: Array, n_s: Array) 
     """(g_c, g_s) with g_c = g_s + differences that minimise n_c kl(f_c, g_c) + n_s kl(f_s, g_s).
 
     The arguments broadcast. The derivative times its positive denominators is a cubic in g_s whose middle root is
-    the one: g_s lies between the two separate minima, and the cubic has another sign beyond each edge. Viète's formula
-    for that root, then Newton's method for the last digits, where the bracket is halved if a step would leave it or is
-    more than half of the step before.
+    the one, since the cubic has another sign beyond each edge. Viète's formula for that root, then a step of Newton's
+    method for the last digits. The inverse of such a step is the sum of the inverse distances to the three roots. So
+    inside of the edges it is small beside the distances to them only near the middle root; if not, `_search` finds it.
     """
     weight = n_c / (n_c + n_s)
-    rest = 1 - weight
+    g = _middle_root(weight, f_c, f_s, differences)
+    _, step, spread = _newton(g, weight, f_c, f_s, differences)
+    if not (np.abs(step) < _SMALL * (spread - _EDGE)).all():
+        return _search(g, weight, f_c, f_s, differences)
+    g = g + step
+    return g + differences, g
+
+
+def _search(g: Array, weight: Array, f_c: Array, f_s: Array, differences: Array) -> tuple[Array, Array]:
+    """`project` by Newton's method from g inside a bracket.
+
+    The bracket is halved if a step would leave it or is more than half of the step before. It begins with the two
+    separate minima, between which g_s lies.
+    """
     from_c = f_c - differences
     lowest = np.maximum(0.0, -differences) + _EDGE
     highest = np.minimum(1.0, 1.0 - differences) - _EDGE
     low = np.minimum(np.maximum(np.minimum(f_s, from_c), lowest), highest)
     high = np.minimum(np.maximum(np.maximum(f_s, from_c), lowest), highest)
-    g = np.minimum(np.maximum(_middle_root(weight, f_c, f_s, differences), low), high)
+    g = np.minimum(np.maximum(g, low), high)
     step = high - low
     for _ in range(_ROUNDS):
-        c = g + differences
-        spread_c, spread_s = c * (1 - c), g * (1 - g)
-        off_c, off_s = weight * (c - f_c), rest * (g - f_s)
-        cubic = off_c * spread_s + off_s * spread_c
-        slope = weight * spread_s + off_c * (1 - 2 * g) + rest * spread_c + off_s * (1 - 2 * c)
+        cubic, to_newton, spread = _newton(g, weight, f_c, f_s, differences)
         low, high = np.where(cubic <= 0, g, low), np.where(cubic >= 0, g, high)
-        newton = g - cubic / np.where(slope == 0, 1.0, slope)
+        newton = g + to_newton
         halve = (newton < low) | (newton > high) | (2 * np.abs(newton - g) > np.abs(step))
         following = np.where(halve, (low + high) / 2, newton)
         step, g = following - g, following
         # After a Newton step the error is of the order of its square, after a halving as large as the step.
-        settled = np.where(halve, 0.0, 1e-9 * np.minimum(spread_c, spread_s))
-        if np.all(np.abs(step) <= np.maximum(settled, 4e-16 * g)):
+        settled = np.where(halve, 0.0, _SMALL * spread)
+        if (np.abs(step) <= np.maximum(settled, 4e-16 * g)).all():
             break
     return g + differences, g
+
+
+def _newton(g: Array, weight: Array, f_c: Array, f_s: Array, differences: Array) -> tuple[Array, Array, Array]:
+    """The cubic at g, Newton's step from there, and the smaller one of g (1 - g) of both arms."""
+    c, rest = g + differences, 1 - weight
+    other_c, other_s = 1 - c, 1 - g
+    spread_c, spread_s = c * other_c, g * other_s
+    off_c, off_s = weight * (c - f_c), rest * (g - f_s)
+    cubic = off_c * spread_s + off_s * spread_c
+    slope = weight * spread_s + off_c * (other_s - g) + rest * spread_c + off_s * (other_c - c)
+    return cubic, -cubic / (slope + (slope == 0)), np.minimum(spread_c, spread_s)
 
 
 def project_mean(f_c: Array, f_s: Array, differences: Array, n_c: Array, n_s: Array) -> tuple[Array, Array]:
@@ -152,13 +175,17 @@ def _pulled(f: Array, force: Array) -> tuple[Array, Array]:
 def _middle_root(weight: Array, f_c: Array, f_s: Array, d: Array) -> Array:
     """The middle one of the three real roots of the cubic, to about eight digits at worst."""
     rest = 1 - weight
-    slack = d * (1 - d)
-    square = (weight * (1 - d + f_c) + rest * (1 - 2 * d + f_s)) / 3
-    linear = weight * (d - f_c) + rest * (slack - (1 - 2 * d) * f_s)
-    scale = np.sqrt(np.maximum(linear / 3 + square * square, 1e-300))
-    tilt = rest * f_s * slack - square * (linear + 2 * square * square)
-    angle = np.arcsin(np.minimum(np.maximum(tilt / (2 * scale**3), -1.0), 1.0)) / 3
-    return np.asarray(square + 2 * scale * np.sin(angle))
+    other, part = 1 - d, rest * d
+    mean = weight * f_c + rest * f_s
+    # The cubic is -g**3 + 3 square g**2 + linear g - rest f_s d (1 - d).
+    square = (other - part + mean) / 3
+    linear = d - mean - part * (d - 2 * f_s)
+    squared = square * square
+    width = np.maximum(linear / 3 + squared, 1e-300)
+    scale = 2 * np.sqrt(width)
+    tilt = part * f_s * other - square * (linear + 2 * squared)
+    angle = np.arcsin(np.minimum(np.maximum(tilt / (scale * width), -1.0), 1.0)) / 3
+    return np.asarray(square + scale * np.sin(angle))
 
 
 def _divergence(f: Array, g: Array) -> Array:
