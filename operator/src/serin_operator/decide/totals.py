@@ -30,31 +30,30 @@ def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: I
     of what all bets may come to, more than before. block: (B, 4), failures and trials of the canary, then of the
     stable arm; both have trials.
     """
-    y_c, n_c, y_s, n_s = (block[:, i, None].astype(np.float64) for i in range(4))
+    y_c, n_c, y_s, n_s = block.T.astype(np.float64)
     counts, chances = _canary_failures(n_c, n_s, y_c + y_s)
-    # Relative to before: what all bets come to, (B, W), if so many of the failures are the canary's.
-    logs = (after - before[:, None])[:, None, :] + (counts - y_c)[:, :, None] * slopes[:, None, :]
-    grown = np.exp(np.minimum(logs, _MOST)).sum(axis=2)
+    # Relative to before: each bet, (J, W, B), and what all come to, if so many of the failures are the canary's.
+    logs = (after.T - before)[:, None] + slopes.T[:, None] * (counts - y_c)
+    grown = np.exp(np.minimum(logs, _MOST)).sum(axis=0)
     most = np.minimum(room - before, _MOST)
     highest = most + before - np.logaddexp.reduce(after, axis=1)
     return np.asarray(np.minimum(np.log(_factor(grown, chances, np.exp(most))), highest))
 
 
 def _canary_failures(n_c: Array, n_s: Array, failures: Array) -> tuple[Array, Array]:
-    """How many of the failures may be the canary's, (B, W), and the chance of each number; some have the chance 0."""
-    trials = n_c + n_s
+    """How many of the failures may be the canary's, (W, B), and the chance of each number; some have the chance 0."""
+    trials, surplus = n_c + n_s, failures - n_s
     mean = failures * n_c / trials
     variance = mean * (n_s / trials) * ((trials - failures) / np.maximum(trials - 1, 1))
     reach = np.ceil(_DEVIATIONS * np.sqrt(variance)) + _MORE
-    least = np.maximum(np.maximum(0, failures - n_s), np.floor(mean - reach))
+    least = np.maximum(np.maximum(0, surplus), np.floor(mean - reach))
     most = np.minimum(np.minimum(failures, n_c), np.ceil(mean + reach))
-    counts = np.minimum(least + np.arange(int((most - least).max()) + 1), most)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        to_next = np.log((failures - counts) * (n_c - counts) / ((counts + 1) * (n_s - failures + counts + 1)))
-    steps = np.where(counts < most, to_next, -np.inf)[:, :-1]
-    logs = np.concatenate([np.zeros_like(mean), np.cumsum(steps, axis=1)], axis=1)
-    chances = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return counts, chances / chances.sum(axis=1, keepdims=True)
+    counts = least + np.arange(int((most - least).max()) + 1)[:, None]
+    # The chance of each number relative to that of the one before.
+    ratios = (failures + 1 - counts) * (n_c + 1 - counts) / np.maximum(counts * (counts - surplus), 1)
+    ratios[0] = 1.0
+    chances = np.cumprod(np.where(counts <= most, ratios, 0.0), axis=0)
+    return np.minimum(counts, most), chances / chances.sum(axis=0)
 
 
 def _factor(grown: Array, chances: Array, most: Array) -> Array:
@@ -64,12 +63,12 @@ def _factor(grown: Array, chances: Array, most: Array) -> Array:
     and is never too large.
     """
     shares = chances * grown
-    factor = 1 / np.maximum(shares.sum(axis=1), _LEAST)
-    cut = np.zeros_like(grown, np.bool_)
+    factor = 1 / np.maximum(shares.sum(axis=0), _LEAST)
+    cut = np.zeros(grown.shape, np.bool_)
     for _ in range(_ROUNDS):
-        before, cut = cut, factor[:, None] * grown >= most[:, None]
-        if np.array_equal(before, cut):
+        before, cut = cut, factor * grown >= most
+        if (before == cut).all():
             break
-        left = 1 - most * np.where(cut, chances, 0.0).sum(axis=1)
-        factor = left / np.maximum(np.where(cut, 0.0, shares).sum(axis=1), _LEAST)
+        left = 1 - most * np.where(cut, chances, 0.0).sum(axis=0)
+        factor = left / np.maximum(np.where(cut, 0.0, shares).sum(axis=0), _LEAST)
     return np.asarray(factor)
