@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers
 
 _LOWEST_RATE = 1e-6  # where f_s - margin/2 is not a rate, the alternative is "the canary hardly ever fails"
@@ -18,7 +19,7 @@ _MOST_HISTORY = 1000  # trials; more of the past would hold on to a rate that ha
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """Alternatives: `margins` beyond the limit in multiples of the margin, then `log_odds` away. Equal lengths.
+    """Alternatives: `margins` beyond the limit in multiples of the margin, then by the ratio `odds`. Equal lengths.
 
     log_weights: of each, their exponentials sum to 1.
     first: the part of the stake that is laid at the start; the rest is for onsets.
@@ -26,7 +27,7 @@ class Prior:
     """
 
     margins: Array
-    log_odds: Array
+    odds: Array
     log_weights: Array
     first: float = 1.0
     lesson: int = 0
@@ -36,7 +37,7 @@ class Prior:
         cls, margins: list[float], log_odds: list[float], weights: list[float], *, first: float = 1.0, lesson: int = 0
     ) -> "Prior":
         """Weights in any unit."""
-        return cls(np.array(margins), np.array(log_odds), np.log(np.array(weights) / sum(weights)), first, lesson)
+        return cls(np.array(margins), np.exp(log_odds), np.log(np.array(weights) / sum(weights)), first, lesson)
 
     def share(self, onset: Integers) -> Array:
         """What the k-th onset gets, k = 1, 2, ..., relative to what was laid at the start."""
@@ -96,16 +97,38 @@ def above(f_s: Array, tolerance: Array, margin: Array, prior: Prior) -> Array:
     limit = f_s + tolerance
     room = np.maximum(1 - limit, 1e-300)
     missing = room * np.exp(-np.minimum(prior.margins * margin / room, 600.0))
-    missing = missing / (missing + (1 - missing) * np.exp(prior.log_odds))
+    missing = missing / (missing + (1 - missing) * prior.odds)
     return np.where(limit < 1, np.minimum(1 - missing, _HIGHEST_RATE), f_s)
 
 
 def below(f_s: Array, margin: Array, prior: Prior) -> Array:
     """Rates below f_s, bent so that none reaches 0."""
     rate = f_s * np.maximum(np.exp(-np.minimum(prior.margins * margin / f_s, 600.0)), _LEAST_PART)
-    return np.asarray(rate / (rate + (1 - rate) * np.exp(prior.log_odds)))
+    return np.asarray(rate / (rate + (1 - rate) * prior.odds))
 
 
 def near(f_s: Array, margin: Array, prior: Prior) -> Array:
     """Rates about f_s, to be told from f_s + margin."""
-    return np.clip(f_s + margin * prior.margins, _LOWEST_RATE, 1 - _LOWEST_RATE)
+    return np.minimum(np.maximum(f_s + margin * prior.margins, _LOWEST_RATE), 1 - _LOWEST_RATE)
+
+
+def side_by_side(f_c: Array, f_s: Array, tolerance: Array, margin: Array, prior: Prior) -> tuple[Array, Array]:
+    """All alternatives: those of `prior`, of NON_INFERIOR and of SUPERIOR, then f_c for each difference in GRID.
+
+    f_c, f_s: (B, K, 1), the arms' past rates. tolerance, margin: (B,). Returns the canary's rates (B, K, A) and the
+    differences where the null hypotheses end (B, A).
+    """
+    margins = margin[:, None, None]
+    families = [
+        above(f_s, tolerance[:, None, None], margins, prior),
+        near(f_s, margins, NON_INFERIOR),
+        below(f_s, margins, SUPERIOR),
+        np.repeat(f_c, len(GRID), axis=2),
+    ]
+    rates = np.concatenate(families, axis=2)
+    limits = np.zeros((len(f_s), rates.shape[2]))
+    first, second = len(prior.margins), len(prior.margins) + len(NON_INFERIOR.margins)
+    limits[:, :first] = tolerance[:, None]
+    limits[:, first:second] = margin[:, None]
+    limits[:, -len(GRID) :] = GRID
+    return rates, limits

@@ -32,7 +32,7 @@ from serin_operator.decide import alternatives, grid, totals
 from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
 from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios_and_slopes
-from serin_operator.decide.sums import Singles, log_mean_exp, pack, rounded_down, unpack
+from serin_operator.decide.sums import Singles, log_mean_exp, log_sum_exp, pack, rounded_down, unpack
 
 _MOST = 600.0  # of a logarithm, so that its exponential is a number
 CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
@@ -186,30 +186,23 @@ def update(evidence: Evidence, counts: npt.ArrayLike, *, limit: npt.ArrayLike | 
     another shape, or unless 0 <= failures <= trials.
     """
     waiting = evidence.pending + _checked(counts, evidence.tested.shape)
-    full = np.all((waiting[..., 1] > 0) & (waiting[..., 3] > 0), axis=1)
+    full = np.asarray((waiting[..., 1::2] > 0).all(axis=(1, 2)))
     block = np.where(full[:, None, None], waiting, 0)
 
     past = evidence.history + evidence.tested[..., 2:]
     gains, slopes = _gains(evidence, past, block)
     if evidence.strata == 1 and evidence.prior.lesson:
-        unknown = np.flatnonzero(full & (past[:, 0, 1] == 0))
-        if len(unknown):
+        unknown = full & (past[:, 0, 1] == 0)
+        if unknown.any():
             gains[unknown] = _gains_of_lessons(take(evidence, unknown), block[unknown])
-    ends = np.cumsum([getattr(evidence, name).shape[1] for name in _SUMS])
-    for_worse, for_good, for_better, for_above, for_below = np.split(gains, ends[:-1], axis=1)
     if limit is not None:
-        for_worse = for_worse + _raised(evidence, for_worse, slopes, past, block, limit)[:, None]
+        for_worse = gains[:, : len(evidence.prior.margins)]
+        for_worse += _raised(evidence, for_worse, slopes, past, block, limit)[:, None]
 
-    following = replace(
-        evidence,
-        tested=evidence.tested + block,
-        pending=waiting - block,
-        worse=rounded_down(evidence.worse + for_worse),
-        non_inferior=rounded_down(evidence.non_inferior + for_good),
-        superior=rounded_down(evidence.superior + for_better),
-        above=rounded_down(evidence.above + for_above, short=True),
-        below=rounded_down(evidence.below + for_below, short=True),
-    )
+    sums = np.concatenate([getattr(evidence, name) for name in _SUMS], axis=1) + gains
+    of_grid = np.arange(sums.shape[1]) >= sums.shape[1] - 2 * len(GRID)
+    parts = _parted(rounded_down(sums, short=of_grid), evidence)
+    following = replace(evidence, tested=evidence.tested + block, pending=waiting - block, **parts)
     # One long step has onsets too.
     return _begin(following, _canary_trials(following) >= np.maximum(_FIRST_ONSET, 2 * evidence.onset_trials))
 
@@ -335,10 +328,10 @@ def _decode(text: str, prior: Prior) -> Evidence:
         history=history.reshape(1, strata, 2),
         prior=prior,
     )
-    ends = np.cumsum([getattr(fresh, name).shape[1] for name in _SUMS])
-    if len(singles) != ends[-1] or not np.isfinite(singles).all():
-        raise ValueError(f"not a stored state of evidence: expected {ends[-1]} finite sums, got {singles}")
-    sums: dict[str, Any] = dict(zip(_SUMS, np.split(singles[None], ends[:-1], axis=1), strict=True))
+    sums = _parted(singles[None], fresh)
+    expected = sum(getattr(fresh, name).shape[1] for name in _SUMS)
+    if len(singles) != expected or not np.isfinite(singles).all():
+        raise ValueError(f"not a stored state of evidence: expected {expected} finite sums, got {singles}")
     return replace(
         fresh,
         tested=_checked(tested.reshape(1, strata, 4), (1, strata, 4)),
@@ -354,38 +347,34 @@ _SUMS = ("worse", "non_inferior", "superior", "above", "below")
 _ARRAYS = tuple(field.name for field in fields(Evidence) if field.name != "prior")
 
 
+def _parted(sums: Singles, like: Evidence) -> dict[str, Any]:
+    """The sums of each field, from those of all fields side by side."""
+    parts, begin = {}, 0
+    for name in _SUMS:
+        end = begin + getattr(like, name).shape[1]
+        parts[name] = sums[:, begin:end]
+        begin = end
+    return parts
+
+
 def _gains(evidence: Evidence, past: Integers, block: Integers) -> tuple[Array, Array]:
     """Log likelihood ratios of a block, (B, all alternatives): of each field in _SUMS, in their order.
 
     And by how much those for worse are more for a failure of the canary instead of one of the stable arm, (B, J).
     past: (B, K, 2), failures and trials of the stable arm that give its rate.
     """
-    y_c, n_c = (evidence.tested[..., i, None].astype(np.float64) for i in range(2))
-    tolerance, margin = evidence.tolerance[:, None, None], evidence.margin[:, None, None]
-    f_s = alternatives.stable_rate(past[..., :1].astype(np.float64), past[..., 1:].astype(np.float64))
-    f_c = alternatives.canary_rate(y_c, n_c, f_s)
-    families = [
-        (alternatives.above(f_s, tolerance, margin, evidence.prior), tolerance),
-        (alternatives.near(f_s, margin, NON_INFERIOR), margin),
-        (alternatives.below(f_s, margin, SUPERIOR), np.zeros(1)),
-        (f_c, GRID),
-    ]
-    shape = f_s.shape[:2]
-    sizes = [len(evidence.prior.margins), len(NON_INFERIOR.margins), len(SUPERIOR.margins), len(GRID)]
-    rates = np.concatenate(
-        [np.broadcast_to(rate, (*shape, size)) for (rate, _), size in zip(families, sizes, strict=True)], axis=2
-    )
-    limits = np.concatenate(
-        [np.broadcast_to(limit, (shape[0], 1, size)) for (_, limit), size in zip(families, sizes, strict=True)], axis=2
-    )[:, 0]
+    of_canary, of_stable = evidence.tested.astype(np.float64), past.astype(np.float64)
+    f_s = alternatives.stable_rate(of_stable[..., :1], of_stable[..., 1:])
+    f_c = alternatives.canary_rate(of_canary[..., :1], of_canary[..., 1:2], f_s)
+    rates, limits = alternatives.side_by_side(f_c, f_s, evidence.tolerance, evidence.margin, evidence.prior)
     ratios, slopes = log_likelihood_ratios_and_slopes(rates, f_s, limits, block)
     ratios /= evidence.phi[:, None]
-    excess = np.mean(rates - f_s, axis=1) - limits
+    excess = (rates - f_s).sum(axis=1) / evidence.strata - limits
     # An alternative that is not strictly outside its null hypothesis adds nothing.
     over, under = np.where(excess > 0, ratios, 0.0), np.where(excess < 0, ratios, 0.0)
-    first, last = sizes[0], -len(GRID)
+    first, last = len(evidence.prior.margins), -len(GRID)
     gains = np.concatenate([over[:, :first], under[:, first:last], over[:, last:], under[:, last:]], axis=1)
-    return gains, np.where(excess > 0, slopes, 0.0)[:, :first]
+    return gains, np.where(excess[:, :first] > 0, slopes[:, :first], 0.0)
 
 
 def _gains_of_lessons(evidence: Evidence, block: Integers) -> Array:
@@ -413,25 +402,25 @@ def _raised(
     if evidence.strata > 1:
         return raised
     prior = evidence.prior
-    before, unlaid = (
-        log_mean_exp(evidence.worse, prior.log_weights + math.log(prior.first)),
-        prior.unspent(evidence.onsets),
-    )
+    bets, unlaid = math.log(prior.first) + prior.log_weights + evidence.worse, prior.unspent(evidence.onsets)
+    before = log_sum_exp(bets)
     odds = np.exp(np.minimum(limit, _MOST))
     tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
-    chosen = np.flatnonzero(tells & (np.exp(np.minimum(before, _MOST)) + unlaid < odds))
-    if len(chosen):
-        bets = math.log(prior.first) + prior.log_weights + evidence.worse[chosen] + gains[chosen]
-        room = np.log(CEILING * odds - unlaid)[chosen]
-        raised[chosen] = totals.log_factor(before[chosen], bets, slopes[chosen], room, block[chosen, 0])
+    tells &= np.exp(np.minimum(before, _MOST)) + unlaid < odds
+    if tells.any():
+        chosen = slice(None) if tells.all() else np.flatnonzero(tells)
+        after, room = bets + gains, np.log(CEILING * odds - unlaid)
+        raised[chosen] = totals.log_factor(
+            before[chosen], after[chosen], slopes[chosen], room[chosen], block[chosen, 0]
+        )
     return raised
 
 
 def _begin(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:
-    trials = _canary_trials(evidence)
-    where = where & (trials > evidence.onset_trials)
     if evidence.prior.first == 1 or not where.any():
         return evidence
+    trials = _canary_trials(evidence)
+    where = where & (trials > evidence.onset_trials)
     onsets = evidence.onsets + where
     share = np.log(evidence.prior.share(np.maximum(onsets, 1)))[:, None]
     return replace(

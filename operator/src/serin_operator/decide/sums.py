@@ -15,6 +15,7 @@ import numpy.typing as npt
 Singles = npt.NDArray[np.float32]
 
 _RAW_DEFLATE = -15
+_MORE_THAN_SINGLE, _MORE_THAN_SHORT = (1 << 29) - 1, (1 << 37) - 1  # the bits that only doubles have
 
 
 def pack(integers: Iterable[int], doubles: npt.ArrayLike, singles: Singles) -> str:
@@ -57,23 +58,25 @@ def unpack(text: str) -> tuple[list[int], npt.NDArray[np.float64], Singles]:
         raise ValueError(f"not a packed state: {error!r}") from error
 
 
-def rounded_down(sums: npt.NDArray[np.float64], *, short: bool = False) -> Singles:
+def rounded_down(sums: npt.NDArray[np.float64], *, short: npt.ArrayLike = False) -> Singles:
     """Single precision, so that what is stored is what is computed with. A lower sum is still valid evidence.
 
-    short: the last byte is 0 and takes no room in the text.
+    short: where the last byte is 0 and takes no room in the text.
     """
-    single = sums.astype(np.float32)
-    single = np.where(single > sums, np.nextafter(single, np.float32(-np.inf)), single)
-    if not short:
-        return single
-    cut = (single.view(np.uint32) & np.uint32(0xFFFFFF00)).view(np.float32)
-    lower = (cut.view(np.uint32) + np.uint32(0x100)).view(np.float32)  # of a negative number
-    return np.where(cut > single, lower, cut)
+    lost = np.where(short, _MORE_THAN_SHORT, _MORE_THAN_SINGLE)
+    bits = sums.view(np.int64)
+    negative = bits >> 63  # in all bits: what is lower is farther from 0 then
+    lower = bits + (negative & lost) & ~lost
+    return lower.view(np.float64).astype(np.float32)
 
 
 def log_mean_exp(sums: npt.NDArray[Any], log_weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(B,), ln of the weighted mean of the exponentials of sums (B, J)."""
-    values = log_weights + sums
+    return log_sum_exp(log_weights + sums.astype(np.float64))
+
+
+def log_sum_exp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(B,), ln of the sum of the exponentials of values (B, J)."""
     greatest = values.max(axis=1)
     return np.asarray(greatest + np.log(np.exp(values - greatest[:, None]).sum(axis=1)))
 
