@@ -32,7 +32,7 @@ from serin_operator.decide import alternatives, grid, totals
 from serin_operator.decide.alternatives import NON_INFERIOR, SUPERIOR, WORSE, Prior
 from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios_and_slopes
-from serin_operator.decide.sums import Singles, log_mean_exp, log_sum_exp, pack, rounded_down, unpack
+from serin_operator.decide.sums import Singles, log_mean_exp, log_sum_exp, pack, per_alternative, rounded_down, unpack
 
 _MOST = 600.0  # of a logarithm, so that its exponential is a number
 CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
@@ -402,16 +402,16 @@ def _raised(
     if evidence.strata > 1:
         return raised
     prior = evidence.prior
-    bets, unlaid = math.log(prior.first) + prior.log_weights + evidence.worse, prior.unspent(evidence.onsets)
-    before = log_sum_exp(bets)
+    bets = (math.log(prior.first) + prior.log_weights)[:, None] + per_alternative(evidence.worse)
+    before, unlaid = log_sum_exp(bets), prior.unspent(evidence.onsets)
     odds = np.exp(np.minimum(limit, _MOST))
     tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
     tells &= np.exp(np.minimum(before, _MOST)) + unlaid < odds
     if tells.any():
         chosen = slice(None) if tells.all() else np.flatnonzero(tells)
-        after, room = bets + gains, np.log(CEILING * odds - unlaid)
+        after, room = bets + gains.T, np.log(CEILING * odds - unlaid)
         raised[chosen] = totals.log_factor(
-            before[chosen], after[chosen], slopes[chosen], room[chosen], block[chosen, 0]
+            before[chosen], after[:, chosen], slopes.T[:, chosen], room[chosen], block[chosen, 0]
         )
     return raised
 

@@ -25,7 +25,7 @@ _MOST, _LEAST = 600.0, 1e-300  # of a logarithm, so that its exponential is a nu
 def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: Integers) -> Array:
     """(B,), ln of the factor by which a block's likelihood ratios are raised, or lowered.
 
-    before: (B,), ln of what all bets come to before the block. after: (B, J), ln of each bet after it. slopes: (B, J),
+    before: (B,), ln of what all bets come to before the block. after: (J, B), ln of each bet after it. slopes: (J, B),
     by how much that is more for a failure of the canary instead of one of the stable arm, not negative. room: (B,), ln
     of what all bets may come to, more than before. block: (B, 4), failures and trials of the canary, then of the
     stable arm; both have trials.
@@ -33,10 +33,10 @@ def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: I
     y_c, n_c, y_s, n_s = block.T.astype(np.float64)
     counts, chances = _canary_failures(n_c, n_s, y_c + y_s)
     # Relative to before: each bet, (J, W, B), and what all come to, if so many of the failures are the canary's.
-    logs = (after.T - before)[:, None] + slopes.T[:, None] * (counts - y_c)
+    logs = (after - before)[:, None] + slopes[:, None] * (counts - y_c)
     grown = np.exp(np.minimum(logs, _MOST)).sum(axis=0)
     most = np.minimum(room - before, _MOST)
-    highest = most + before - np.logaddexp.reduce(after, axis=1)
+    highest = most + before - np.logaddexp.reduce(after, axis=0)
     return np.asarray(np.minimum(np.log(_factor(grown, chances, np.exp(most))), highest))
 
 
