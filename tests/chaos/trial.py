@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from demo.environment import CommandError
-from tests.chaos.faults import Fault, World
 from tests.chaos.ledger import Entry
+from tests.chaos.world import Fault, World
 from tests.e2e.deployments import ModelDeployment, condition, decisions, metric, steps
 from tests.e2e.traffic import Traffic, answered
 
