@@ -77,7 +77,8 @@ class Way:
                 self._run("ss", "-K", "-Htn", f"sport = :{self.listening[1]} and dst {caller}")
             yield
         finally:
-            self._run("nft", "delete", "table", "ip", _TABLE)
+            # A pod that has gone took its network with it, and the rule.
+            subprocess.run([*self.network, "nft", "delete", "table", "ip", _TABLE], check=False)
 
     def _run(self, *argv: str, stdin: str = "") -> None:
         subprocess.run([*self.network, *argv], input=stdin, text=True, check=True, stdout=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ from tests.chaos.between import Way
 from tests.chaos.world import SERVER, World
 from tests.e2e import prometheus_server
 from tests.e2e.cluster import Manifest, select
+from tests.e2e.deployments import Status, condition
 
 AWAY_SECONDS = 15.0
 SERVER_PORT = 8080
@@ -36,7 +37,7 @@ def prometheus_down(world: World, _: Random) -> None:
     """It goes, with all that it had counted, and comes back empty."""
     _scale_prometheus(world, 0)
     try:
-        time.sleep(AWAY_SECONDS)
+        _out_of_sight(world)
     finally:
         _scale_prometheus(world, 1)
 
@@ -48,7 +49,7 @@ def prometheus_late(world: World, _: Random) -> None:
 
 def prometheus_nonsense(world: World, _: Random) -> None:
     with _to_prometheus(world).nonsense():
-        time.sleep(AWAY_SECONDS)
+        _out_of_sight(world)
 
 
 def _scrapes(world: World, trouble: Callable[[Way], AbstractContextManager[None]]) -> None:
@@ -56,7 +57,17 @@ def _scrapes(world: World, trouble: Callable[[Way], AbstractContextManager[None]
     with ExitStack() as troubles:
         for pod in world.pods("server"):
             troubles.enter_context(trouble(_way(world, pod, SERVER, SERVER_PORT)))
-        time.sleep(AWAY_SECONDS)
+        _out_of_sight(world)
+
+
+def _out_of_sight(world: World) -> None:
+    """For a while, from when Serin says that it cannot see. A canary that it has just rolled back is not looked at."""
+
+    def noticed(status: Status) -> bool:
+        return condition(status, "MetricsAvailable").get("status") == "False" or "canary" not in status
+
+    world.mdep.wait("it cannot see", noticed, 30)
+    time.sleep(AWAY_SECONDS)
 
 
 def _to_prometheus(world: World) -> Way:
