@@ -93,8 +93,8 @@ def serve(
         mdep.spec["analysis"]["metrics"] = [one for one in mdep.spec["analysis"]["metrics"] if one["name"] in METRICS]
         traffic = Traffic(cluster, mdep.namespace, name, Figures())
         random = Random(f"{ledger.seed} {fault.name}")
-        # For a minute after an outage of the API server the node, and with it every pod, counts as not ready.
-        cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=110s")
+        # For minutes after an outage of the API server the node, and with it every pod, may count as not ready.
+        cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=300s", timeout=310)
         try:
             mdep.wait_serving(mdep.serve("first"))
             traffic.start(RPS, most_under_way=MOST_UNDER_WAY)
