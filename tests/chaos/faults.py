@@ -93,6 +93,10 @@ def restart_etcd(world: World, _: Random) -> None:
 
 
 def restart_kubelet(world: World, _: Random) -> None:
+    """A new kubelet of Kubernetes 1.34 calls every pod of its node not ready until it has probed it.
+
+    With all routers on one node their Service has no endpoint for that moment, and refuses new connections.
+    """
     with world.node.without("kubelet"):
         pass
 
@@ -212,7 +216,7 @@ FAULTS = [
     Fault("API server slow (2 s)", api_server_slow),
     Fault("etcd restarted", restart_etcd),
     Fault("connections to the API server cut", cut_watches),
-    Fault("kubelet restarted", restart_kubelet),
+    Fault("kubelet restarted", restart_kubelet, cut_off=100),
     Fault("conflicting writes", write_into_it),
     Fault("router's files corrupted", corrupt_route),
     Fault("definition upgraded", upgrade_definition),

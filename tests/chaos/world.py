@@ -55,7 +55,8 @@ class Fault:
     """`strike` once.
 
     exact: every answered request is evidence exactly once; else the last ones of a pod that died may be missing.
-    cut_off: requests that a strike may break because they, or their connections, were inside what was killed.
+    cut_off: requests that a strike may break: they, or their connections, were inside what was killed, or no router was
+        to be found.
     harms_canary: what the canary suffers is evidence against it, so that it may be rolled back.
     prometheus: the source of evidence.
     """
