@@ -74,6 +74,7 @@ class Trial:
             PATIENCE_SECONDS,
             generation,
         )
+        arms = {arm: self.mdep.status[arm]["revision"] for arm in ("canary", "stable")}
         before = self.traffic.settled()
         self.traffic.rate(self.rps)
         for _ in range(times):
@@ -83,7 +84,12 @@ class Trial:
             return
         self.traffic.wait_for(5 * self.rps)
         self.traffic.rate(0)
-        self._all_is_evidence(times, before, self.traffic.settled())
+        after = self.traffic.settled()
+        expected = {arm: answered(after, revision) - answered(before, revision) for arm, revision in arms.items()}
+        self._wait_for_evidence(expected)
+        if self._was_rolled_back(generation):  # only now, as evidence comes later than what it is of
+            return
+        self._all_is_evidence(times, expected, after["sent"] - before["sent"])
 
         self.traffic.rate(self.rps)
         self.mdep.apply(rollout={"steps": SHORT})
@@ -110,26 +116,29 @@ class Trial:
         self.entry.outcome.append(f"rolled back by {record['reason']}")
         return True
 
-    def _all_is_evidence(self, times: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """No answer counts twice, and none is missing but the last ones of pods that died."""
-        arms = {arm: self.mdep.status[arm]["revision"] for arm in ("canary", "stable")}
-        expected = {arm: answered(after, revision) - answered(before, revision) for arm, revision in arms.items()}
+    def _counted(self, name: str) -> dict[str, int]:
+        """Of each arm, how many answers a metric counts."""
+        return {arm: metric(self.mdep.status, name)[arm]["trials"] for arm in ("canary", "stable")}
 
-        def counted(name: str) -> dict[str, int]:
-            return {arm: metric(self.mdep.status, name)[arm]["trials"] for arm in arms}
-
-        # Whatever is counted late is waited for. Nobody knows that of what died with its pod.
+    def _wait_for_evidence(self, expected: Mapping[str, int]) -> None:
+        """Whatever is counted late is waited for. Nobody knows that of what died with its pod."""
         deadline = time.monotonic() + (PATIENCE_SECONDS if self.fault.exact else QUIET_SECONDS)
-        while any(counted(name) != expected for name in METRICS) and time.monotonic() < deadline:
+        while any(self._counted(name) != expected for name in METRICS) and time.monotonic() < deadline:
+            if self.mdep.status["phase"] == "RolledBack":
+                return
             time.sleep(0.5)
-        total, sent = sum(expected.values()), after["sent"] - before["sent"]
-        self.entry.outcome.append(f"{sum(counted('errors').values())} of {total} answers are evidence")
+
+    def _all_is_evidence(self, times: int, expected: Mapping[str, int], sent: int) -> None:
+        """No answer counts twice, and none is missing but the last ones of pods that died."""
+        total = sum(expected.values())
+        self.entry.outcome.append(f"{sum(self._counted('errors').values())} of {total} answers are evidence")
         for name in METRICS:
+            counted = self._counted(name)
             if self.fault.exact:
-                assert counted(name) == expected, name
+                assert counted == expected, name
             else:
                 least = total - times * LAST_SECONDS * self.rps
-                assert least <= sum(counted(name).values()) <= sent, (name, counted(name), expected, sent)
+                assert least <= sum(counted.values()) <= sent, (name, counted, expected, sent)
 
     def _a_harmful_model_is_stopped(self) -> None:
         """It is rolled back, never promoted, and stable is what it was."""
