@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from demo.environment import Cluster
-from tests.chaos.faults import Fault, World
 from tests.chaos.ledger import Ledger
 from tests.chaos.node import Node
-from tests.chaos.trial import Trial
+from tests.chaos.trial import METRICS, Trial
+from tests.chaos.world import Fault, World
+from tests.e2e import prometheus_server
 from tests.e2e.conftest import NewModelDeployment, cluster, namespace, new_model_deployment, operator, vouched, watch
 from tests.e2e.figures import Figures
 from tests.e2e.installed import Operator
@@ -61,26 +62,39 @@ def node(cluster: Cluster) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
+def prometheus(cluster: Cluster, namespace: str) -> str:
+    """The address of a Prometheus server that is ready."""
+    cluster.apply(prometheus_server.manifests(namespace))
+    deployment = f"deployment/{prometheus_server.NAME}"
+    cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")
+    return prometheus_server.address(namespace)
+
+
+@pytest.fixture(scope="session")
 def serve(
     cluster: Cluster,
     node: Node,
     operator: Operator,
     new_model_deployment: NewModelDeployment,
     ledger: Ledger,
+    request: pytest.FixtureRequest,
 ) -> Serve:
     """A context: two pods of the first model and two routers under steady traffic, for a fault to strike at."""
 
     @contextmanager
     def serve(fault: Fault) -> Iterator[Trial]:
         name = re.sub("[^a-z0-9]+", "-", fault.name.lower()).strip("-")
-        mdep = new_model_deployment(name)
+        source = request.getfixturevalue("prometheus") if fault.prometheus else None
+        mdep = new_model_deployment(name, prometheus=source)
         mdep.spec["server"] = {"replicas": 2, "resources": {"limits": {"memory": "512Mi"}}}
         mdep.spec["traffic"]["router"] = {"replicas": 2}
         mdep.spec["analysis"]["falseRollbackRate"] = 0.001  # most models here are as good as the stable one
+        # What else runs on a small machine slows a canary's one pod more than two of stable, and is no fault here.
+        mdep.spec["analysis"]["metrics"] = [one for one in mdep.spec["analysis"]["metrics"] if one["name"] in METRICS]
         traffic = Traffic(cluster, mdep.namespace, name, Figures())
         random = Random(f"{ledger.seed} {fault.name}")
-        # For a minute after an outage of the API server the node, and with it every pod, counts as not ready.
-        cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=110s")
+        # For minutes after an outage of the API server the node, and with it every pod, may count as not ready.
+        cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=300s", timeout=310)
         try:
             mdep.wait_serving(mdep.serve("first"))
             traffic.start(RPS, most_under_way=MOST_UNDER_WAY)

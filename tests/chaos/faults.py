@@ -1,4 +1,4 @@
-"""The faults: each is a strike at something in a running cluster, and what it may cost.
+"""The faults: each is a strike at something in a running cluster. Those of the metrics source are in `metrics`.
 
 A strike returns when the fault is over; what it broke may still be mending itself.
 """
@@ -6,75 +6,26 @@ A strike returns when the fault is over; what it broke may still be mending itse
 import json
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 
-from demo.environment import SERIN_NAMESPACE, Cluster
+from demo.environment import SERIN_NAMESPACE
 from demo.manifests import KIND
-from tests.chaos.node import Node
-from tests.e2e.cluster import Manifest, select
-from tests.e2e.deployments import LABEL, ModelDeployment, eventually
-from tests.e2e.installed import Operator
+from tests.chaos import metrics
+from tests.chaos.between import Way
+from tests.chaos.somebody import Somebody
+from tests.chaos.world import ROUTER, SERVER, Failover, Fault, World
+from tests.cluster.local.layout import NODE_IP
+from tests.e2e.cluster import Manifest
+from tests.e2e.deployments import eventually
 
 FAILOVER_SECONDS = 15.0
 API_SERVER_PORT = 6443
 API_SERVER_AWAY_SECONDS = 60.0
+SLOW_SECONDS = 2.0
+SLOW_FOR_SECONDS = 24.0
 HUNG_SECONDS = 25.0  # longer than the longest request
-SERVER = "server"  # the container in a model server's pod
-ROUTER = "envoy"  # and in a router's
-
-
-@dataclass(frozen=True)
-class Failover:
-    """Who acted after whom, by the names on the status."""
-
-    leader: str
-    successor: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class World:
-    """Where faults strike."""
-
-    cluster: Cluster
-    node: Node
-    operator: Operator
-    mdep: ModelDeployment
-    failovers: list[Failover] = field(default_factory=list)
-
-    def pods(self, component: str, revision: str | None = None) -> list[Manifest]:
-        """The ready pods of a component."""
-        labels = f"{LABEL}={self.mdep.name},serin.dev/component={component}"
-        labels += f",serin.dev/revision={revision}" if revision else ""
-        return [pod for pod in select(self.cluster, "pods", self.mdep.namespace, labels) if _ready(pod)]
-
-    def arm(self, name: str) -> list[Manifest]:
-        """The ready pods of the stable or the canary revision; none where there is no such revision."""
-        status = self.mdep.status
-        return self.pods("server", status[name]["revision"]) if name in status else []
-
-    def one_of(self, name: str, count: int, random: Random) -> Manifest:
-        """A pod of an arm, as soon as so many are ready."""
-        eventually(lambda: len(self.arm(name)) >= count, 90)
-        return random.choice(self.arm(name))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """`strike` once.
-
-    exact: every answered request is evidence exactly once; else the last ones of a pod that died may be missing.
-    cut_off: requests that a strike may break because they, or their connections, were inside what was killed.
-    harms_canary: what the canary suffers is evidence against it, so that it may be rolled back.
-    """
-
-    name: str
-    strike: Callable[[World, Random], None]
-    exact: bool = True
-    cut_off: int = 0
-    harms_canary: bool = False
+WRITES = 100  # of each object
+WRITES_EVERY_SECONDS = 0.1
 
 
 def nothing(world: World, _: Random) -> None:
@@ -128,12 +79,24 @@ def api_server_down(world: World, _: Random) -> None:
         time.sleep(API_SERVER_AWAY_SECONDS)
 
 
+def api_server_slow(world: World, _: Random) -> None:
+    """For the operators every answer takes so long, and a new connection as long again."""
+    operators = [pod["status"]["podIP"] for pod in world.operator.wait_replicas(2)]
+    way = Way(world.node.network, operators, called=443, listening=(NODE_IP, API_SERVER_PORT))
+    with way.late(SLOW_SECONDS):
+        time.sleep(SLOW_FOR_SECONDS)
+
+
 def restart_etcd(world: World, _: Random) -> None:
     with world.node.without("etcd"):
         pass
 
 
 def restart_kubelet(world: World, _: Random) -> None:
+    """A new kubelet of Kubernetes 1.34 calls every pod of its node not ready until it has probed it.
+
+    With all routers on one node their Service has no endpoint for that moment, and refuses new connections.
+    """
     with world.node.without("kubelet"):
         pass
 
@@ -144,6 +107,33 @@ def cut_watches(world: World, _: Random) -> None:
 
 
 # --- what others write ---
+
+
+def write_into_it(world: World, _: Random) -> None:
+    """Somebody else writes many times a second what Serin writes: the resource, its status, its objects' fields."""
+    mdep, name = world.mdep, world.mdep.name
+    stable = f"deployments/{name}-{mdep.status['stable']['revision']}"
+    with Somebody.of(world.node, mdep.namespace) as somebody:
+        before = somebody.read("apps/v1", stable)["spec"]
+        for number in range(WRITES):
+            _write_everywhere(somebody, world, number)
+            time.sleep(WRITES_EVERY_SECONDS)
+        eventually(lambda: somebody.read("apps/v1", stable)["spec"] == before)
+
+
+def _write_everywhere(somebody: Somebody, world: World, number: int) -> None:
+    """Where a field is Serin's, its value is another one each time. No pod comes or goes for it."""
+    name, resource = world.mdep.name, f"modeldeployments/{world.mdep.name}"
+    mark = {"annotations": {"example.com/number": str(number)}, "labels": {"example.com/number": str(number)}}
+    taken = {**mark, "labels": {"app.kubernetes.io/managed-by": f"somebody-{number}"}}
+    surge = {"strategy": {"rollingUpdate": {"maxSurge": 2 + number % 3}}}
+    somebody.patch("serin.dev/v1alpha1", resource, {"metadata": mark})
+    somebody.patch("serin.dev/v1alpha1", f"{resource}/status", {"status": {"readyReplicas": number % 3}})
+    somebody.patch("v1", f"services/{name}", {"metadata": taken})
+    somebody.patch("v1", f"configmaps/{name}-router", {"metadata": taken})
+    for arm in {"stable", "canary"} & world.mdep.status.keys():
+        deployment = f"deployments/{name}-{world.mdep.status[arm]['revision']}"
+        somebody.patch("apps/v1", deployment, {"metadata": mark, "spec": surge})
 
 
 def corrupt_route(world: World, _: Random) -> None:
@@ -183,6 +173,10 @@ def kill_stable(world: World, random: Random) -> None:
     world.node.send(world.one_of("stable", 2, random), SERVER, signal.SIGKILL)
 
 
+def kill_canary(world: World, random: Random) -> None:
+    world.node.send(world.one_of("canary", 1, random), SERVER, signal.SIGKILL)
+
+
 def exhaust_stable(world: World, random: Random) -> None:
     _exhaust(world, world.one_of("stable", 2, random))
 
@@ -202,6 +196,12 @@ def hang_canary(world: World, random: Random) -> None:
         time.sleep(HUNG_SECONDS)
 
 
+def reset_counters(world: World, random: Random) -> None:
+    """What Prometheus scrapes begins from 0 again, in both arms."""
+    kill_stable(world, random)
+    kill_canary(world, random)
+
+
 def _exhaust(world: World, pod: Manifest) -> None:
     world.node.exhaust_memory(pod, SERVER)
     name = pod["metadata"]["name"]
@@ -213,21 +213,25 @@ FAULTS = [
     Fault("operator killed", kill_operator),
     Fault("operator stopped and woken", stop_operator),
     Fault("API server down 60 s", api_server_down),
+    Fault("API server slow (2 s)", api_server_slow),
     Fault("etcd restarted", restart_etcd),
     Fault("connections to the API server cut", cut_watches),
-    Fault("kubelet restarted", restart_kubelet),
+    Fault("kubelet restarted", restart_kubelet, cut_off=100),
+    Fault("conflicting writes", write_into_it),
     Fault("router's files corrupted", corrupt_route),
     Fault("definition upgraded", upgrade_definition),
     Fault("router killed", kill_router, exact=False, cut_off=20),
     Fault("stable pod killed", kill_stable, exact=False),
+    Fault("canary pod killed", kill_canary, exact=False, harms_canary=True),
     Fault("stable pod out of memory", exhaust_stable, exact=False),
     Fault("canary pod out of memory", exhaust_canary, exact=False, harms_canary=True),
     Fault("stable pod hung", hang_stable, exact=False),
     Fault("canary pod hung", hang_canary, exact=False, harms_canary=True),
+    Fault("metrics refused", metrics.refused),
+    Fault("metrics late", metrics.late),
+    Fault("metrics nonsense", metrics.nonsense),
+    Fault("Prometheus down, its counts lost", metrics.prometheus_down, prometheus=True),
+    Fault("Prometheus late", metrics.prometheus_late, prometheus=True),
+    Fault("Prometheus nonsense", metrics.prometheus_nonsense, prometheus=True),
+    Fault("counters reset under Prometheus", reset_counters, exact=False, harms_canary=True, prometheus=True),
 ]
-
-
-def _ready(pod: Manifest) -> bool:
-    conditions = pod["status"].get("conditions", [])
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return ready and "deletionTimestamp" not in pod["metadata"]

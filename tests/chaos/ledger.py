@@ -11,7 +11,7 @@ _HEAD = ("fault", "times", "requests", "failed", "cut off", "outcome")
 
 @dataclass
 class Entry:
-    """One fault. failed: requests that a healthy pod could have answered; cut_off: inside a router that was killed."""
+    """One fault. failed: requests that a healthy pod could have answered; cut_off: that no router was there for."""
 
     fault: str
     times: int = 0

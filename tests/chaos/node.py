@@ -54,6 +54,11 @@ class Node:
             )
         return cls(layout)
 
+    @property
+    def network(self) -> list[str]:
+        """The words before a command that make it run in the node's network."""
+        return _in_network(namespace.holder(self.layout).pid)
+
     # --- components ---
 
     @contextmanager
@@ -110,6 +115,10 @@ class Node:
         finally:
             self._signal(pids, signal.SIGCONT)
 
+    def network_of(self, pod: Manifest, container: str) -> list[str]:
+        """The words before a command that make it run in a pod's network."""
+        return _in_network(self._processes(pod, container)[0])
+
     def exhaust_memory(self, pod: Manifest, container: str) -> None:
         """Use up the memory that a container may have, until the kernel has ended a process of it."""
         before = self._processes(pod, container)
@@ -140,6 +149,11 @@ class Node:
             if tree.holds(pid):
                 with suppress(ProcessLookupError):  # it has just ended
                     os.kill(pid, number)
+
+
+def _in_network(pid: int | None) -> list[str]:
+    assert pid is not None, "the cluster's namespaces are gone"
+    return ["nsenter", f"--target={pid}", "--net", "--"]
 
 
 def _cgroups_of(pid: int) -> str:

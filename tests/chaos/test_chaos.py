@@ -8,8 +8,9 @@ import os
 
 import pytest
 from tests.chaos.conftest import Serve
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Ledger
+from tests.chaos.world import Fault
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from demo.environment import CommandError
-from tests.chaos.faults import Fault, World
 from tests.chaos.ledger import Entry
+from tests.chaos.world import Fault, World
 from tests.e2e.deployments import ModelDeployment, condition, decisions, metric, steps
 from tests.e2e.traffic import Traffic, answered
 
@@ -74,6 +74,7 @@ class Trial:
             PATIENCE_SECONDS,
             generation,
         )
+        arms = {arm: self.mdep.status[arm]["revision"] for arm in ("canary", "stable")}
         before = self.traffic.settled()
         self.traffic.rate(self.rps)
         for _ in range(times):
@@ -83,7 +84,12 @@ class Trial:
             return
         self.traffic.wait_for(5 * self.rps)
         self.traffic.rate(0)
-        self._all_is_evidence(times, before, self.traffic.settled())
+        after = self.traffic.settled()
+        answers = {arm: answered(after, revision) - answered(before, revision) for arm, revision in arms.items()}
+        self._wait_for_evidence(answers)
+        if self._was_rolled_back(generation):  # only now, as evidence comes later than what it is of
+            return
+        self._all_is_evidence(times, answers, after["sent"] - before["sent"])
 
         self.traffic.rate(self.rps)
         self.mdep.apply(rollout={"steps": SHORT})
@@ -110,26 +116,39 @@ class Trial:
         self.entry.outcome.append(f"rolled back by {record['reason']}")
         return True
 
-    def _all_is_evidence(self, times: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """No answer counts twice, and none is missing but the last ones of pods that died."""
-        arms = {arm: self.mdep.status[arm]["revision"] for arm in ("canary", "stable")}
-        expected = {arm: answered(after, revision) - answered(before, revision) for arm, revision in arms.items()}
+    def _counted(self, answers: Mapping[str, int]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+        """What each metric counts of each arm's answers, and what it is to count of these answers that clients got.
 
-        def counted(name: str) -> dict[str, int]:
-            return {arm: metric(self.mdep.status, name)[arm]["trials"] for arm in arms}
+        What a busy server refused counts against it. Stable answered it in a second attempt, which is no evidence.
+        """
+        errors, accuracy = (metric(self.mdep.status, name) for name in METRICS)
+        refused = {arm: errors[arm]["failures"] for arm in answers}
+        counted = {
+            "errors": {arm: errors[arm]["trials"] - refused[arm] for arm in answers},
+            "accuracy": {arm: accuracy[arm]["trials"] for arm in answers},
+        }
+        return counted, {**answers, "stable": answers["stable"] - sum(refused.values())}
 
-        # Whatever is counted late is waited for. Nobody knows that of what died with its pod.
+    def _wait_for_evidence(self, answers: Mapping[str, int]) -> None:
+        """Whatever is counted late is waited for. Nobody knows that of what died with its pod."""
         deadline = time.monotonic() + (PATIENCE_SECONDS if self.fault.exact else QUIET_SECONDS)
-        while any(counted(name) != expected for name in METRICS) and time.monotonic() < deadline:
+        while self.mdep.status["phase"] != "RolledBack" and time.monotonic() < deadline:
+            counted, wanted = self._counted(answers)
+            if all(one == wanted for one in counted.values()):
+                return
             time.sleep(0.5)
-        total, sent = sum(expected.values()), after["sent"] - before["sent"]
-        self.entry.outcome.append(f"{sum(counted('errors').values())} of {total} answers are evidence")
-        for name in METRICS:
+
+    def _all_is_evidence(self, times: int, answers: Mapping[str, int], sent: int) -> None:
+        """No answer counts twice, and none is missing but the last ones of pods that died."""
+        counted, wanted = self._counted(answers)
+        total = sum(wanted.values())
+        self.entry.outcome.append(f"{sum(counted['errors'].values())} of {total} answers are evidence")
+        for name, found in counted.items():
             if self.fault.exact:
-                assert counted(name) == expected, name
+                assert found == wanted, name
             else:
                 least = total - times * LAST_SECONDS * self.rps
-                assert least <= sum(counted(name).values()) <= sent, (name, counted(name), expected, sent)
+                assert least <= sum(found.values()) <= sent, (name, found, wanted, sent)
 
     def _a_harmful_model_is_stopped(self) -> None:
         """It is rolled back, never promoted, and stable is what it was."""
