@@ -81,7 +81,7 @@ def _compare(kind: Wire, direct: int, entry: int, request: Path, options: argpar
         figures = {key: statistics.median(one[key] for one in found) for key in _FIGURES}
         records.append({"wire": str(kind), "way": way, "failures": sum(one["failures"] for one in found), **figures})
     added = {key: statistics.median(via[key] - alone[key] for alone, via in rounds) for key in _FIGURES[:3]}
-    return [*records, {"wire": str(kind), "way": _ADDED, "failures": 0, "stalled": 0, **added}]
+    return [*records, {"wire": str(kind), "way": _ADDED, "failures": 0, "stalled": None, **added}]
 
 
 def _load(port: int, kind: Wire, request: Path, options: argparse.Namespace) -> Record:
@@ -126,7 +126,7 @@ def _section(options: argparse.Namespace) -> report.Section:
         report.Column("Median, ms", "p50", _milliseconds),
         report.Column("99 %, ms", "p99", _milliseconds),
         report.Column("99 % calm, ms", "p99_calm", _milliseconds),
-        report.Column("Stalled", "stalled", lambda value: f"{value:.0%}"),
+        report.Column("Stalled", "stalled", lambda value: "–" if value is None else f"{value:.0%}"),
         report.Column("Failed", "failures", lambda value: f"{value:g}"),
     ]
     return report.Section("router", "What the router adds", note, columns, (), options.rounds, timed=True)
