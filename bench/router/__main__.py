@@ -29,7 +29,7 @@ MOST_ADDED_MEDIAN, MOST_ADDED_P99 = 0.5, 2.0  # ms, over HTTP
 _PAGE = Path("docs/benchmarks.md")
 _WEIGHT = 10
 _ADDED = "the router adds"
-_FIGURES = ("p50", "p99", "p99_calm", "stalled")
+_QUANTILES = ("p50", "p99", "p99_calm")
 Record = dict[str, Any]
 
 
@@ -78,9 +78,9 @@ def _compare(kind: Wire, direct: int, entry: int, request: Path, options: argpar
     records = []
     for way, place in (("the Service directly", 0), ("through the router", 1)):
         found = [each[place] for each in rounds]
-        figures = {key: statistics.median(one[key] for one in found) for key in _FIGURES}
+        figures = {key: statistics.median(one[key] for one in found) for key in (*_QUANTILES, "stalled")}
         records.append({"wire": str(kind), "way": way, "failures": sum(one["failures"] for one in found), **figures})
-    added = {key: statistics.median(via[key] - alone[key] for alone, via in rounds) for key in _FIGURES[:3]}
+    added = {key: statistics.median(via[key] - alone[key] for alone, via in rounds) for key in _QUANTILES}
     return [*records, {"wire": str(kind), "way": _ADDED, "failures": 0, "stalled": None, **added}]
 
 

@@ -64,10 +64,7 @@ def node(cluster: Cluster) -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def prometheus(cluster: Cluster, namespace: str) -> str:
     """The address of a Prometheus server that is ready."""
-    cluster.apply(prometheus_server.manifests(namespace))
-    deployment = f"deployment/{prometheus_server.NAME}"
-    cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")
-    return prometheus_server.address(namespace)
+    return prometheus_server.install(cluster, namespace)
 
 
 @pytest.fixture(scope="session")

@@ -35,11 +35,11 @@ def nonsense(world: World, _: Random) -> None:
 
 def prometheus_down(world: World, _: Random) -> None:
     """It goes, with all that it had counted, and comes back empty."""
-    _scale_prometheus(world, 0)
+    prometheus_server.scale(world.cluster, world.mdep.namespace, 0)
     try:
         _out_of_sight(world)
     finally:
-        _scale_prometheus(world, 1)
+        prometheus_server.scale(world.cluster, world.mdep.namespace, 1)
 
 
 def prometheus_late(world: World, _: Random) -> None:
@@ -79,9 +79,3 @@ def _to_prometheus(world: World) -> Way:
 def _way(world: World, pod: Manifest, container: str, port: int) -> Way:
     operators = [pod["status"]["podIP"] for pod in world.operator.wait_replicas(2)]
     return Way(world.node.network_of(pod, container), operators, called=port, listening=("127.0.0.1", port))
-
-
-def _scale_prometheus(world: World, replicas: int) -> None:
-    deployment, namespace = f"deployment/{prometheus_server.NAME}", ("-n", world.mdep.namespace)
-    world.cluster.kubectl("scale", *namespace, deployment, f"--replicas={replicas}")
-    world.cluster.kubectl("rollout", "status", *namespace, deployment, "--timeout=60s")

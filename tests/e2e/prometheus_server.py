@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from demo.environment import image
+from demo.environment import Cluster, image
 from tests.e2e.cluster import Manifest
 
 NAME = "prometheus"
@@ -18,6 +18,20 @@ _DISCOVER = Path(__file__).parent / "prometheus" / "discover.py"
 def address(namespace: str) -> str:
     """For spec.analysis.prometheus.address."""
     return f"http://{NAME}.{namespace}:{_PORT}"
+
+
+def install(cluster: Cluster, namespace: str) -> str:
+    """Its address, once it is ready."""
+    cluster.apply(manifests(namespace))
+    scale(cluster, namespace, 1)
+    return address(namespace)
+
+
+def scale(cluster: Cluster, namespace: str, replicas: int) -> None:
+    """End it, with all that it has counted, or start it again; returns when that is done."""
+    deployment = f"deployment/{NAME}"
+    cluster.kubectl("scale", "-n", namespace, deployment, f"--replicas={replicas}")
+    cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")
 
 
 def manifests(namespace: str) -> list[Manifest]:

@@ -20,9 +20,7 @@ Measured = tuple[ModelDeployment, Traffic]
 @pytest.fixture(scope="module")
 def server(cluster: Cluster, namespace: str) -> str:
     """The address of a Prometheus server that is ready."""
-    cluster.apply(prometheus_server.manifests(namespace))
-    _scale(cluster, namespace, 1)
-    return prometheus_server.address(namespace)
+    return prometheus_server.install(cluster, namespace)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def test_it_holds_while_the_server_is_away_and_then_stops_a_harmful_model(
     mdep.apply(rollout={"steps": steps((5, 4), (50, 60))})
     mdep.serve("harmful")
     mdep.wait_weight(5)
-    _scale(cluster, mdep.namespace, 0)
+    prometheus_server.scale(cluster, mdep.namespace, 0)
     status = mdep.wait("it cannot see", lambda s: condition(s, "MetricsAvailable").get("status") == "False")
     assert "Prometheus at" in condition(status, "MetricsAvailable")["message"]
 
@@ -62,16 +60,10 @@ def test_it_holds_while_the_server_is_away_and_then_stops_a_harmful_model(
     assert [one["weight"] for one in decisions(status)] == [0, 5]
 
     back_at = time.time()
-    _scale(cluster, mdep.namespace, 1)
+    prometheus_server.scale(cluster, mdep.namespace, 1)
     record = mdep.wait_decision("RolledBack")
     assert record["reason"] == "LessAccurate"
     assert epoch(record["time"]) > back_at
     figures.verdict_to_silence["harmful, Prometheus"] = traffic.silence(record)
     assert figures.verdict_to_silence["harmful, Prometheus"] < 2
     assert traffic.stats()["failed"] == 0
-
-
-def _scale(cluster: Cluster, namespace: str, replicas: int) -> None:
-    deployment = f"deployment/{prometheus_server.NAME}"
-    cluster.kubectl("scale", "-n", namespace, deployment, f"--replicas={replicas}")
-    cluster.kubectl("rollout", "status", "-n", namespace, deployment, "--timeout=60s")

@@ -34,7 +34,6 @@ from serin_operator.decide.grid import GRID
 from serin_operator.decide.projection import Array, Integers, log_likelihood_ratios_and_slopes
 from serin_operator.decide.sums import Singles, log_mean_exp, log_sum_exp, pack, per_alternative, rounded_down, unpack
 
-_MOST = 600.0  # of a logarithm, so that its exponential is a number
 CEILING = 2.0  # times the odds at which a test rolls back: what it may have of them
 _FIRST_ONSET = 256  # canary trials; then whenever they have doubled
 _LAYOUT = 2
@@ -404,9 +403,9 @@ def _raised(
     prior = evidence.prior
     bets = (math.log(prior.first) + prior.log_weights)[:, None] + per_alternative(evidence.worse)
     before, unlaid = log_sum_exp(bets), prior.unspent(evidence.onsets)
-    odds = np.exp(np.minimum(limit, _MOST))
+    odds = np.exp(np.minimum(limit, totals.MOST))
     tells = (evidence.tolerance == 0) & (evidence.phi == 1) & (past[:, 0, 1] > 0) & (block[:, 0, 1] > 0)
-    tells &= np.exp(np.minimum(before, _MOST)) + unlaid < odds
+    tells &= np.exp(np.minimum(before, totals.MOST)) + unlaid < odds
     if tells.any():
         chosen = slice(None) if tells.all() else np.flatnonzero(tells)
         after, room = bets + gains.T, np.log(CEILING * odds - unlaid)

@@ -19,7 +19,7 @@ from serin_operator.decide.projection import Array, Integers
 
 _DEVIATIONS, _MORE = 8, 12  # how far from the mean is looked: what is beyond has less than 1e-14 of the chances
 _ROUNDS = 50  # until the same outcomes are cut off as in the round before: a few are usual
-_MOST, _LEAST = 600.0, 1e-300  # of a logarithm, so that its exponential is a number; of what is divided by
+MOST, _LEAST = 600.0, 1e-300  # of a logarithm, so that its exponential is a number; of what is divided by
 
 
 def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: Integers) -> Array:
@@ -34,8 +34,8 @@ def log_factor(before: Array, after: Array, slopes: Array, room: Array, block: I
     counts, chances = _canary_failures(n_c, n_s, y_c + y_s)
     # Relative to before: each bet, (J, W, B), and what all come to, if so many of the failures are the canary's.
     logs = (after - before)[:, None] + slopes[:, None] * (counts - y_c)
-    grown = np.exp(np.minimum(logs, _MOST)).sum(axis=0)
-    most = np.minimum(room - before, _MOST)
+    grown = np.exp(np.minimum(logs, MOST)).sum(axis=0)
+    most = np.minimum(room - before, MOST)
     highest = most + before - np.logaddexp.reduce(after, axis=0)
     return np.asarray(np.minimum(np.log(_factor(grown, chances, np.exp(most))), highest))
 
