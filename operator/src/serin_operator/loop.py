@@ -251,7 +251,7 @@ class Loop:
         memory.binned = binned
         owner = Owner(*place, metadata["uid"])
         built = manifests(owner, spec, after, decision.resolve, self._settings.images)
-        wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"])]
+        wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"], place[0])]
         try:
             try:
                 mended = await self._applier.sync(owner, wanted, self._cache.objects_of(place))

@@ -31,7 +31,7 @@ class Cached(Routes):
         self._raws = {raw["kind"]: raw for raw in raws}
         self._state = state
 
-    def state(self, kind: str) -> State:
+    def state(self, kind: str, namespace: str) -> State:
         return self._state
 
     def get(self, kind: str, place: tuple[str, str]) -> Raw | None:

@@ -30,9 +30,9 @@ class _Objection:
     passing: bool = False
 
 
-def not_there(kind: RouterType, routes: Routes) -> Router | None:
-    """Why this router can not be used in this cluster, if so."""
-    states = [routes.state(each) for each in KINDS[kind]]
+def not_there(kind: RouterType, routes: Routes, namespace: str) -> Router | None:
+    """Why this router can not be used in this namespace, if so."""
+    states = [routes.state(each, namespace) for each in KINDS[kind]]
     for state, resource in zip(states, KINDS[kind], strict=True):
         match state:
             case State.DISABLED:
@@ -82,7 +82,7 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
 
     ready: pods per revision, which Gateways take from the cluster.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes):
+    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
         return absent
     found, copies = _Answers(ready), None
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
@@ -107,7 +107,7 @@ def of_own_route(
 
     leads: which revision each Service leads to. A revision is reached once one of the two does.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes):
+    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
         return absent
     raw = routes.get(gateway.HTTP_ROUTE, (place[0], name))
     if raw is None:
@@ -131,7 +131,7 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
 
     Where Istio writes a status, it has to be of the newest generation and without an error.
     """
-    if absent := not_there(RouterType.ISTIO, routes):
+    if absent := not_there(RouterType.ISTIO, routes, place[0]):
         return absent
     raw = routes.get(istio.VIRTUAL_SERVICE, place)
     if raw is None:
