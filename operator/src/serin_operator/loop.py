@@ -159,6 +159,8 @@ class Loop:
                     await self._exorcise(kind)
                 except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                     _LOGGER.warning("listing %s failed: %s %s", kind, type(error).__name__, error)
+                except Exception:  # a bug must not end the search, nor be hidden
+                    _LOGGER.exception("listing %s failed", kind)
 
     async def _exorcise(self, kind: str) -> None:
         cached = self._cache.uids(kind)

@@ -161,6 +161,7 @@ async def test_a_missing_right_is_told() -> None:
         ValueError("half a line"),
         ApiError(410, "too old"),
         ("ERROR", {"code": 410}),
+        ("ADDED", {"kind": "VirtualService"}),
     ],
     ids=lambda trouble: str(trouble) or type(trouble).__name__,
 )
@@ -172,6 +173,14 @@ async def test_a_watch_that_ends_is_begun_again_with_a_list(trouble: Any) -> Non
         await following.until(lambda: following.source.asked.count(("VirtualService", None)) >= 2)
         await following.until(lambda: [i.version for i in following.routes.objects_of(("shop", "iris"))] == [9])
         assert following.state() == {State.KNOWN}
+
+
+async def test_a_bug_ends_no_watch_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with Following(Source({"VirtualService": LookupError("a bug")})) as following:
+        await following.until(lambda: following.source.asked.count(("VirtualService", None)) >= 2)
+        assert "LookupError: a bug" in caplog.text
+        following.source.lists = {}
+        await following.until(lambda: following.state() == {State.KNOWN})
 
 
 async def test_every_namespace_is_followed_by_itself() -> None:

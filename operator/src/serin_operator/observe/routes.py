@@ -119,9 +119,9 @@ class Routes:
                 await asyncio.sleep(_AGAIN_SECONDS)
             except Exception as error:
                 code = getattr(error, "code", None)
-                if code is None:
-                    raise
-                if self._refused(key, code, error):
+                if code is None:  # a bug must not end the watch, nor be hidden
+                    _LOGGER.exception("watching %s failed", kind)
+                elif self._refused(key, code, error):
                     wake(None)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
