@@ -1,5 +1,6 @@
 """What is seen of Gateways, meshes and Services over pods: only what all of them have accepted counts as served."""
 
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -238,6 +239,72 @@ def test_an_error_that_istio_finds_in_it_is_told() -> None:
     assert not router.serves(ROUTE)
     assert router.problem == "VirtualService iris: https://istio.io/IST0101"
     assert router.reason == "RouteNotAccepted"
+
+
+# --- fields that are not there
+
+
+def holes(raw: Any, *path: str | int) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The object with one field left out, or one list empty, in every possible way; and where."""
+    for key, value in list(raw.items() if isinstance(raw, dict) else enumerate(raw)):
+        here = (*path, key)
+        if isinstance(raw, dict):
+            yield here, {other: raw[other] for other in raw if other != key}
+        if isinstance(value, list):
+            yield (*here, "none"), {**raw, key: []}
+        if isinstance(value, (dict, list)):
+            for where, holed in holes(value, *here):
+                yield where, {**raw, key: holed} if isinstance(raw, dict) else [*raw[:key], holed, *raw[key + 1 :]]
+
+
+def parts(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The same for what an API server does not add by itself."""
+    for where, holed in holes({part: raw[part] for part in ("spec", "status")}):
+        yield where, {"kind": raw["kind"], "metadata": raw["metadata"], **holed}
+
+
+# Without these the weights are what they were, and so is who has accepted them.
+_BESIDE = {"matches", "filters", "timeouts", "timeout", "headers", "match", "hosts", "controllerName", "port"}
+_BESIDE |= {"group", "kind", "reason", "message", "hostnames"}
+
+
+def matters(where: tuple[str | int, ...]) -> bool:
+    if "filters" in where and where[-1] == "type":
+        return True  # it may have been one that copies
+    default = where == ("status", "parents", 0, "parentRef", "namespace")
+    feedback = where[:3] in {("spec", "rules", 0), ("spec", "http", 0)}
+    return not (default or feedback or _BESIDE.intersection(where))
+
+
+@pytest.mark.parametrize("missing_from", ["HTTPRoute", "GRPCRoute"])
+def test_whatever_a_route_lacks_it_is_read_and_serves_only_if_that_does_not_matter(missing_from: str) -> None:
+    http = http_route((full(BOTH[0]), ACCEPTED), (BOTH[1], ACCEPTED))
+    grpc = {**http, "kind": "GRPCRoute"}
+    holed = http if missing_from == "HTTPRoute" else grpc
+    for where, raw in parts(holed):
+        router = of_gateway(PLACE, Cached(http, grpc, raw), True, READY)
+        assert router.serves(ROUTE) is not matters(where), where
+        assert router.serves(ROUTE) or router.problem, where
+
+
+def test_whatever_a_route_of_one_s_own_lacks_it_is_read_and_serves_only_if_that_does_not_matter() -> None:
+    own = deepcopy(OWN)
+    for backend, weight in zip(own["spec"]["rules"][0]["backendRefs"], (75, 25), strict=True):
+        backend["weight"] = weight
+    required = {("spec",), *(("spec", "rules", 0, "backendRefs", place, "name") for place in (0, 1))}
+    for where, raw in parts(own):
+        if where not in required:
+            router = of_own_route(PLACE, CachedOwn(raw), "public", ROLLING, LEADS, READY)
+            assert router.serves(ROUTE) is bool(_BESIDE.intersection(where)), where
+            assert router.serves(ROUTE) or router.problem, where
+
+
+def test_whatever_a_virtual_service_lacks_it_is_read_and_serves_only_if_that_does_not_matter() -> None:
+    told = {"level": "WARNING", "type": {"code": "IST0132"}, "documentationUrl": "https://istio.io/IST0132"}
+    for where, raw in parts(virtual_service(validationMessages=[told], observedGeneration="3")):
+        router = of_mesh(PLACE, Cached(raw), READY)
+        assert router.serves(ROUTE) is not (where[0] == "spec" and matters(where)), where
+        assert router.serves(ROUTE) or router.problem, where
 
 
 # --- pods

@@ -1,4 +1,7 @@
-"""What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it."""
+"""What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it.
+
+Anybody may write these objects: a field that is not there is one that is not as it should be, and no reason to fail.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,7 +71,7 @@ class _Answers:
             if objection is None and route is not None:
                 self.live.append(route)
             elif objection is not None:
-                self.problems.append(f"{kind} {name}, Gateway {parent['name']}: {objection.text}")
+                self.problems.append(f"{kind} {name}, Gateway {parent.get('name')}: {objection.text}")
                 self.reason = self.reason if objection.passing else "RouteNotAccepted"
 
     def router(self) -> Router:
@@ -90,7 +93,7 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
         if raw is None:
             return Router(problem=f"{kind} {place[1]} is not there yet.")
         route = gateway.live_route(Owner(*place, ""), raw)
-        if route is None:
+        if route is None or not raw["spec"].get("parentRefs"):
             return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
         if kind == gateway.HTTP_ROUTE:
             copies = route if route.mirror else None
@@ -154,9 +157,9 @@ def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection 
     """Why this parent does not serve the route as it stands; None when it does."""
     namespace = raw["metadata"]["namespace"]
     said = [
-        status["conditions"]
+        status.get("conditions", [])
         for status in raw.get("status", {}).get("parents", [])
-        if _meant(status["parentRef"], namespace) == _meant(parent, namespace)
+        if _meant(status.get("parentRef", {}), namespace) == _meant(parent, namespace)
     ]
     if not said:
         return _Objection("no controller has answered for it. Is it there, and its controller running?")
@@ -166,14 +169,15 @@ def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection 
 
 
 def _unfulfilled(conditions: Iterable[Mapping[str, Any]], generation: int) -> _Objection | None:
-    found = {condition["type"]: condition for condition in conditions}
+    found = {condition.get("type"): condition for condition in conditions}
     for wanted in _CONDITIONS:
         condition = found.get(wanted)
         if condition is None or condition.get("observedGeneration", 0) != generation:
             return _Objection(f"{wanted} is not told of the newest version yet.", passing=True)
-        if condition["status"] != "True":
+        status = condition.get("status", "Unknown")
+        if status != "True":
             why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-            return _Objection(f"{wanted} is {condition['status']}, {why}")
+            return _Objection(f"{wanted} is {status}, {why}")
     return None
 
 
