@@ -241,6 +241,19 @@ def test_an_error_that_istio_finds_in_it_is_told() -> None:
     assert router.reason == "RouteNotAccepted"
 
 
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [(None, True), ("3", True), (3, True), ("2", False), (2, False)],
+    ids=["of none", "of the newest", "the same as a number", "of an older", "the same as a number"],
+)
+def test_an_error_counts_in_the_version_in_which_istio_found_it(generation: str | int | None, told: bool) -> None:
+    """Istio's JSON has whole numbers of 64 bits as strings."""
+    found = {} if generation is None else {"observedGeneration": generation}
+    raw = virtual_service(validationMessages=[{"level": "ERROR", "documentationUrl": "https://istio.io/IST0101"}])
+    raw = {**raw, "metadata": {**raw["metadata"], "generation": 3}, "status": {**raw["status"], **found}}
+    assert of_mesh(PLACE, Cached(raw), READY).serves(ROUTE) is not told
+
+
 # --- fields that are not there
 
 

@@ -132,7 +132,7 @@ def of_own_route(
 def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
     """The VirtualService as the API server has it: what the proxies do with it can not be asked for.
 
-    Where Istio writes a status, it has to be of the newest generation and without an error.
+    Where Istio has found an error in this version of it, it does not serve.
     """
     if absent := not_there(RouterType.ISTIO, routes, place[0]):
         return absent
@@ -142,15 +142,24 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
     route = istio.live_route(Owner(*place, ""), raw)
     if route is None:
         return Router(problem=f"VirtualService {place[1]} is not as Serin writes it.")
-    errors = [
-        message.get("documentationUrl") or str(message)
-        for message in raw.get("status", {}).get("validationMessages", [])
-        if message.get("level") == "ERROR"
-    ]
+    errors = _errors(raw)
     if errors:
         problem = f"VirtualService {place[1]}: {'; '.join(errors)}"
         return unseen("RouteNotAccepted", problem)
     return Router(1, (route,), (ready,))
+
+
+def _errors(raw: Mapping[str, Any]) -> list[str]:
+    """What Istio says of this version. Nothing takes away what it said of an earlier one, while it does not run."""
+    status = raw.get("status", {})
+    generation = raw["metadata"].get("generation")
+    if str(status.get("observedGeneration", generation)) != str(generation):
+        return []
+    return [
+        message.get("documentationUrl") or str(message)
+        for message in status.get("validationMessages", [])
+        if message.get("level") == "ERROR"
+    ]
 
 
 def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection | None:
