@@ -10,6 +10,7 @@ from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
 from tests.operator.build.test_own_route import BOTH as OWN_BOTH
 from tests.operator.build.test_own_route import route as own_route
 from tests.operator.build.test_routes import SERVING, SHADOW, built
+from tests.operator.observe.holes import Path, holes
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing
@@ -257,21 +258,8 @@ def test_an_error_counts_in_the_version_in_which_istio_found_it(generation: str 
 # --- fields that are not there
 
 
-def holes(raw: Any, *path: str | int) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The object with one field left out, or one list empty, in every possible way; and where."""
-    for key, value in list(raw.items() if isinstance(raw, dict) else enumerate(raw)):
-        here = (*path, key)
-        if isinstance(raw, dict):
-            yield here, {other: raw[other] for other in raw if other != key}
-        if isinstance(value, list):
-            yield (*here, "none"), {**raw, key: []}
-        if isinstance(value, (dict, list)):
-            for where, holed in holes(value, *here):
-                yield where, {**raw, key: holed} if isinstance(raw, dict) else [*raw[:key], holed, *raw[key + 1 :]]
-
-
-def parts(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The same for what an API server does not add by itself."""
+def parts(raw: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """The holes in what an API server does not add by itself."""
     for where, holed in holes({part: raw[part] for part in ("spec", "status")}):
         yield where, {"kind": raw["kind"], "metadata": raw["metadata"], **holed}
 
@@ -281,7 +269,7 @@ _BESIDE = {"matches", "filters", "timeouts", "timeout", "headers", "match", "hos
 _BESIDE |= {"group", "kind", "reason", "message", "hostnames"}
 
 
-def matters(where: tuple[str | int, ...]) -> bool:
+def matters(where: Path) -> bool:
     if "filters" in where and where[-1] == "type":
         return True  # it may have been one that copies
     default = where == ("status", "parents", 0, "parentRef", "namespace")
