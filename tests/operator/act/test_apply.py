@@ -179,6 +179,18 @@ async def test_only_routes_that_others_changed_are_told(client: FakeClient, appl
     assert done.mended == [], "Serin's own change, and Services that others touch"
 
 
+async def test_a_service_that_somebody_leads_elsewhere_is_told(client: FakeClient, applier: Applier) -> None:
+    """Others write to Services all the time, such as who gives them addresses."""
+    await applier.sync(OWNER, wanted(), [])
+    there = [client.touched(item) if item.kind == "Service" else item for item in client.existing()]
+    assert (await applier.sync(OWNER, wanted(), there)).mended == []
+    there = [
+        replace(client.touched(item), selector={"app": "mine"}) if item.name == "iris" else item
+        for item in client.existing()
+    ]
+    assert (await applier.sync(OWNER, wanted(), there)).mended == [("Service", "shop", "iris")]
+
+
 async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     client.took()

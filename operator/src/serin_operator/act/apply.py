@@ -22,13 +22,14 @@ from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 KEY_CHECK_SECONDS = 240.0
 
 
-# Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last.
+# Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last. The
+# same goes for where a Service leads, see `_routed`.
 _ROUTES = {"ConfigMap", "HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule"}
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What came of it. mended: routes that somebody else had changed. refusals: what the API server did not take."""
+    """What came of it. mended: routes that others had changed. refusals: what the API server did not take."""
 
     mended: list[Key] = field(default_factory=list)
     refusals: dict[Key, ApiError] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Applier:
             key = (manifest["kind"], owner.namespace, manifest["metadata"]["name"])
             wanted.add(key)
             with done.refused(key):
-                if await self._apply(owner, manifest, key, there.get(key)) and key[0] in _ROUTES:
+                if await self._apply(owner, manifest, key, there.get(key)) and _routed(manifest, there[key]):
                     done.mended.append(key)
         if any(kind in {"Service", *_ROUTES} for kind, _, _ in done.refusals):
             return done
@@ -164,6 +165,13 @@ class Applier:
             if error.code != 409:
                 raise
         self._keys_seen[key] = time.monotonic()
+
+
+def _routed(manifest: Manifest, changed: Existing) -> bool:
+    """Whether the change of this object was one of what is routed where. Others write to Services, too."""
+    if changed.kind == "Service":
+        return changed.selector != manifest["spec"]["selector"]
+    return changed.kind in _ROUTES
 
 
 async def nudge_routers(
