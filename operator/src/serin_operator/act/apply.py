@@ -170,7 +170,7 @@ class Applier:
 def _routed(manifest: Manifest, changed: Existing) -> bool:
     """Whether the change of this object was one of what is routed where. Others write to Services, too."""
     if changed.kind == "Service":
-        return changed.selector != manifest["spec"]["selector"]
+        return bool(changed.selector != manifest["spec"]["selector"])
     return changed.kind in _ROUTES
 
 
