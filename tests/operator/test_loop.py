@@ -12,7 +12,7 @@ from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
 from tests.operator.build.test_own_route import BOTH, SPEC, patched, route, slot
 from tests.operator.definition import raw_spec
 
-from serin_operator.act.client import Client, NotLeadingError
+from serin_operator.act.client import ApiError, Client, NotLeadingError
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Routing, Status, Watch
 from serin_operator.build.owner import Existing, Images
@@ -76,6 +76,32 @@ async def test_a_ghost_does_not_stand_before_its_namesake() -> None:
     found = cache.resource(PLACE)
     assert found is not None
     assert found["metadata"]["uid"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "traceback"), [(ApiError(500, "etcd"), False), (TimeoutError(), False), (LookupError("a bug"), True)]
+)
+async def test_no_trouble_ends_the_search_for_ghosts(
+    trouble: Exception, traceback: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serin_operator.loop.RESYNC_SECONDS", 0.01)
+    gone = Existing("Service", *PLACE, 1, "owner", "gone")
+    cache = Cache(objects={"Service": {PLACE: [gone]}})
+    client = Listing()
+    answers, troubles = client.uids, iter([trouble] * 4)
+
+    async def uids(kind: str, namespace: str | None, selector: str) -> set[str]:
+        if (error := next(troubles, None)) is not None:
+            raise error
+        return await answers(kind, namespace, selector)
+
+    monkeypatch.setattr(client, "uids", uids)
+    search = asyncio.create_task(loop(client, cache).exorcise())
+    await until(lambda: search.done() or cache.ghosts == {"gone"})
+    search.cancel()
+    assert cache.ghosts == {"gone"}
+    assert ("Traceback" in caplog.text) is traceback
+    assert "listing Pod failed" in caplog.text
 
 
 @pytest.mark.parametrize(

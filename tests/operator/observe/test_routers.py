@@ -185,6 +185,11 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
     ]
 
 
+NUMBERS = {
+    "configs": [{"route_config": {"virtual_hosts": [{"routes": [{"name": "stable", "route": {"cluster": 7}}]}]}}]
+}
+
+
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
@@ -196,6 +201,9 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
         pytest.param({"configs": [{}]}, 200, id="no route table"),
         pytest.param({"configs": [{"route_config": {"virtual_hosts": []}}]}, 200, id="no virtual host"),
         pytest.param({"configs": []}, 200, id="no route yet"),
+        pytest.param({"configs": [{"route_config": {"virtual_hosts": [7]}}]}, 200, id="something else"),
+        pytest.param(NUMBERS, 200, id="a number for a name"),
+        pytest.param("[" * 100_000, 200, id="nested without end"),
     ],
 )
 async def test_a_router_that_does_not_tell_leaves_nothing_verified(

@@ -15,7 +15,7 @@ from serin_operator.observe.pods import Pod
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
 # What a router that is starting, going or not Serin's own can answer with.
-_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError)
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "failed_degraded_check", "pending_dynamic_removal")
 
 
