@@ -62,7 +62,7 @@ def call(server: Server, row: list[float], **metadata: str) -> str:
         for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
         if output.name == "prediction_id"
     ]
-    return ids[0][4:].decode()  # after the length of the text
+    return str(ids[0][4:], "ascii")  # after the length of the text
 
 
 def carried(stable: Server, canary: Server, place: str = "") -> str:
