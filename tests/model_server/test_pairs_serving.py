@@ -57,12 +57,8 @@ def call(server: Server, row: list[float], **metadata: str) -> str:
     """The same as a call over gRPC."""
     with grpc.insecure_channel(f"127.0.0.1:{over_grpc.grpc_port(server)}") as channel:
         answer = over_grpc.infer(channel, over_grpc.one_row(*row), metadata=list(metadata.items()))
-    ids = [
-        raw
-        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-        if output.name == "prediction_id"
-    ]
-    return str(ids[0][4:], "ascii")  # after the length of the text
+    texts = {output.name: raw for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+    return str(texts["prediction_id"][4:], "ascii")  # after the length of the text
 
 
 def carried(stable: Server, canary: Server, place: str = "") -> str:
