@@ -12,7 +12,7 @@ import grpc
 import pytest
 from tests.loopback import until
 from tests.router.grpc_upstream import FEEDBACK, INFER, call
-from tests.router.harness import CANARY, LARGEST, OWNER, STABLE
+from tests.router.harness import CANARY, LARGEST, OWNER, STABLE, eventually
 from tests.router.test_grpc import OK, Calls, calls
 
 from serin_operator.api import callers
@@ -58,6 +58,14 @@ async def deaf(found: Calls, promised: bytes) -> AsyncIterator[list[asyncio.Stre
         for writer in taken:
             writer.transport.abort()
         server.close()
+
+
+async def nothing_is_copied(found: Calls) -> bool:
+    """Whether no copy is under way."""
+    told = await found.router.status("/clusters?format=json")
+    (mirror,) = [one for one in told["cluster_statuses"] if one["name"].startswith("grpc-mirror-")]
+    (active,) = [one for one in mirror["host_statuses"][0]["stats"] if one["name"] == "rq_active"]
+    return bool(active.get("value", "0") == "0")
 
 
 @pytest.mark.parametrize("percent", [20, 100])
@@ -141,11 +149,11 @@ async def test_what_servers_refuse_for_its_size_is_refused_whatever_the_canary_d
 ) -> None:
     """Nothing bounds such a message on its way; it begins with its length, and that is what stable hears first."""
     async with calls(envoy_binary, tmp_path, ALL, largest=LARGEST) as found, deaf(found, LITTLE) as taken:
-        for size in (LARGEST + 1, 5 * LARGEST):
-            status, _ = await call(found.channel, body=b"x" * size)
-            assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert await call(found.channel, body=b"x" * LARGEST) == (OK, "stable")
+        assert (await call(found.channel, body=b"x" * 5 * LARGEST))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert taken
+        await eventually(lambda: nothing_is_copied(found))
+        assert (await call(found.channel, body=b"x" * (LARGEST + 1)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await call(found.channel, body=b"x" * LARGEST) == (OK, "stable")
 
 
 async def test_a_large_call_is_copied_in_full(mirrored: Calls) -> None:

@@ -38,7 +38,7 @@ OF_HTTP = Copies(
     },
     connection={},
 )
-# gRPC tells no size before. A message begins with its length, by which the servers refuse a larger one.
+# gRPC tells no size before. A message begins with its length, by which stable refuses a larger one: then no more comes.
 OF_GRPC = Copies(
     match={"path": f"/{GRPC_SERVICE}/{GRPC_METHOD}"},
     # One at a time, as in HTTP/1.1: what is on a connection for a canary that promised to read it, and does not, would
