@@ -60,11 +60,19 @@ def test_without_host_names_a_route_takes_those_of_the_listeners() -> None:
     assert "hostnames" not in built(RouterType.GATEWAY_API, gatewayAPI=PUBLIC)["HTTPRoute", "iris"]["spec"]
 
 
+def test_labels_go_to_stable_over_both_protocols() -> None:
+    found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {}})
+    http, grpc = (found[kind, "iris"]["spec"]["rules"][0] for kind in ("HTTPRoute", "GRPCRoute"))
+    assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/feedback"}}]
+    assert grpc["matches"] == [{"method": {"type": "Exact", "service": "serin.FeedbackService"}}]
+    assert [backends(rule) for rule in (http, grpc)] == [[(NAMES[STABLE], port, 100)] for port in (8080, 8081)]
+
+
 def test_grpc_has_a_route_of_its_own_with_the_same_weights() -> None:
     found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {"hostnames": ["grpc.example.com"]}})
     route = found["GRPCRoute", "iris"]["spec"]
     assert (route["parentRefs"], route["hostnames"]) == (PUBLIC["parentRefs"], ["grpc.example.com"])
-    assert [backends(rule)[:2] for rule in route["rules"]] == [[(NAMES[STABLE], 8081, 75), (NAMES[CANARY], 8081, 25)]]
+    assert backends(route["rules"][-1])[:2] == [(NAMES[STABLE], 8081, 75), (NAMES[CANARY], 8081, 25)]
 
 
 def test_a_canary_is_named_before_it_gets_requests() -> None:

@@ -29,6 +29,7 @@ TESTERS_ROUTE = "testers"
 GRPC = "grpc-"  # what the names of its clusters and routes begin with
 TESTER_MARK = "x-serin-tester"
 SHADOW_MARK = "x-serin-shadow"
+FEEDBACK_SERVICE = "serin.FeedbackService"  # gRPC's, for labels
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.
 _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
@@ -63,7 +64,7 @@ _GRPC = _Protocol(
     GRPC,
     GRPC_PORT,
     "http2_protocol_options",
-    feedback={"prefix": "/serin.FeedbackService/"},
+    feedback={"prefix": f"/{FEEDBACK_SERVICE}/"},
     unavailable={"retry_on": f"{_UNANSWERED},reset,unavailable"},
     failed={
         "retry_on": f"{_UNANSWERED},reset,5xx,retriable-headers",
