@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.build.test_manifests import NOW, OWNER, revision
@@ -155,7 +156,7 @@ def test_the_first_revision_gets_the_blue_service_and_a_weight_when_gateways_kno
     cluster.tick()
     assert cluster.leads == {BLUE: "0" * 10}
     assert not cluster.status.routing.slots[0].settled  # type: ignore[union-attr]
-    cluster.run(SETTLE_SECONDS + TICK)
+    cluster.run(SETTLE_SECONDS + 2 * TICK)
     assert cluster.served
     assert cluster.weights == {BLUE: 100, GREEN: 0}
 
@@ -240,6 +241,31 @@ def test_without_a_service_that_reaches_it_a_slot_never_gets_a_weight() -> None:
         after = follow(observed, status, NOW + 100)
         assert after.routing
         assert not after.routing.slots[0].settled
+
+
+@pytest.mark.parametrize("seen", [unseen("RouteNotFound", "it is not there"), Router(1, (), ({},))])
+def test_a_service_that_can_not_be_led_changes_nothing_by_itself(seen: Router) -> None:
+    """Nothing to write, and nothing to wake for: an event tells when it does."""
+    status = follow(Observed(NAME, 1, None, SPEC, first(), DEFAULTS, router=seen), first(), NOW)
+    later = [follow(Observed(NAME, 1, None, SPEC, status, DEFAULTS, router=seen), status, NOW + s) for s in range(60)]
+    assert {each.routing for each in later} == {status.routing}
+    assert due(status) == []
+
+
+def test_a_service_that_is_led_late_gets_its_weight_as_long_after_that_as_any() -> None:
+    """Such as by the operator that comes after one that was killed before it led it."""
+    cluster = Cluster()
+    cluster.run(10)
+    cluster.refused = True
+    cluster.do("begin")
+    cluster.run(SETTLE_SECONDS - TICK)
+    cluster.refused = False
+    cluster.tick()
+    cluster.do("raise")
+    begun = len(cluster.past)
+    cluster.run(10)
+    assert cluster.weights[GREEN]
+    assert not any(weighed[GREEN] for _, weighed in cluster.past[begun:][: int((SETTLE_SECONDS - TICK) / TICK)])
 
 
 def test_a_loop_is_woken_when_a_slot_settles_and_when_one_is_free() -> None:

@@ -40,7 +40,8 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
 def due(status: Status) -> list[float]:
     """When something can follow although no event comes."""
     slots, needed = status.routing.slots if status.routing else (), _needed(status)
-    settling = [slot.since + SETTLE_SECONDS for slot in slots if not slot.settled and slot.revision in needed]
+    coming = [slot.since for slot in slots if slot.revision in needed and not slot.settled]
+    settling = [since + SETTLE_SECONDS for since in coming if since is not None]
     placed = {slot.revision for slot in slots}
     waiting = any(revision not in placed for revision in needed)
     return settling + [slot.idle + IDLE_SECONDS for slot in slots if waiting and slot.idle is not None]
@@ -72,10 +73,10 @@ def _seen(
     """The slot with what has become of it by itself."""
     if slot is None:
         return None
-    lasted = now - slot.since >= SETTLE_SECONDS
-    settled = slot.settled or (lasted and router.reaches(slot.revision))
-    # A Service that could not be led in that time is not settled as soon as it is.
-    since = now if lasted and not settled and slot.revision in needed else slot.since
+    since = slot.since
+    if not slot.settled:  # the time counts from when it is seen to lead there, however long after it was to
+        since = (slot.since or now) if router.reaches(slot.revision) else None
+    settled = slot.settled or (since is not None and now - since >= SETTLE_SECONDS)
     unused = slot.revision not in needed and weighted is not None and slot.revision not in weighted
     idle = (slot.idle or now) if unused else None
     return replace(slot, since=since, settled=settled, idle=idle)
@@ -87,9 +88,9 @@ def _with_a_slot(revision: str, pair: Pair, now: float) -> Pair:
         return pair
     blue, green = pair
     if _free(blue, now):
-        return Slot(revision, now), green
+        return Slot(revision), green
     if _free(green, now):
-        return blue, Slot(revision, now)
+        return blue, Slot(revision)
     return pair
 
 
