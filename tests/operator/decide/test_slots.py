@@ -15,7 +15,8 @@ from tests.operator.definition import make_spec
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Rollout, Routing, Slot, Status
 from serin_operator.build.own_route import live_route, names, weights
-from serin_operator.decide.observed import Observed, Router, Workload, unseen
+from serin_operator.decide.first_step import take_first_step
+from serin_operator.decide.observed import Observed, Route, Router, Workload, unseen
 from serin_operator.decide.roles import route_of, running
 from serin_operator.decide.routing import follow
 from serin_operator.decide.slots import IDLE_SECONDS, SETTLE_SECONDS, due
@@ -315,6 +316,18 @@ def test_a_service_that_can_not_be_led_changes_nothing_by_itself(seen: Router) -
     later = [follow(Observed(NAME, 1, None, SPEC, status, DEFAULTS, router=seen), status, NOW + s) for s in range(60)]
     assert {each.routing for each in later} == {status.routing}
     assert due(status) == []
+
+
+def test_a_canary_that_waits_for_a_service_says_so() -> None:
+    status = replace(first(), canary=revision("1" * 10, ready_replicas=1), rollout=Rollout(NOW))
+    seen = Router(1, (Route("0" * 10),), ({"0" * 10: 1},))
+    observed = Observed(NAME, 1, None, SPEC, status, DEFAULTS, router=seen)
+    _, activity = take_first_step(observed, status, Workload(ready=1), NOW)
+    assert activity.reason == "StartingCanary"
+    assert activity.message == f"Waiting until a Service leads to it, {BLUE} or {GREEN}."
+    embedded = replace(status, routing=None)
+    _, activity = take_first_step(replace(observed, status=embedded), embedded, Workload(ready=1), NOW)
+    assert activity.message == "Waiting for the routers to reach the canary."
 
 
 def test_a_service_that_is_led_late_gets_its_weight_as_long_after_that_as_any() -> None:

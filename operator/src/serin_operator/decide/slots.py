@@ -11,7 +11,7 @@ from dataclasses import replace
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
-from serin_operator.decide.roles import candidate_of
+from serin_operator.decide.roles import candidate_of, router_of
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
 IDLE_SECONDS = 5.0
@@ -45,6 +45,13 @@ def due(status: Status) -> list[float]:
     placed = {slot.revision for slot in slots}
     waiting = any(revision not in placed for revision in needed)
     return settling + [slot.idle + IDLE_SECONDS for slot in slots if waiting and slot.idle is not None]
+
+
+def waited_for(observed: Observed, status: Status) -> str | None:
+    """What a revision with ready pods that no Gateway reaches waits for, where a user's route names two Services."""
+    if router_of(status) is not RouterType.GATEWAY_API or observed.spec.traffic.own_route is None:
+        return None
+    return f"Waiting until a Service leads to it, {observed.name}-blue or {observed.name}-green."
 
 
 def _gateway(observed: Observed, routing: Routing) -> Router | None:
