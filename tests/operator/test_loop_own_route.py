@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
-from tests.operator.build.test_own_route import BOTH, SPEC, patched, route, slot
+from tests.operator.build.test_own_route import BOTH, SPEC, route, slot
+from tests.operator.json_patch import patched
 from tests.operator.test_loop import PLACE, Listing, Writes, loop, new_resource, until
 
 from serin_operator.act.client import ApiError
