@@ -470,7 +470,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
     "a count over time": (queries("a$revision", 'count_over_time(orders{revision="$revision"}[5m])'), RATE),
     "a shadow before a switch": (
         rollout(strategy="BlueGreen", shadow={"percent": 5}),
-        "rollout.shadow is for the strategies Shadow, and Canary, where it comes before the steps",
+        "rollout.shadow is for the strategies Canary, before its steps, and Shadow, which switches like BlueGreen",
     ),
     "a shadow of nothing said": (rollout(strategy="Shadow"), "rollout.strategy Shadow needs rollout.shadow"),
     "a shadow without a part": (rollout(shadow={}), "spec.rollout.shadow.percent: Required value"),

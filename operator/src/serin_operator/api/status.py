@@ -233,12 +233,16 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The time after a promotion in which late evidence can still take it back; `against` is the old stable."""
+    """The time after a promotion in which late evidence can still take it back; `against` is the old stable.
+
+    worse_since: since when it would be taken back, if the old stable had its pods.
+    """
 
     revision: str
     against: str
     until: float = field(metadata=_TIME)
     strategy: Strategy = Strategy.CANARY
+    worse_since: float | None = field(default=None, metadata=_TIME)
     evidence_at: float | None = field(default=None, metadata=_TIME)
     evidence: str = ""
 
