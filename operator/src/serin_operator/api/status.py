@@ -197,14 +197,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A Service with a fixed name, for a user's own route: it leads to `revision` since `since`.
+    """A Service with a fixed name, for a user's own route: it is to lead to `revision`.
 
-    settled: Gateways know by now, so it may get a weight. idle: since when it is seen to have none, while nobody needs
-    its revision.
+    since: when it was first seen to lead there, to a ready pod; None while it does not. settled: Gateways know by now,
+    so it may get a weight. idle: since when it is seen to have none, while nobody needs its revision.
     """
 
     revision: str
-    since: float = field(metadata=_TIME)
+    since: float | None = field(default=None, metadata=_TIME)
     settled: bool = False
     idle: float | None = field(default=None, metadata=_TIME)
 

@@ -149,7 +149,8 @@ def _first(observed: Observed, status: Status, target: Revision | None, now: flo
         return status, Activity(workload.trouble.reason, text, stalled=workload.trouble.permanent)
     if workload.ready == 0:
         return status, Activity("StartingServer", f"Waiting for a ready pod of {stable.version}.")
-    return status, Activity("StartingRouter", router.problem or "Waiting for the router to reach the model servers.")
+    text = slots.waited_for(observed, status) or "Waiting for the router to reach the model servers."
+    return status, Activity("StartingRouter", router.problem or text)
 
 
 # --- every later revision --------------------------------------------------------------------------------------
