@@ -133,6 +133,25 @@ async def test_everything_is_applied_in_order_and_then_left_alone(client: FakeCl
     assert client.took() == []
 
 
+async def test_what_another_model_deployment_has_under_a_name_stays_its_own(
+    client: FakeClient, applier: Applier
+) -> None:
+    """The API server would see no conflict: Serin manages the fields of both."""
+    other, mine = Owner(OWNER.namespace, "iris-blue", "other"), [owned_service("iris-blue", OWNER)]
+    await applier.sync(other, [owned_service("iris-blue", other)], [])
+    with pytest.raises(ApiError, match="Service iris-blue: the ModelDeployment iris-blue has it"):
+        await applier.sync(OWNER, mine, [])
+    held = client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]
+    assert [reference["uid"] for reference in held["ownerReferences"]] == ["other"]
+    await client.delete("Service", OWNER.namespace, "iris-blue", uid="u")
+    await applier.sync(OWNER, mine, [])
+    assert client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
+
+
+def owned_service(name: str, owner: Owner) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": owner.metadata(name, owner.labels("router"))}
+
+
 async def test_only_what_differs_is_sent(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     client.took()

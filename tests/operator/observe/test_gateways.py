@@ -191,15 +191,23 @@ def test_a_route_of_one_s_own_that_is_missing_or_unfit_says_so() -> None:
     assert gone.reason == "RouterNotInstalled"
 
 
-def test_copies_are_of_http_alone() -> None:
+def test_copies_are_served_once_both_routes_make_them() -> None:
     found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
-    http, grpc = (deepcopy(found[kind, "iris"]) for kind in ("HTTPRoute", "GRPCRoute"))
-    for raw in (http, grpc):
-        raw["metadata"]["generation"] = 3
-        raw["status"] = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
-    assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(Route(STABLE, CANARY, 0, 100))
-    weighted = {**http_route((BOTH[0], ACCEPTED), parents=BOTH[:1]), "kind": "GRPCRoute"}
-    assert not of_gateway(PLACE, Cached(http, weighted), True, READY).serves(Route(STABLE, CANARY, 0, 100))
+    stable = replace(SHADOW, canary=None, rollout=None)
+    without = built(RouterType.GATEWAY_API, stable, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
+
+    def accepted(raw: Any) -> Any:
+        status = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
+        return {**raw, "metadata": {**raw["metadata"], "generation": 3}, "status": status}
+
+    http, grpc = ("HTTPRoute", "iris"), ("GRPCRoute", "iris")
+    both = of_gateway(PLACE, Cached(accepted(found[http]), accepted(found[grpc])), True, READY)
+    assert both.serves(Route(STABLE, CANARY, 0, 100))
+    for one in (
+        Cached(accepted(found[http]), accepted(without[grpc])),
+        Cached(accepted(without[http]), accepted(found[grpc])),
+    ):
+        assert not of_gateway(PLACE, one, True, READY).serves(Route(STABLE, CANARY, 0, 100))
 
 
 def test_a_route_that_somebody_changed_serves_nothing_that_is_known() -> None:

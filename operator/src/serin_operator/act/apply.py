@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT
+from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_OWNER
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 
 # No event tells when somebody deletes the key that signs prediction ids, since Serin may not read Secrets. A pass
@@ -103,17 +103,31 @@ class Applier:
     async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> bool:
         """Returns whether somebody else had changed what was applied before, and is still wanted."""
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        applied = self._applied.get(key)
+        applied = self._applied_for(owner, key)
         stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1].version)
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:
             return False
+        if existing is None and applied is None:
+            await self._refuse_what_another_has(owner, key)
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
         answer = await self._apply_at(manifest, key, self._newest_version(key, existing), force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
         return bool(existing and applied and applied[0] == digest)
+
+    def _applied_for(self, owner: Owner, key: Key) -> tuple[str, Existing] | None:
+        """What was applied last for this owner: another ModelDeployment may have had an object of this name."""
+        applied = self._applied.get(key)
+        return applied if applied and applied[1].owner == owner.uid else None
+
+    async def _refuse_what_another_has(self, owner: Owner, key: Key) -> None:
+        """The API server sees no conflict between two ModelDeployments, since Serin manages the fields of both."""
+        held = await self._client.read(*key)
+        whose = held["metadata"].get("labels", {}).get(LABEL_OWNER) if held else None
+        if whose not in (None, owner.name):
+            raise ApiError(409, f"the ModelDeployment {whose} has it")
 
     async def _apply_at(self, manifest: Manifest, key: Key, version: int, *, force: bool) -> Manifest:
         """Applies to an object at this version, or at the one that it has where the watch cache lags behind.

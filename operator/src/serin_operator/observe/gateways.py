@@ -87,7 +87,7 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
     """
     if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
         return absent
-    found, copies = _Answers(ready), None
+    found = _Answers(ready)
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
         raw = routes.get(kind, place)
         if raw is None:
@@ -95,10 +95,6 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
         route = gateway.live_route(Owner(*place, ""), raw)
         if route is None or not raw["spec"].get("parentRefs"):
             return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
-        if kind == gateway.HTTP_ROUTE:
-            copies = route if route.mirror else None
-        elif copies is not None and route == Route(copies.stable):  # calls over gRPC are never copied
-            route = copies
         found.take(raw, kind, route)
     return found.router()
 
