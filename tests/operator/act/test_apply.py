@@ -139,8 +139,8 @@ async def test_what_another_model_deployment_has_under_a_name_stays_its_own(
     """The API server would see no conflict: Serin manages the fields of both."""
     other, mine = Owner(OWNER.namespace, "iris-blue", "other"), [owned_service("iris-blue", OWNER)]
     await applier.sync(other, [owned_service("iris-blue", other)], [])
-    with pytest.raises(ApiError, match="Service iris-blue: the ModelDeployment iris-blue has it"):
-        await applier.sync(OWNER, mine, [])
+    refusals = (await applier.sync(OWNER, mine, [])).refusals.values()
+    assert [str(one) for one in refusals] == ["409: Service iris-blue: the ModelDeployment iris-blue has it"]
     held = client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]
     assert [reference["uid"] for reference in held["ownerReferences"]] == ["other"]
     await client.delete("Service", OWNER.namespace, "iris-blue", uid="u")
