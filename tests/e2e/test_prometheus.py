@@ -67,3 +67,15 @@ def test_it_holds_while_the_server_is_away_and_then_stops_a_harmful_model(
     figures.verdict_to_silence["harmful, Prometheus"] = traffic.silence(record)
     assert figures.verdict_to_silence["harmful, Prometheus"] < 2
     assert traffic.stats()["failed"] == 0
+
+
+def test_a_harmful_shadow_is_dropped_by_the_pairs_that_the_server_has(measured: Measured) -> None:
+    mdep, traffic = measured
+    mdep.apply(rollout={"strategy": "Shadow", "shadow": {"percent": 100, "duration": "3s"}})
+    mdep.serve("harmful", "harmful-shadow")
+    record = mdep.wait_decision("RolledBack", 180)
+    assert record["reason"] == "LessAccurate"
+    accuracy = next(metric for metric in record["metrics"] if metric["name"] == "accuracy")
+    assert "the answers differ in" in accuracy["message"]
+    assert traffic.answered(record["fromRevision"]) == 0
+    assert traffic.stats()["failed"] == 0
