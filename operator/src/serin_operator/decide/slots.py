@@ -11,7 +11,7 @@ from dataclasses import replace
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
-from serin_operator.decide.roles import candidate_of
+from serin_operator.decide.roles import candidate_of, spec_of
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
 IDLE_SECONDS = 5.0
@@ -25,7 +25,8 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
     router = _gateway(observed, routing)
     if router is None and routing.leaving is RouterType.GATEWAY_API:
         return routing
-    if router is None or observed.spec.traffic.own_route is None:
+    own_route = spec_of(RouterType.GATEWAY_API, observed.spec, status).traffic.own_route
+    if router is None or own_route is None:
         return replace(routing, blue=None, green=None)
     needed, weighted = _needed(status), _weighted(router)
     taken = [routing.blue, routing.green]
