@@ -89,6 +89,7 @@ STATUS: Manifest = {
         "revision": "abcdef0123",
         "against": "0123456789",
         "until": "2024-05-01T10:00:00Z",
+        "worseSince": "2024-05-01T09:05:00Z",
         "evidenceAt": "2024-05-01T09:06:00Z",
         "evidence": "x" * 4_000,
     },

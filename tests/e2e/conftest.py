@@ -9,6 +9,7 @@ import pytest
 from demo import faults, manifests, models
 from demo.environment import Cluster, install_serin
 from tests.e2e import cluster as clusters
+from tests.e2e import gateways
 from tests.e2e.deployments import ModelDeployment, quick_spec
 from tests.e2e.figures import Figures
 from tests.e2e.installed import Operator, Reaper, reaper_manifest
@@ -60,6 +61,13 @@ def operator(cluster: Cluster) -> Operator:
     operator = Operator(cluster)
     operator.wait_ready()
     return operator
+
+
+@pytest.fixture(scope="module")
+def gateway_operator(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
+    """Serin with the right to use the Gateway API, which the cluster does not have yet; both are undone at the end."""
+    with gateways.enabled(cluster, operator) as enabled:
+        yield enabled
 
 
 @pytest.fixture(scope="session")

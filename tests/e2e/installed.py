@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
@@ -11,6 +12,7 @@ from demo.environment import OPERATORS, RELEASE, SERIN_NAMESPACE, Cluster, image
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tests.e2e.cluster import Manifest, environment, select
+from tests.e2e.deployments import ModelDeployment, Status
 
 _PORT = 8080
 _REAPER = "reaper"
@@ -244,3 +246,14 @@ class Reaper:
     def _stream(stream: IO[Any] | None) -> IO[Any]:
         assert stream is not None
         return stream
+
+
+def kill_when(
+    mdep: ModelDeployment, reaper: Reaper, what: str, holds: Callable[[Status], bool], seconds: float = 60
+) -> Status:
+    """Kill the operator in the moment that the status says this, then wait for its successor and aim at that."""
+    status = mdep.wait(what, holds, seconds)
+    reaper.kill()
+    reaper.replace()
+    reaper.aim()
+    return status

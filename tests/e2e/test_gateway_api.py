@@ -45,14 +45,8 @@ class Routed:
 
 
 @pytest.fixture(scope="module")
-def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
-    with gateways.enabled(cluster, operator) as enabled:
-        yield enabled
-
-
-@pytest.fixture(scope="module")
 def routed(
-    cluster: Cluster, enabled: Operator, new_model_deployment: NewModelDeployment, figures: Figures
+    cluster: Cluster, gateway_operator: Operator, new_model_deployment: NewModelDeployment, figures: Figures
 ) -> Iterator[Routed]:
     mdep = new_model_deployment("routed")
     inside, outside = (Traffic(cluster, mdep.namespace, mdep.name, figures, by=by) for by in ("-inside", "-outside"))
@@ -100,17 +94,17 @@ def promotion(routed: Routed, through: Traffic) -> dict[str, Any]:
 
 
 def test_a_gateway_api_that_is_missing_is_told_and_stable_serves_on(
-    routed: Routed, waiting: Status, enabled: Operator
+    routed: Routed, waiting: Status, gateway_operator: Operator
 ) -> None:
     told = condition(waiting, "RouterReady")["message"]
     assert "install the Gateway API" in told
     assert condition(waiting, "Reconciling")["reason"] == "SwitchingRouter"
     assert (waiting["phase"], condition(waiting, "Ready")["status"]) == ("Serving", "True")
     assert "Embedded serves on" in condition(waiting, "Reconciling")["message"]
-    pod = enabled.wait_ready()
+    pod = gateway_operator.wait_ready()
     routed.inside.wait_for(3 * INSIDE_RPS)
     assert routed.inside.stats()["failed"] == 0
-    assert enabled.wait_ready()["metadata"]["name"] == pod["metadata"]["name"]
+    assert gateway_operator.wait_ready()["metadata"]["name"] == pod["metadata"]["name"]
     assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [0]
 
 

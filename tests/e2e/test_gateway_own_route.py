@@ -1,9 +1,13 @@
-"""A user's own HTTPRoute at a real gateway: Serin moves the weights in it, under load, and nothing else."""
+"""A user's own HTTPRoute at a real gateway: Serin moves the weights in it, under load, and nothing else.
+
+At last the operator is killed while it does, again and again.
+"""
 
 import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,10 +15,11 @@ from demo.environment import Cluster
 from tests.e2e import gateways
 from tests.e2e.cluster import Manifest
 from tests.e2e.conftest import NewModelDeployment
-from tests.e2e.deployments import ModelDeployment, Status, condition, eventually, steps
+from tests.e2e.deployments import ModelDeployment, Status, condition, decisions, eventually, steps
 from tests.e2e.figures import Figures
-from tests.e2e.installed import Operator
+from tests.e2e.installed import Operator, Reaper, kill_when
 from tests.e2e.traffic import Traffic
+from tests.e2e.watching import Watch
 
 RPS = 60
 NAME = "owned"
@@ -76,15 +81,9 @@ def without_weights(route: Manifest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def enabled(cluster: Cluster, operator: Operator) -> Iterator[Operator]:
-    with gateways.enabled(cluster, operator) as enabled:
-        yield enabled
-
-
-@pytest.fixture(scope="module")
 def owned(
     cluster: Cluster,
-    enabled: Operator,
+    gateway_operator: Operator,
     new_model_deployment: NewModelDeployment,
     figures: Figures,
     tools_namespace: str,
@@ -194,3 +193,116 @@ def test_another_version_takes_over_by_turns(owned: Owned, through: Traffic, pro
     eventually(lambda: owned.weights() == {record["toRevision"]: 100})
     through.wait_for(RPS)
     assert through.stats()["failed"] == 0
+
+
+@dataclass
+class Turns:
+    """Every state of the route and of all Services, in the order in which the API server wrote them."""
+
+    routes: Watch
+    services: Watch
+
+    def wait_current(self, owned: Owned) -> None:
+        """Until the watches have told of what there is now."""
+        for watch, kind, name in (
+            (self.routes, KIND, ROUTE),
+            (self.services, "service", f"{NAME}-blue"),
+            (self.services, "service", f"{NAME}-green"),
+        ):
+            newest = resource_version(owned.mdep.cluster.get(kind, name, owned.mdep.namespace))
+            assert watch.until(name, lambda state, newest=newest: resource_version(state) >= newest, 30)  # type: ignore[misc]
+
+    def taken(self) -> list[tuple[str, int]]:
+        """Each turn of a Service, oldest first: which revision it was led to, and the weight that it had just then."""
+        services = (self.services.states(f"{NAME}-{colour}") for colour in ("blue", "green"))
+        turns = [after for states in services for before, after in pairwise(states) if leads(before) != leads(after)]
+        return [(leads(service), self._weight(service)) for service in sorted(turns, key=resource_version)]
+
+    def _weight(self, service: Manifest) -> int:
+        """What the route gave it when it was written: versions are those of one store, whatever the kind."""
+        before = [route for route in self.routes.states(ROUTE) if resource_version(route) < resource_version(service)]
+        backends = max(before, key=resource_version)["spec"]["rules"][1]["backendRefs"]
+        return next(int(one["weight"]) for one in backends if one["name"] == service["metadata"]["name"])
+
+
+def resource_version(state: Manifest) -> int:
+    return int(state["metadata"]["resourceVersion"])
+
+
+def leads(service: Manifest) -> str:
+    return str(service["spec"]["selector"]["serin.dev/revision"])
+
+
+def its_authors(route: Manifest) -> dict[str, Any]:
+    """What Serin has no business with."""
+    metadata = {key: route["metadata"].get(key) for key in ("uid", "labels", "annotations")}
+    return {"metadata": metadata, "spec": without_weights(route)}
+
+
+@pytest.fixture
+def turns(owned: Owned, promotion: dict[str, Any]) -> Iterator[Turns]:
+    cluster, namespace = owned.mdep.cluster, owned.mdep.namespace
+    with Watch(cluster, namespace, KIND) as routes, Watch(cluster, namespace, "services") as services:
+        turns = Turns(routes, services)
+        turns.wait_current(owned)
+        yield turns
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
+    mdep = owned.mdep
+    # A step outlasts the time that its successor takes to lead and to be aimed at.
+    mdep.apply(rollout={"steps": steps((10, 25), (50, 25))}, analysis={"falseRollbackRate": 0.001})
+    reaper.aim()
+    mdep.serve("better", "killed")
+    kill_when(mdep, reaper, "it has a Service", lambda s: has_turn(s, "killed"))
+    kill_when(mdep, reaper, "step 0 begins", lambda s: is_at(s, "killed", 0), 90)
+    kill_when(mdep, reaper, "step 1 begins", lambda s: is_at(s, "killed", 1), 90)
+    status = kill_when(mdep, reaper, "it is promoted", lambda s: s["stable"]["version"] == "killed", 150)
+    assert told_of(status) == [("Started", 0), ("Advanced", 10), ("Advanced", 50), ("Promoted", 100)]
+    ends_well(owned, through, turns, status["stable"]["revision"])
+
+
+@pytest.mark.timeout(600)
+def test_killed_around_the_next_turn(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
+    """The Service that the canary takes has had a weight until a moment ago."""
+    mdep = owned.mdep
+    mdep.apply(rollout={"steps": steps((50, 5))}, analysis={"falseRollbackRate": 0.001})
+    reaper.aim()
+    mdep.serve("better", "killed-again")
+    kill_when(mdep, reaper, "a Service has no weight", lambda s: any("idle" in slot for slot in slots(s)))
+    kill_when(mdep, reaper, "it has a Service", lambda s: has_turn(s, "killed-again"))
+    record = mdep.wait_decision("Promoted", 180)
+    assert told_of(mdep.status) == [("Started", 0), ("Advanced", 50), ("Promoted", 100)]
+    ends_well(owned, through, turns, record["toRevision"])
+
+
+def ends_well(owned: Owned, through: Traffic, turns: Turns, revision: str) -> None:
+    """This revision has taken one turn, when its Service had no weight, and is all that changed in the route."""
+    eventually(lambda: owned.weights() == {revision: 100})
+    turns.wait_current(owned)
+    assert turns.taken() == [(revision, 0)]
+    first, *others = (its_authors(state) for state in turns.routes.states(ROUTE))
+    assert [other for other in others if other != first] == []
+    through.wait_for(RPS)
+    assert through.stats()["failed"] == 0
+
+
+def slots(status: Status) -> list[dict[str, Any]]:
+    """The turns of the two Services, of those that have one."""
+    return [status["routing"][colour] for colour in ("blue", "green") if colour in status.get("routing", {})]
+
+
+def has_turn(status: Status, version: str) -> bool:
+    canary = status.get("canary", {})
+    return canary.get("version") == version and canary["revision"] in [slot["revision"] for slot in slots(status)]
+
+
+def is_at(status: Status, version: str, step: int) -> bool:
+    canary = status.get("canary", {})
+    return bool(canary.get("version") == version and status["rollout"].get("step") == step)
+
+
+def told_of(status: Status) -> list[tuple[str, int]]:
+    """The last rollout, oldest decision first."""
+    return [(one["decision"], one["weight"]) for one in decisions(status)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.deployments import ModelDeployment, Status, condition, decisions, metric, steps
-from tests.e2e.installed import Reaper
+from tests.e2e.installed import Reaper, kill_when
 from tests.e2e.traffic import Traffic, answered
 
 RPS = 60
@@ -32,10 +32,10 @@ def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) ->
     reaper.aim()
     mdep.serve("better", "better")
 
-    _kill_when(mdep, reaper, "the canary starts", lambda s: "canary" in s and "step" not in s["rollout"])
+    kill_when(mdep, reaper, "the canary starts", lambda s: "canary" in s and "step" not in s["rollout"])
     for step in range(3):
-        _kill_when(mdep, reaper, f"step {step} begins", partial(_is_at, step))
-    _kill_when(mdep, reaper, "it is promoted", lambda s: s["stable"]["version"] == "better")
+        kill_when(mdep, reaper, f"step {step} begins", partial(_is_at, step))
+    kill_when(mdep, reaper, "it is promoted", lambda s: s["stable"]["version"] == "better")
 
     status = mdep.wait_serving()
     assert [(one["decision"], one["weight"]) for one in decisions(status)] == [
@@ -58,7 +58,7 @@ def test_killed_right_after_the_verdict_and_while_the_canary_drains(mortal: Mort
     reaper.succeeded()  # at once: the canary does not drain for long
     reaper.aim()
     assert rejected["reason"] == "LessAccurate"
-    _kill_when(mdep, reaper, "the canary drains", lambda s: bool(s.get("retiring")))
+    kill_when(mdep, reaper, "the canary drains", lambda s: bool(s.get("retiring")))
 
     mdep.wait_pods_gone(rejected["revision"])
     assert [one["decision"] for one in decisions(mdep.status)][-1] == "RolledBack"
@@ -132,15 +132,6 @@ def test_every_request_is_evidence_once_however_often_the_operator_dies(mortal: 
 
 def _is_at(step: int, status: Status) -> bool:
     return bool(status.get("rollout", {}).get("step") == step)
-
-
-def _kill_when(mdep: ModelDeployment, reaper: Reaper, what: str, holds: Callable[[Status], bool]) -> Status:
-    """Kill the operator in the moment that the status says this, then wait for its successor and aim at that."""
-    status = mdep.wait(what, holds)
-    reaper.kill()
-    reaper.replace()
-    reaper.aim()
-    return status
 
 
 def _clients_reach(mdep: ModelDeployment, traffic: Traffic, revision: str) -> None:

@@ -1,4 +1,4 @@
-"""ModelDeployments as they change: a kubectl that watches, and waiting on what it tells."""
+"""ModelDeployments and other objects as they change: a kubectl that watches, and waiting on what it tells."""
 
 import json
 import subprocess
@@ -17,11 +17,12 @@ _PAUSE_SECONDS = 1  # before the next watch, so that a cluster that is gone cost
 
 
 class Watch:
-    """Every state of every ModelDeployment of a namespace since the watch began, without polling."""
+    """Every state of every object of a kind in a namespace since the watch began, without polling."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, kind: str = KIND) -> None:
         self._cluster = cluster
         self._namespace = namespace
+        self._kind = kind
         self._states: dict[str, list[Manifest]] = defaultdict(list)
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -67,7 +68,7 @@ class Watch:
 
     def _follow(self) -> None:
         while not self._ended:  # a watch ends now and then; the next one starts with the present states
-            command = ("kubectl", "get", KIND, "-n", self._namespace, "--watch", "-o", "json")
+            command = ("kubectl", "get", self._kind, "-n", self._namespace, "--watch", "-o", "json")
             self._process = subprocess.Popen(
                 command, env=environment(self._cluster), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )

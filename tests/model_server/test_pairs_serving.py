@@ -1,14 +1,19 @@
-"""Two servers that answer copies of the same requests, and what is carried between them, over HTTP."""
+"""Two servers that answer copies of the same requests, over HTTP and gRPC, and what is carried between them."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
+from tests.model_server import test_conformance_grpc as over_grpc
 from tests.model_server.serving import Server, infer, infer_body, metric, outputs, save, serving, wait_until
+
+from serin_server.serving.copies import shared_by_grpc, shared_by_http
 
 pytestmark = pytest.mark.process
 
@@ -19,7 +24,7 @@ NEW, TAKE, FEEDBACK = "/v2/models/m/answers/new", "/v2/models/m/answers", "/v2/m
 
 @pytest.fixture(scope="module", params=["1", "2"])
 def stable(iris: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serving(iris, "--revision", STABLE, "--processes", request.param) as server:
+    with serving(iris, "--revision", STABLE, "--grpc-port", "0", "--processes", request.param) as server:
         yield server
 
 
@@ -29,7 +34,7 @@ def canary(stable: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model = DummyClassifier(strategy="constant", constant=1).fit(np.zeros((3, 4)), [0, 1, 2])
     path = save(model, tmp_path_factory.mktemp("constant") / "model")
     workers = "2" if len(workers_of(stable)) > 1 else "1"
-    with serving(path, "--revision", CANARY, "--processes", workers) as server:
+    with serving(path, "--revision", CANARY, "--grpc-port", "0", "--processes", workers) as server:
         yield server
 
 
@@ -46,6 +51,14 @@ def ask(server: Server, row: list[float], **headers: str) -> str:
     with server.client() as client:
         answer = outputs(infer(client, infer_body(row), **headers))
     return str(answer["prediction_id"][0])
+
+
+def call(server: Server, row: list[float], **metadata: str) -> str:
+    """The same as a call over gRPC."""
+    with grpc.insecure_channel(f"127.0.0.1:{over_grpc.grpc_port(server)}") as channel:
+        answer = over_grpc.infer(channel, over_grpc.one_row(*row), metadata=list(metadata.items()))
+    texts = {output.name: raw for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+    return str(texts["prediction_id"][4:], "ascii")  # after the length of the text
 
 
 def carried(stable: Server, canary: Server, place: str = "") -> str:
@@ -67,38 +80,81 @@ def pairs(server: Server) -> tuple[float, float]:
     return tuple(counted(server, "serin_pairs_total", answers=each) for each in ("different", "same"))  # type: ignore[return-value]
 
 
-def test_pairs_and_their_labels_are_counted_by_the_canary(stable: Server, canary: Server) -> None:
-    place = carried(stable, canary)
+def counts(canary: Server) -> Counter[str]:
+    """What it has counted of pairs and of their labels."""
+    labels, own = "serin_paired_labels_total", {"revision": CANARY, "attempt": "first", "predicted": "1"}
     different, same = pairs(canary)
+    with canary.client() as client:
+        found = {
+            "the canary alone is wrong": metric(client, labels, answers="different", wrong="canary"),
+            "neither is wrong": metric(client, labels, answers="same", wrong="none"),
+            "both are wrong": metric(client, labels, answers="different", wrong="both"),
+            "moved to class 1": metric(client, "serin_pairs_moved_total", by="canary", predicted="1"),
+            "the canary's label 0": metric(client, "serin_feedback_total", actual="0", **own),
+            "the canary's label 1": metric(client, "serin_feedback_total", actual="1", **own),
+        }
+    told = {"pairs that differ": different, "pairs that agree": same, **found}
+    return Counter({name: int(value or 0) for name, value in told.items()})
+
+
+@pytest.mark.parametrize("one", [ask, call])
+def test_pairs_and_their_labels_are_counted_by_the_canary(
+    stable: Server, canary: Server, one: Callable[..., str]
+) -> None:
+    place = carried(stable, canary)
+    before = counts(canary)
     ids = []
     for number, row in enumerate(ROWS):
-        ids.append(ask(stable, row, **marked(f"first {number}")))
-        ask(canary, row, **marked(f"first {number}"))
-        ask(stable, row)  # not copied
-        ask(stable, row, **marked(f"retry {number}", **{"x-envoy-attempt-count": "2"}))
+        copied = marked(f"{one.__name__} {number}")
+        ids.append(one(stable, row, **copied))
+        one(canary, row, **copied)
+        one(stable, row)  # not copied
+        one(stable, row, **marked(f"retry {number}", **{"x-envoy-attempt-count": "2"}))
     with stable.client() as client:
         labels = [{"prediction_id": ids[number], "label": label} for number, label in enumerate([0, 1, 0])]
         assert client.post(FEEDBACK, json=labels).json()["accepted"] == 3
+    expected = {
+        "pairs that differ": 2,
+        "pairs that agree": 1,
+        "the canary alone is wrong": 1,  # it was class 0
+        "neither is wrong": 1,
+        "both are wrong": 1,  # neither 1 nor 2
+        "moved to class 1": 2,
+        "the canary's label 0": 2,
+        "the canary's label 1": 1,
+    }
 
     def arrived() -> bool:
         nonlocal place
         place = carried(stable, canary, place)
-        return pairs(canary) == (different + 2, same + 1)
+        return counts(canary) - before == expected
 
     wait_until(arrived)
-    place = carried(stable, canary, place)
-    assert counted(canary, "serin_paired_labels_total", answers="different", wrong="canary") == 1  # it was class 0
-    assert counted(canary, "serin_paired_labels_total", answers="same", wrong="none") == 1
-    assert counted(canary, "serin_paired_labels_total", answers="different", wrong="both") == 1  # neither 1 nor 2
-    assert counted(canary, "serin_pairs_moved_total", by="canary", predicted="1") == 2
-    with canary.client() as client:
-        own = {"revision": CANARY, "attempt": "first"}
-        assert metric(client, "serin_feedback_total", actual="0", predicted="1", **own) == 2
-        assert metric(client, "serin_feedback_total", actual="1", predicted="1", **own) == 1
-    before = (pairs(canary), counted(canary, "serin_paired_labels_total", answers="same", wrong="none"))
     carried(stable, canary)  # all of it once more
-    after = (pairs(canary), counted(canary, "serin_paired_labels_total", answers="same", wrong="none"))
-    assert after == before
+    assert counts(canary) - before == expected
+
+
+def test_a_call_and_a_request_are_never_copies_of_each_other(stable: Server, canary: Server) -> None:
+    before = counts(canary)
+    ask(stable, ROWS[1], **marked("of both"))
+    call(canary, ROWS[1], **marked("of both"))
+    for server in (stable, canary):
+        call(server, ROWS[1], **marked("of one"))
+
+    def arrived() -> bool:
+        carried(stable, canary)
+        return (counts(canary) - before)["pairs that agree"] > 0
+
+    wait_until(arrived)
+    assert counts(canary) - before == {"pairs that agree": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"inputs": []}', b"\x0a\x01m"])
+def test_what_copies_share_is_another_for_another_protocol_id_or_content(content: bytes) -> None:
+    shared = [way(name, more) for way in (shared_by_http, shared_by_grpc) for name in "ab" for more in (content, b"x")]
+    assert len(set(shared)) == len(shared)
+    assert shared_by_grpc("a", content) == shared_by_grpc("a", content)
+    assert shared_by_http(None, content) is shared_by_grpc(None, content) is None
 
 
 def test_what_is_told_holds_no_inputs(stable: Server, canary: Server) -> None:

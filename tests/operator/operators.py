@@ -29,8 +29,8 @@ class Operators:
     kubeconfig: Path
     port: int
 
-    async def start(self, pod: str) -> asyncio.subprocess.Process:
-        """An operator, when it has listed what there is."""
+    async def start(self, pod: str, **more: str) -> asyncio.subprocess.Process:
+        """An operator, when it has listed what there is. more: of its environment."""
         environment = {
             **os.environ,
             "KUBECONFIG": str(self.kubeconfig),
@@ -40,6 +40,7 @@ class Operators:
             "SERIN_LEASE": "serin",
             "POD_NAME": pod,
             "POD_NAMESPACE": "serin-system",
+            **more,
         }
         command = (sys.executable, "-c", PROGRAM, str(free_port()))
         return await asyncio.create_subprocess_exec(*command, env=environment)
@@ -82,9 +83,9 @@ class Operators:
 
 
 @asynccontextmanager
-async def operators(directory: Path, **spec: Any) -> AsyncIterator[Operators]:
+async def operators(directory: Path, at: SmallApiServer | None = None, **spec: Any) -> AsyncIterator[Operators]:
     """No operator yet, and one ModelDeployment with these parts of its spec."""
-    port, server = free_port(), SmallApiServer()
+    port, server = free_port(), at or SmallApiServer()
     kubeconfig = directory / "kubeconfig"
     names = {"cluster": "small", "user": "small"}
     kubeconfig.write_text(

@@ -29,6 +29,7 @@ _GROUPS = {
     "events.k8s.io/v1": {"events": "Event"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
+    "gateway.networking.k8s.io/v1": {"httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute"},
     "apiextensions.k8s.io/v1": {"customresourcedefinitions": "CustomResourceDefinition"},  # Kopf looks for it
 }
 _KINDS = {plural: (version, kind) for version, plurals in _GROUPS.items() for plural, kind in plurals.items()}

@@ -8,13 +8,10 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
-from tests.operator.build.test_own_route import BOTH, SPEC, patched, route, slot
 from tests.operator.definition import raw_spec
 
-from serin_operator.act.client import Client, NotLeadingError
-from serin_operator.api.spec import RouterType
-from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Routing, Status, Watch
+from serin_operator.act.client import ApiError, Client, NotLeadingError
+from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
 from serin_operator.loop import (
     CACHE_LAG_LIMIT_SECONDS,
@@ -26,7 +23,6 @@ from serin_operator.loop import (
     worth_writing,
 )
 from serin_operator.observe.cache import Cache
-from serin_operator.observe.routes import Routes
 from serin_operator.settings import Candidacy, Settings
 
 PLACE = ("team", "iris")
@@ -43,7 +39,9 @@ class Listing:
         self.reads = 0
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        assert (kind, namespace, name) == ("ModelDeployment", *PLACE)
+        if kind != "ModelDeployment":
+            return None
+        assert (namespace, name) == PLACE
         self.reads += 1
         return self.held
 
@@ -76,6 +74,32 @@ async def test_a_ghost_does_not_stand_before_its_namesake() -> None:
     found = cache.resource(PLACE)
     assert found is not None
     assert found["metadata"]["uid"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "traceback"), [(ApiError(500, "etcd"), False), (TimeoutError(), False), (LookupError("a bug"), True)]
+)
+async def test_no_trouble_ends_the_search_for_ghosts(
+    trouble: Exception, traceback: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serin_operator.loop.RESYNC_SECONDS", 0.01)
+    gone = Existing("Service", *PLACE, 1, "owner", "gone")
+    cache = Cache(objects={"Service": {PLACE: [gone]}})
+    client = Listing()
+    answers, troubles = client.uids, iter([trouble] * 4)
+
+    async def uids(kind: str, namespace: str | None, selector: str) -> set[str]:
+        if (error := next(troubles, None)) is not None:
+            raise error
+        return await answers(kind, namespace, selector)
+
+    monkeypatch.setattr(client, "uids", uids)
+    search = asyncio.create_task(loop(client, cache).exorcise())
+    await until(lambda: search.done() or cache.ghosts == {"gone"})
+    search.cancel()
+    assert cache.ghosts == {"gone"}
+    assert ("Traceback" in caplog.text) is traceback
+    assert "listing Pod failed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -161,9 +185,8 @@ class Writes(Listing):
 
 def new_resource(version: int = 7, **status: Any) -> dict[str, Any]:
     """As a user made it."""
-    raw = raw_spec()
     kind = {"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment"}
-    found = {**kind, **resource("uid", version, **status), "spec": raw}
+    found = {**kind, **resource("uid", version, **status), "spec": raw_spec()}
     found["metadata"]["generation"] = 1
     return found
 
@@ -335,56 +358,3 @@ def test_evidence_alone_is_written_now_and_then(before: Status, after: Status, p
     assert not worth_writing(before, after, patience - 0.1)
     assert worth_writing(before, after, patience)
     assert not worth_writing(after, after, 1e9)
-
-
-# --- a user's own route
-
-
-class Editing(Listing):
-    """Notes which routes are edited."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.edited: list[str] = []
-
-    async def edit(self, kind: str, namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
-        self.edited.append(name)
-        return patched(route(BOTH), patch) | {"metadata": {**route(BOTH)["metadata"], "resourceVersion": "9"}}
-
-
-class OneRoute(Routes):
-    """The user's route, as the cache has it."""
-
-    def get(self, kind: str, place: tuple[str, str]) -> Any:
-        raw = route(BOTH)
-        raw["metadata"]["resourceVersion"] = "8"
-        return raw if (kind, place) == ("HTTPRoute", ("shop", "public")) else None
-
-
-@pytest.mark.parametrize(
-    ("routing", "edited"),
-    [
-        (Routing(RouterType.GATEWAY_API), ["public"]),
-        (Routing(RouterType.EMBEDDED, next=RouterType.GATEWAY_API), ["public"]),
-        (Routing(RouterType.EMBEDDED, leaving=RouterType.GATEWAY_API), []),
-        (None, []),
-    ],
-    ids=["it serves", "it is to take over", "it has gone", "another router"],
-)
-async def test_weights_are_edited_while_gateways_serve_or_are_to(routing: Routing | None, edited: list[str]) -> None:
-    client = Editing()
-    placed = replace(routing, blue=slot(STABLE), green=slot(CANARY)) if routing else None
-    status = replace(ROLLING, routing=placed)
-    assert await loop(client, Cache(routes=OneRoute((), ())))._weigh(OWNER, SPEC, status) == []
-    assert client.edited == edited
-
-
-def test_the_cache_knows_where_services_lead() -> None:
-    blue, other = (Existing("Service", *PLACE, 1, "owner", uid) for uid in ("blue", "other"))
-    found = [
-        replace(blue, name="iris-blue", selector={"serin.dev/revision": STABLE}),
-        replace(other, name="iris", selector={"serin.dev/component": "router"}),
-        replace(other, name="ghost", uid="ghost", selector={"serin.dev/revision": CANARY}),
-    ]
-    cache = Cache(objects={"Service": {PLACE: found}}, ghosts={"ghost"})
-    assert cache.leads(PLACE) == {"iris-blue": STABLE}

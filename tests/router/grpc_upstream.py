@@ -1,7 +1,7 @@
 """A model server's gRPC port and a client of the router, without messages: bytes go in and bytes come out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,33 +13,46 @@ FEEDBACK = "/serin.FeedbackService/Feedback"
 
 @dataclass
 class GrpcUpstream:
-    """Answers every call after `delay` seconds and names itself; `attempts` has one element per call."""
+    """Answers every call after `delay` seconds and names itself; `attempts` has one element per call.
+
+    largest: bytes of a message that it takes; -1 for any.
+    """
 
     name: str
     port: int
     status: grpc.StatusCode = grpc.StatusCode.OK
     delay: float = 0.0
+    largest: int = -1
     attempts: list[str | None] = field(default_factory=list)
     marks: list[str | None] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    metadata: list[Mapping[str, str | bytes]] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    _server: grpc.aio.Server = field(init=False)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["GrpcUpstream"]:
         """Serves on loopback until the block ends."""
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+        server = self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", self.largest)])
         server.add_generic_rpc_handlers((_Handler(self),))
         server.add_insecure_port(f"127.0.0.1:{self.port}")
         await server.start()
         try:
             yield self
         finally:
-            await server.stop(None)
+            await self.stop()
 
-    async def answer(self, method: str, context: grpc.aio.ServicerContext) -> bytes:
+    async def stop(self) -> None:
+        """Stop listening and cut every connection, whatever is in flight."""
+        await self._server.stop(None)
+
+    async def answer(self, method: str, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         metadata = dict(context.invocation_metadata() or ())
         self.attempts.append(metadata.get("x-envoy-attempt-count"))
         self.marks.append(metadata.get("x-serin-tester"))
         self.methods.append(method)
+        self.metadata.append(metadata)
+        self.messages.append(message)
         await asyncio.sleep(self.delay)
         if self.status is not grpc.StatusCode.OK:
             await context.abort(self.status, f"{self.name} says so")
@@ -53,8 +66,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         method = handler_call_details.method
 
-        async def answer(_: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            return await self._upstream.answer(method, context)
+        async def answer(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            return await self._upstream.answer(method, message, context)
 
         return grpc.unary_unary_rpc_method_handler(answer)
 

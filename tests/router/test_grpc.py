@@ -42,10 +42,13 @@ class Calls:
 
 
 @asynccontextmanager
-async def calls(binary: Path, directory: Path, route: Route, **options: Any) -> AsyncIterator[Calls]:
+async def calls(
+    binary: Path, directory: Path, route: Route, *, largest: int = -1, **options: Any
+) -> AsyncIterator[Calls]:
+    """largest: bytes of a message that the servers take; -1 for any."""
     async with running(binary, directory, route, **options) as router:
         servers = [
-            GrpcUpstream(name, router.ports[OWNER.server(revision), 8081])
+            GrpcUpstream(name, router.ports[OWNER.server(revision), 8081], largest=largest)
             for name, revision in (("stable", STABLE), ("canary", CANARY))
         ]
         address = f"127.0.0.1:{router.ports['0.0.0.0', 8080]}"

@@ -13,6 +13,7 @@ from tests.loopback import until
 from tests.router.harness import CANARY, INFER, LARGEST, STABLE, Router, running
 
 from serin_operator.build import envoy as config
+from serin_operator.build.mirroring import MIRRORED_AT_ONCE
 from serin_operator.decide.observed import Route
 
 pytestmark = pytest.mark.process
@@ -82,7 +83,7 @@ async def test_a_hung_canary_costs_nobody_time_and_few_copies_wait_for_it(mirror
     started = time.monotonic()
     assert await mirrored.many(800, clients=16) == {(200, "stable"): 800}
     assert time.monotonic() - started < 10
-    assert len(mirrored.canary.headers) <= config.MIRRORED_AT_ONCE
+    assert len(mirrored.canary.headers) <= MIRRORED_AT_ONCE
 
 
 async def test_a_canary_that_reads_nothing_holds_no_large_request_up(envoy_binary: Path, tmp_path: Path) -> None:

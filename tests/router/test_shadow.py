@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import numpy as np
 import pytest
 from bench.router.loopback import on_loopback
@@ -19,6 +20,7 @@ from tests.loopback import ConfigMapVolume, envoy, free_port
 from tests.model_server.serving import KEY, served
 from tests.operator.definition import make_spec
 from tests.operator.observe.http import pod
+from tests.router.grpc_upstream import INFER
 from tests.router.harness import CANARY, OWNER, STABLE, TRAFFIC
 
 from serin_operator.build import envoy as config
@@ -30,6 +32,7 @@ from serin_operator.decide.verdict import Action
 from serin_operator.observe import courier, scrape
 from serin_operator.observe.courier import carry
 from serin_operator.observe.snapshot import look
+from serin_server.grpc_service.messages import open_inference_grpc_pb2 as v2
 
 pytestmark = pytest.mark.process
 
@@ -42,7 +45,7 @@ LABELLED = 0.25  # of the requests
 
 
 @contextlib.contextmanager
-def server(revision: str, model: bytes, port: int, directory: Path) -> Iterator[None]:
+def server(revision: str, model: bytes, port: int, grpc_port: int, directory: Path) -> Iterator[None]:
     """A model server as the operator starts it, at the revision's own address."""
     path, key = directory / revision, directory / "key"
     path.write_bytes(model)
@@ -51,6 +54,7 @@ def server(revision: str, model: bytes, port: int, directory: Path) -> Iterator[
     options = [
         *("serve", "--model-name", "iris", "--model-version", "v1", "--revision", revision, "--sha256", digest),
         *("--model-path", str(path), "--key-path", str(key), "--host", HOSTS[revision], "--port", str(port)),
+        *("--grpc-port", str(grpc_port)),
     ]
     with served(*options):
         yield
@@ -62,10 +66,10 @@ class Shadow:
 
     session: aiohttp.ClientSession
     url: str
+    channel: grpc.aio.Channel | None = None  # for inferences by gRPC
     asked: int = 0
     labelled: int = 0
     heard: set[str] = field(default_factory=set)
-    failed: int = 0
     places: courier.Places = field(default_factory=dict)
 
     async def some(self, number: int, rng: np.random.Generator) -> None:
@@ -77,19 +81,35 @@ class Shadow:
 
         async def one(index: int) -> None:
             row = held_out.rows[index].tolist()
-            tensor = {"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}
-            async with gate, self.session.post(f"{self.url}/infer", json={"inputs": [tensor]}) as answer:
-                self.asked += 1
-                self.failed += answer.status != 200
-                self.heard.add(answer.headers["x-serin-revision"])
-                outputs = {output["name"]: output["data"] for output in (await answer.json())["outputs"]}
+            async with gate:
+                identity, revision = await (self._ask(row) if self.channel is None else self._call(self.channel, row))
+            self.asked += 1
+            self.heard.add(revision)
             if rng.random() < LABELLED:
-                labels.append({"prediction_id": outputs["prediction_id"][0], "label": int(held_out.labels[index])})
+                labels.append({"prediction_id": identity, "label": int(held_out.labels[index])})
 
         await asyncio.gather(*(one(index) for index in chosen))
         async with self.session.post(f"{self.url}/feedback", json=labels) as answer:
             assert (await answer.json())["accepted"] == len(labels)
         self.labelled += len(labels)
+
+    async def _ask(self, row: list[float]) -> tuple[str, str]:
+        """One inference over HTTP: its prediction id, and whose answer it is. Raises for an error."""
+        tensor = {"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}
+        async with self.session.post(f"{self.url}/infer", json={"inputs": [tensor]}) as answer:
+            answer.raise_for_status()
+            outputs = {output["name"]: output["data"] for output in (await answer.json())["outputs"]}
+            return outputs["prediction_id"][0], answer.headers["x-serin-revision"]
+
+    async def _call(self, channel: grpc.aio.Channel, row: list[float]) -> tuple[str, str]:
+        """The same over gRPC."""
+        request = v2.ModelInferRequest(model_name="iris")
+        request.inputs.add(name="x", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)
+        running = channel.unary_unary(INFER)(request.SerializeToString(), timeout=20)
+        answer = v2.ModelInferResponse.FromString(await running)
+        outputs = {output.name: output.contents for output in answer.outputs}
+        told = dict(await running.trailing_metadata())
+        return outputs["prediction_id"].bytes_contents[0].decode(), told["x-serin-revision"]
 
     async def begun(self) -> str:
         seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
@@ -117,9 +137,9 @@ class Shadow:
 
 @contextlib.asynccontextmanager
 async def shadow(
-    binary: Path, directory: Path, candidate: bytes, monkeypatch: pytest.MonkeyPatch
+    binary: Path, directory: Path, candidate: bytes, monkeypatch: pytest.MonkeyPatch, *, over_grpc: bool = False
 ) -> AsyncIterator[Shadow]:
-    port, front, status, admin = free_port(), free_port(), free_port(), free_port()
+    port, grpc_port, front, status, admin = (free_port() for _ in range(5))
     for module in (scrape, courier):
         monkeypatch.setattr(module, "_PORT", port)
         monkeypatch.setattr(module, "_TIMEOUT", aiohttp.ClientTimeout(total=20))
@@ -129,8 +149,8 @@ async def shadow(
         ("127.0.0.1", listeners.ADMIN_PORT): admin,
         (OWNER.server(STABLE), 8080): port,
         (OWNER.server(CANARY), 8080): port,
-        (OWNER.server(STABLE), 8081): free_port(),
-        (OWNER.server(CANARY), 8081): free_port(),
+        (OWNER.server(STABLE), 8081): grpc_port,
+        (OWNER.server(CANARY), 8081): grpc_port,
     }
 
     def placed(value: Any) -> Any:
@@ -149,20 +169,25 @@ async def shadow(
                 endpoint["endpoint"]["address"]["socket_address"]["address"] = HOSTS[revision]
     volume.write({name: json.dumps(file) for name, file in files.items()})
     with (
-        server(STABLE, models.better().data, port, directory),
-        server(CANARY, candidate, port, directory),
+        server(STABLE, models.better().data, port, grpc_port, directory),
+        server(CANARY, candidate, port, grpc_port, directory),
     ):
-        async with envoy(binary, placed(listeners.bootstrap(TRAFFIC)), directory), aiohttp.ClientSession() as session:
-            yield Shadow(session, f"http://127.0.0.1:{front}/v2/models/iris")
+        async with (
+            envoy(binary, placed(listeners.bootstrap(TRAFFIC)), directory),
+            aiohttp.ClientSession() as session,
+            grpc.aio.insecure_channel(f"127.0.0.1:{front}", [("grpc.use_local_subchannel_pool", 1)]) as channel,
+        ):
+            yield Shadow(session, f"http://127.0.0.1:{front}/v2/models/iris", channel if over_grpc else None)
 
 
+@pytest.mark.parametrize("over_grpc", [False, True], ids=["HTTP", "gRPC"])
 async def test_a_candidate_that_is_as_good_is_promoted_on_few_labels(
-    envoy_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    envoy_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over_grpc: bool
 ) -> None:
-    async with shadow(envoy_binary, tmp_path, models.equal().data, monkeypatch) as world:
+    async with shadow(envoy_binary, tmp_path, models.equal().data, monkeypatch, over_grpc=over_grpc) as world:
         found = await world.verdict(most=6000)
     assert found.verdict.action is Action.PROMOTE, found.summary
-    assert world.heard == {STABLE} and world.failed == 0
+    assert world.heard == {STABLE}
     report = next(report for report in found.reports if report.name == "accuracy")
     print(f"promoted after {world.asked} requests and {world.labelled} labels: {report.message}")
     assert world.labelled < 1000
@@ -177,7 +202,7 @@ async def test_a_worse_candidate_is_dropped_and_no_client_got_an_answer_of_it(
         found = await world.verdict(most=6000)
     assert found.verdict.action is Action.ROLL_BACK, found.summary
     assert found.reason_for_rollback()[0] == "LessAccurate"
-    assert world.heard == {STABLE} and world.failed == 0
+    assert world.heard == {STABLE}
     report = next(report for report in found.reports if report.name == "accuracy")
     print(f"dropped after {world.asked} requests and {world.labelled} labels: {report.message}")
     assert "AnswersDiffer" in {remark.reason for remark in found.remarks}

@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import signal
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import kopf
@@ -18,6 +20,7 @@ from serin_operator.observe.cache import Cache
 from serin_operator.observe.routes import Routes
 from serin_operator.settings import Settings
 
+_LOGGER = logging.getLogger("serin.main")
 _PORT = 8080
 _LAST_PASSES_SECONDS = 3.0
 
@@ -52,10 +55,10 @@ async def _run(settings: Settings) -> None:
         loop = Loop(settings, client.within(election.seconds_left), session, cache, election.identity)
         registry = kopf.OperatorRegistry()
         register(registry, loop, cache)
-        helpers = [asyncio.create_task(Health(loop, election).run(_PORT)), asyncio.create_task(loop.exorcise())]
+        helpers = [_helper(Health(loop, election).run(_PORT)), _helper(loop.exorcise())]
         ready, stop = asyncio.Event(), asyncio.Event()
         competing = asyncio.create_task(_compete(election, loop, ready, stop))
-        helpers.append(asyncio.create_task(cache.routes.follow(client, loop.wake_one_or_all)))
+        helpers.append(_helper(cache.routes.follow(client, loop.wake_one_or_all)))
         try:
             await kopf.operator(
                 registry=registry,
@@ -72,6 +75,18 @@ async def _run(settings: Settings) -> None:
             for helper in helpers:
                 helper.cancel()
             await client.close()
+
+
+def _helper(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Runs until it is cancelled. Nobody waits for it, so what else ends it is logged at once."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _LOGGER.critical("%s has ended", work.__qualname__, exc_info=error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    return task
 
 
 async def _compete(election: Election, loop: Loop, ready: asyncio.Event, stop: asyncio.Event) -> None:

@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from serin_operator.act.announce import announce, announce_failing_passes, announce_mended, log_decisions
 from serin_operator.act.apply import Applier, nudge_routers
 from serin_operator.act.client import ApiError, Client, NotLeadingError
+from serin_operator.act.refusals import RefusedError, noted
 from serin_operator.act.weights import Weigher
 from serin_operator.api import ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_RETRY, KIND, LABEL_OWNER
 from serin_operator.api.spec import RouterType, Spec, parse_spec
@@ -58,6 +59,7 @@ EVIDENCE_WRITE_SECONDS = 10.0
 QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+_REFUSED_RETRY = 1.0  # no sooner, though a route that is not seen to serve yet is looked at more often
 
 
 @dataclass
@@ -159,6 +161,8 @@ class Loop:
                     await self._exorcise(kind)
                 except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                     _LOGGER.warning("listing %s failed: %s %s", kind, type(error).__name__, error)
+                except Exception:  # a bug must not end the search, nor be hidden
+                    _LOGGER.exception("listing %s failed", kind)
 
     async def _exorcise(self, kind: str) -> None:
         cached = self._cache.uids(kind)
@@ -193,12 +197,16 @@ class Loop:
                 level = logging.DEBUG if error.code == 409 else logging.WARNING
                 _LOGGER.log(level, "%s/%s: the API server says %s", *place, error)
                 wait, retry, failures = retry, min(2 * retry, _LAST_RETRY), failures + 1
-                await self._complain(place, failures, f"the API server says {error}")
+                what = "Nothing moves"
+                if isinstance(error, RefusedError):
+                    wait, what = min(wait, max(error.wait, _REFUSED_RETRY)), "All else goes on"
+                await self._complain(place, failures, f"{what} until this is mended: the API server says {error}")
             except Exception as error:
                 # One ModelDeployment's trouble must not end the care for the others; it is told and tried again.
                 _LOGGER.exception("%s/%s: the pass failed", *place)
                 wait, retry, failures = retry, min(2 * retry, _LAST_RETRY), failures + 1
-                await self._complain(place, failures, f"{type(error).__name__} {error}; see the operator's log")
+                text = f"Nothing moves until this is mended: {type(error).__name__} {error}; see the operator's log"
+                await self._complain(place, failures, text)
             try:
                 await asyncio.wait_for(self._wakes[place].wait(), wait)
             except TimeoutError:
@@ -210,11 +218,11 @@ class Loop:
         del self._tasks[place], self._wakes[place]
         _WATCHED.set(len(self._tasks))
 
-    async def _complain(self, place: Place, failures: int, why: str) -> None:
+    async def _complain(self, place: Place, failures: int, note: str) -> None:
         """Tells the resource's reader, once, that its passes fail one after the other."""
         resource = self._cache.resource(place)
         if failures == _FAILURES_UNTIL_TOLD and resource is not None:
-            await announce_failing_passes(self._client, resource, why)
+            await announce_failing_passes(self._client, resource, note)
 
     async def _timed_pass(self, place: Place) -> float:
         self._running_since[place] = time.monotonic()
@@ -251,17 +259,24 @@ class Loop:
         memory.binned = binned
         owner = Owner(*place, metadata["uid"])
         built = manifests(owner, spec, after, decision.resolve, self._settings.images)
-        wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"])]
+        wanted = [manifest for manifest in built if self._cache.routes.writable(manifest["kind"], place[0])]
+        mended: list[Key] = []
+        refusals: list[ApiError] = []
         try:
-            try:
-                mended = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
-            finally:  # what is refused keeps back no weights
-                edited = await self._weigh(owner, spec, after)
-            await announce_mended(self._client, resource, mended + edited)
+            done = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+            mended += done.mended
+            refusals += done.refusals.values()
         finally:
-            await self._nudge(place, memory, wanted, pods, now)
-            await self._replace_failed_resolvers(place, pods)
+            with noted(refusals):
+                mended += await self._weigh(owner, spec, after)
+            with noted(refusals):
+                await self._nudge(place, memory, wanted, pods, now)
+            with noted(refusals):
+                await self._replace_failed_resolvers(place, pods)
+            await announce_mended(self._client, resource, mended)
             await announce(self._client, resource, before, after)
+        if refusals:
+            raise RefusedError(refusals[0], self._wait(decision))
         return self._wait(decision)
 
     async def _weigh(self, owner: Owner, spec: Spec, status: Status) -> list[Key]:

@@ -79,8 +79,8 @@ class FakeClient:
             if self.late < 0:
                 raise NotLeadingError(name)
         self.calls.append((verb, kind, name))
-        if name in self.refuse:
-            raise ApiError(self.refuse[name], "refused")
+        for named in {name, f"{kind} {name}"} & self.refuse.keys():
+            raise ApiError(self.refuse[named], "refused")
 
     def existing(self, owner: Owner = OWNER) -> list[Existing]:
         """What the watch cache holds once it has seen everything; it does not watch Secrets."""
@@ -130,6 +130,25 @@ async def test_everything_is_applied_in_order_and_then_left_alone(client: FakeCl
     assert client.took() == []
 
 
+async def test_what_another_model_deployment_has_under_a_name_stays_its_own(
+    client: FakeClient, applier: Applier
+) -> None:
+    """The API server would see no conflict: Serin manages the fields of both."""
+    other, mine = Owner(OWNER.namespace, "iris-blue", "other"), [owned_service("iris-blue", OWNER)]
+    await applier.sync(other, [owned_service("iris-blue", other)], [])
+    with pytest.raises(ApiError, match="Service iris-blue: the ModelDeployment iris-blue has it"):
+        await applier.sync(OWNER, mine, [])
+    held = client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]
+    assert [reference["uid"] for reference in held["ownerReferences"]] == ["other"]
+    await client.delete("Service", OWNER.namespace, "iris-blue", uid="u")
+    await applier.sync(OWNER, mine, [])
+    assert client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
+
+
+def owned_service(name: str, owner: Owner) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": owner.metadata(name, owner.labels("router"))}
+
+
 async def test_only_what_differs_is_sent(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     client.took()
@@ -168,14 +187,27 @@ async def test_what_somebody_changed_is_put_right(client: FakeClient, applier: A
     changed = [
         client.touched(item) if item.key == ("ConfigMap", "shop", "iris-router") else item for item in client.existing()
     ]
-    assert await applier.sync(OWNER, wanted(), changed) == [("ConfigMap", "shop", "iris-router")]
+    assert (await applier.sync(OWNER, wanted(), changed)).mended == [("ConfigMap", "shop", "iris-router")]
     assert client.took() == [("apply", "ConfigMap", "iris-router")]
 
 
 async def test_only_routes_that_others_changed_are_told(client: FakeClient, applier: Applier) -> None:
-    assert await applier.sync(OWNER, wanted(), []) == []
+    assert (await applier.sync(OWNER, wanted(), [])).mended == []
     later = [replace(item, version=item.version + 1) for item in client.existing()]
-    assert await applier.sync(OWNER, wanted(ROLLING), later) == [], "Serin's own change, and Services that others touch"
+    done = await applier.sync(OWNER, wanted(ROLLING), later)
+    assert done.mended == [], "Serin's own change, and Services that others touch"
+
+
+async def test_a_service_that_somebody_leads_elsewhere_is_told(client: FakeClient, applier: Applier) -> None:
+    """Others write to Services all the time, such as who gives them addresses."""
+    await applier.sync(OWNER, wanted(), [])
+    there = [client.touched(item) if item.kind == "Service" else item for item in client.existing()]
+    assert (await applier.sync(OWNER, wanted(), there)).mended == []
+    there = [
+        replace(client.touched(item), selector={"app": "mine"}) if item.name == "iris" else item
+        for item in client.existing()
+    ]
+    assert (await applier.sync(OWNER, wanted(), there)).mended == [("Service", "shop", "iris")]
 
 
 async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: Applier) -> None:
@@ -242,8 +274,7 @@ async def test_a_late_delete_does_not_take_what_a_successor_wants(client: FakeCl
     late = Applier(client, "operator-1")  # type: ignore[arg-type]
     await Applier(client, "operator-2").sync(OWNER, wanted(ROLLING), known)  # type: ignore[arg-type]
     for item in known:
-        with pytest.raises(ApiError, match="409"):
-            await late.sync(OWNER, [], [item])
+        assert (await late.sync(OWNER, [], [item])).refusals[item.key].code == 409
         assert item.key in client.objects
 
 
@@ -274,8 +305,8 @@ async def test_fields_that_another_manager_has_are_a_conflict_and_no_lag(client:
     foreign = replace(client.existing()[-1], owner=None)
     client.refuse[foreign.name] = 409
     client.took()
-    with pytest.raises(ApiError, match="409"):
-        await Applier(client, "operator-2").sync(OWNER, wanted(), [foreign])  # type: ignore[arg-type]
+    done = await Applier(client, "operator-2").sync(OWNER, wanted(), [foreign])  # type: ignore[arg-type]
+    assert [refusal.code for refusal in done.refusals.values()] == [409]
     assert [call for call in client.took() if call[2] == foreign.name] == [("apply", foreign.kind, foreign.name)]
 
 
@@ -314,21 +345,47 @@ async def test_nothing_is_remembered_while_another_acts(client: FakeClient, appl
     assert len([verb for verb, _, _ in client.took() if verb == "apply"]) == len(wanted())
 
 
-async def test_a_refusal_keeps_nothing_else_back_but_deletes_nothing(client: FakeClient, applier: Applier) -> None:
+async def test_a_refusal_keeps_nothing_else_back(client: FakeClient, applier: Applier) -> None:
+    """Least of all what has to go: it may take up the room that a quota leaves."""
     await applier.sync(OWNER, wanted(ROLLING), [])
     client.took()
-    client.refuse[f"iris-{STABLE}"] = 422
+    client.refuse[f"Deployment iris-{STABLE}"] = 403
     changed = wanted(traffic={"timeout": "5m"})
-    with pytest.raises(ApiError, match=f"422: Deployment iris-{STABLE}: refused"):
-        await applier.sync(OWNER, changed, client.existing())
+    done = await applier.sync(OWNER, changed, client.existing())
+    assert [str(refusal) for refusal in done.refusals.values()] == [f"403: Deployment iris-{STABLE}: refused"]
     calls = client.took()
     assert ("apply", "ConfigMap", "iris-router") in calls
-    assert "delete" not in [verb for verb, _, _ in calls]
-    client.refuse.clear()
-    await applier.sync(OWNER, changed, client.existing())
+    assert ("delete", "Deployment", f"iris-{CANARY}") in calls
+
+
+@pytest.mark.parametrize("name", ["iris-router", "iris"], ids=["a route", "a Service"])
+async def test_nothing_is_deleted_to_which_requests_may_still_be_led(
+    name: str, client: FakeClient, applier: Applier
+) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    client.took()
+    client.refuse[name] = 422
+    there = [client.touched(item) for item in client.existing()]
+    changed = wanted(traffic={"timeout": "5m"})
+    assert name in str((await applier.sync(OWNER, changed, there)).refusals)
     calls = client.took()
     assert ("apply", "Deployment", f"iris-{STABLE}") in calls
-    assert ("delete", "Deployment", f"iris-{CANARY}") in calls
+    assert "delete" not in [verb for verb, _, _ in calls]
+    client.refuse.clear()
+    assert (await applier.sync(OWNER, changed, client.existing())).refusals == {}
+    assert ("delete", "Deployment", f"iris-{CANARY}") in client.took()
+
+
+async def test_what_can_not_be_deleted_keeps_nothing_else_there(client: FakeClient, applier: Applier) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    client.took()
+    client.refuse[f"iris-{CANARY}"] = 403
+    done = await applier.sync(OWNER, wanted(), client.existing())
+    assert {str(refusal) for refusal in done.refusals.values()} == {
+        f"403: {kind} iris-{CANARY}: refused" for kind in ("Service", "Deployment")
+    }
+    left = {name for kind, _, name in client.objects if kind == "Deployment"}
+    assert left == {f"iris-{STABLE}", f"iris-{CANARY}", "iris-router"}
 
 
 AUTOSCALED = {"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "requestsInFlight": {"averageValue": 4}}}
@@ -399,8 +456,8 @@ async def test_a_key_is_there_before_new_pods_need_it(client: FakeClient, applie
 
 async def test_a_key_that_can_not_be_made_is_told(client: FakeClient, applier: Applier) -> None:
     client.refuse[OWNER.prediction_key] = 403
-    with pytest.raises(ApiError, match="403"):
-        await applier.sync(OWNER, wanted(), [])
+    [refusal] = (await applier.sync(OWNER, wanted(), [])).refusals.values()
+    assert refusal.code == 403
     assert ("apply", "Deployment", f"iris-{STABLE}") not in client.took()
 
 

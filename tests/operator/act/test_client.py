@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from kubernetes.aio import client as kubernetes_client
@@ -67,6 +68,12 @@ def refused(code: int) -> Iterator[pytest.ExceptionInfo[ApiError]]:
     with pytest.raises(ApiError) as caught:
         yield caught
     assert caught.value.code == code
+
+
+async def test_half_an_answer_is_as_good_as_a_broken_connection() -> None:
+    async with ApiServer(answer='{"metadata": {"resource').running() as client:
+        with pytest.raises(aiohttp.ClientError, match="GET /api/v1/namespaces/shop/pods/iris"):
+            await client.read("Pod", "shop", "iris")
 
 
 def manifest(kind: str, name: str = "iris") -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
-from tests.operator.build.test_own_route import BOTH, SPEC, patched, route, routed, slot
+from tests.operator.build.test_own_route import BOTH, SPEC, route, routed, slot
+from tests.operator.json_patch import patched
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.act.weights import Weigher

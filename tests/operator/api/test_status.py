@@ -110,7 +110,15 @@ rollouts = st.builds(
     evidence_at=st.none() | times,
     evidence=words,
 )
-watches = st.builds(Watch, revision=names, against=names, until=times, evidence_at=st.none() | times, evidence=words)
+watches = st.builds(
+    Watch,
+    revision=names,
+    against=names,
+    until=times,
+    worse_since=st.none() | times,
+    evidence_at=st.none() | times,
+    evidence=words,
+)
 drifts = st.builds(Drift, revision=names, since=times, at=times, rows=counts, periods=counts, odds=odds, evidence=words)
 records = st.builds(
     Record,

@@ -94,9 +94,10 @@ def test_envoy_accepts_the_files(status: Status, tmp_path: Path) -> None:
     assert "deprecated" not in said.lower()
 
 
+@pytest.mark.parametrize("status", [ROLLING, shadow(20)], ids=["rolling", "shadow"])
 @pytest.mark.parametrize("timeout", ["1ms", "0.001ms", "30s", "2.5s", "1h"])
-def test_envoy_accepts_clusters_and_routes(timeout: str, tmp_path: Path) -> None:
-    found = files(ROLLING, make_spec(traffic={"timeout": timeout, **TESTERS}).traffic)
+def test_envoy_accepts_clusters_and_routes(timeout: str, status: Status, tmp_path: Path) -> None:
+    found = files(status, make_spec(traffic={"timeout": timeout, **TESTERS}).traffic)
     assert "deprecated" not in validate(tmp_path, with_routes(found)).lower()
 
 
@@ -142,15 +143,36 @@ def test_a_shadow_is_mirrored_to_as_the_status_says(percent: int) -> None:
     found = files(shadow(percent))
     (table,) = found["rds.json"]["resources"]
     assert live_route({"configs": [{"route_config": table}]}) == Route(STABLE, CANARY, mirror=percent)
-    assert [entry["name"] for entry in routes(found)] == ["closed", "feedback", "shadow", "stable"]
-    assert f"mirror-{CANARY}" in clusters(found)
-    assert forwarded(found) == {f"mirror-{CANARY}", f"revision-{STABLE}"}
+    for protocol in ("", "grpc-"):
+        names = [entry["name"] for entry in routes(found, protocol) if entry["name"] != "closed"]
+        assert names == [f"{protocol}{name}" for name in ("feedback", "shadow", "stable")]
+        assert f"{protocol}mirror-{CANARY}" in clusters(found, protocol)
+        assert forwarded(found, protocol) == {f"{protocol}mirror-{CANARY}", f"{protocol}revision-{STABLE}"}
+
+
+def test_testers_are_found_before_what_is_copied() -> None:
+    found = files(shadow(20), make_spec(traffic=TESTERS).traffic)
+    for protocol in ("", "grpc-"):
+        names = [entry["name"] for entry in routes(found, protocol)]
+        assert names.index(f"{protocol}testers") < names.index(f"{protocol}shadow")
+
+
+def test_copies_have_few_places_and_one_on_each_connection() -> None:
+    mirrors = [one for one in files(shadow(20))["cds.json"]["resources"] if "mirror-" in one["name"]]
+    (options,) = mirrors[0]["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"] == 1
+    (options,) = mirrors[1]["typed_extension_protocol_options"].values()
+    assert "http_protocol_options" in options["explicit_http_config"]
+    for mirror in mirrors:
+        assert mirror["circuit_breakers"]["thresholds"][0]["max_requests"] == 64
+        assert mirror["per_connection_buffer_limit_bytes"] > 8 << 20
 
 
 def test_nothing_is_mirrored_unless_the_status_says_so() -> None:
     for status in (SERVING, ROLLING, replace(shadow(20), canary=None, rollout=None)):
-        assert not [name for name in clusters(files(status)) if name.startswith("mirror-")]
-        assert "shadow" not in [entry["name"] for entry in routes(files(status))]
+        for protocol in ("", "grpc-"):
+            assert not [name for name in clusters(files(status), protocol) if "mirror-" in name]
+            assert f"{protocol}shadow" not in [entry["name"] for entry in routes(files(status), protocol)]
 
 
 def test_what_servers_tell_each_other_is_closed_to_clients() -> None:
@@ -200,7 +222,7 @@ def test_every_route_has_its_cluster(protocol: str) -> None:
 
 
 def test_grpc_has_the_same_routes_and_clusters_on_the_servers_other_port() -> None:
-    for status in (SERVING, ROLLING):
+    for status in (SERVING, ROLLING, shadow(20)):
         found = files(status, make_spec(traffic=TESTERS).traffic)
         assert {f"grpc-{name}": hosts for name, hosts in clusters(found).items()} == clusters(found, "grpc-")
         assert [f"grpc-{entry['name']}" for entry in routes(found) if entry["name"] != "closed"] == [

@@ -109,7 +109,8 @@ def test_the_preview_reaches_the_new_revision_alone(spec: Spec, status: Status, 
     assert (service is not None) == (reached is not None)
     if service is not None:
         assert service["spec"]["selector"] == OWNER.labels("server", reached)
-        assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]
+        ports = [(port["port"], port["targetPort"]) for port in service["spec"]["ports"]]
+        assert ports == [(80, "http"), (8081, 8081)]
 
 
 @pytest.mark.parametrize("resolve", [True, False])

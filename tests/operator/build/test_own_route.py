@@ -8,6 +8,7 @@ import pytest
 from tests.operator.build.test_manifests import CANARY, IMAGES, NOW, OLD, OWNER, ROLLING, STABLE
 from tests.operator.build.test_routes import SERVING
 from tests.operator.definition import make_spec
+from tests.operator.json_patch import patched
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing, Slot, Status
@@ -44,21 +45,6 @@ def route(*rules: list[dict[str, Any]], label: str = "iris") -> dict[str, Any]:
 
 
 BOTH = [backend("iris-blue", 1), backend("iris-green", 0)]
-
-
-def patched(raw: dict[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an API server makes of it. Raises AssertionError where a test in it fails."""
-    after = deepcopy(raw)
-    for operation in patch:
-        *path, last = operation["path"].strip("/").split("/")
-        place: Any = after
-        for key in path:
-            place = place[int(key) if isinstance(place, list) else key]
-        if operation["op"] == "test":
-            assert place[int(last) if isinstance(place, list) else last] == operation["value"]
-        else:
-            place[last] = operation["value"]
-    return after
 
 
 def of(status: Status) -> dict[str, int]:

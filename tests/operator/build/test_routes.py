@@ -60,11 +60,19 @@ def test_without_host_names_a_route_takes_those_of_the_listeners() -> None:
     assert "hostnames" not in built(RouterType.GATEWAY_API, gatewayAPI=PUBLIC)["HTTPRoute", "iris"]["spec"]
 
 
+def test_labels_go_to_stable_over_both_protocols() -> None:
+    found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {}})
+    http, grpc = (found[kind, "iris"]["spec"]["rules"][0] for kind in ("HTTPRoute", "GRPCRoute"))
+    assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/feedback"}}]
+    assert grpc["matches"] == [{"method": {"type": "Exact", "service": "serin.FeedbackService"}}]
+    assert [backends(rule) for rule in (http, grpc)] == [[(NAMES[STABLE], port, 100)] for port in (8080, 8081)]
+
+
 def test_grpc_has_a_route_of_its_own_with_the_same_weights() -> None:
     found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {"hostnames": ["grpc.example.com"]}})
     route = found["GRPCRoute", "iris"]["spec"]
     assert (route["parentRefs"], route["hostnames"]) == (PUBLIC["parentRefs"], ["grpc.example.com"])
-    assert [backends(rule)[:2] for rule in route["rules"]] == [[(NAMES[STABLE], 8081, 75), (NAMES[CANARY], 8081, 25)]]
+    assert backends(route["rules"][-1])[:2] == [(NAMES[STABLE], 8081, 75), (NAMES[CANARY], 8081, 25)]
 
 
 def test_a_canary_is_named_before_it_gets_requests() -> None:
@@ -117,21 +125,27 @@ def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
 
 
 def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> None:
-    rule = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI=PUBLIC)["HTTPRoute", "iris"]["spec"]["rules"][-2]
-    assert rule["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/infer"}}]
-    assert [name for name, _, weight in backends(rule) if weight] == [NAMES[STABLE]]
-    assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester"})
-    (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
-    assert copies == {"backendRef": {"name": NAMES[CANARY], "port": 8080}}
-    assert rule["timeouts"] == {"request": "2500ms"}
+    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={**PUBLIC, "grpc": {}})
+    http, grpc = (found[kind, "iris"]["spec"]["rules"][-2] for kind in ("HTTPRoute", "GRPCRoute"))
+    assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/infer"}}]
+    method = {"type": "Exact", "service": "inference.GRPCInferenceService", "method": "ModelInfer"}
+    assert grpc["matches"] == [{"method": method}]
+    for rule, port in ((http, 8080), (grpc, 8081)):
+        assert [backend for backend in backends(rule) if backend[2]] == [(NAMES[STABLE], port, 100)]
+        assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester"})
+        (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
+        assert copies == {"backendRef": {"name": NAMES[CANARY], "port": port}}
+    assert http["timeouts"] == {"request": "2500ms"}
 
 
 def test_a_tester_s_inference_is_not_taken_for_one_to_copy() -> None:
-    """Gateways prefer an exact path to a header."""
-    http, _ = with_testers(SHADOW)
-    (testers,) = [rule for rule in http if "x-serin-tester" in marks(rule)[0]]
-    assert {match["path"]["value"] for match in testers["matches"]} == {"/", "/v2/models/iris/infer"}
-    assert all(match["headers"] for match in testers["matches"])
+    """Gateways prefer an exact path, or a method, to a header."""
+    http, grpc = with_testers(SHADOW)
+    testers = [next(rule for rule in rules if "x-serin-tester" in marks(rule)[0]) for rules in (http, grpc)]
+    assert {match["path"]["value"] for match in testers[0]["matches"]} == {"/", "/v2/models/iris/infer"}
+    assert [match.get("method", {}).get("method") for match in testers[1]["matches"]] == ["ModelInfer", None]
+    assert all(match["headers"] for rule in testers for match in rule["matches"])
+    assert [rules.index(rule) < len(rules) - 2 for rules, rule in zip((http, grpc), testers, strict=True)] == [True] * 2
 
 
 @pytest.mark.parametrize("status", [SHADOW, ROLLING])
@@ -216,10 +230,10 @@ def test_what_is_written_is_what_is_read(status: Status) -> None:
     assert istio.live_route(OWNER, in_mesh["VirtualService", "iris"]) == route_of(status)
 
 
-def test_copies_that_are_written_are_read_and_calls_over_grpc_are_not_copied() -> None:
-    found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={**PUBLIC, "grpc": {}})
-    assert gateway.live_route(OWNER, found["HTTPRoute", "iris"]) == route_of(SHADOW) == Route(STABLE, CANARY, 0, 100)
-    assert gateway.live_route(OWNER, found["GRPCRoute", "iris"]) == Route(STABLE)
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_copies_that_are_written_are_read(kind: str) -> None:
+    found = built(RouterType.GATEWAY_API, SHADOW, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
+    assert gateway.live_route(OWNER, found[kind, "iris"]) == route_of(SHADOW) == Route(STABLE, CANARY, 0, 100)
 
 
 @pytest.mark.parametrize(

@@ -170,10 +170,55 @@ def test_going_back_to_the_warm_revision_is_one_change_of_the_route() -> None:
     status = world.status
     assert (world.version, status.phase, status.canary) == ("v1", Phase.SERVING, None)
     assert status.stable and status.stable.kept_until is None
-    assert status.previous and status.previous.version == "v2"
+    assert (status.previous, [each.version for each in status.retiring]) == (None, ["v2"])
     world.run(200)
     assert set(world.pods) == {world.revision("v1")}
     assert [pod.name for pod in world.pods[world.revision("v1")]] == pods
+
+
+def test_what_somebody_went_back_from_earns_its_traffic_again() -> None:
+    """Such as a revision that a person saw do harm, and that a tool then applies once more."""
+    world = serving(rollout={"keepPrevious": "1h"})
+    world.apply("v2")
+    world.until("Promoted")
+    world.run(5)
+    world.apply("v1")
+    world.until("Reverted", within=5)
+    world.run(1)
+    world.apply("v2", HARMFUL)
+    assert world.until("RolledBack").from_revision == world.revision("v2")
+    assert "Reverted" not in world.decisions[world.decisions.index("Reverted") + 1 :]
+    assert world.version == "v1"
+
+
+def test_going_back_waits_for_the_pods_that_all_of_the_traffic_needs() -> None:
+    world = serving(server={"replicas": 2}, rollout={"keepPrevious": "1h"})
+    world.apply("v2")
+    world.until("Promoted")
+    world.run(5)
+    world.start_seconds = 60.0
+    world.change(server={"replicas": 6})
+    world.run(30)
+    world.start_seconds = 120.0
+    world.restart_pods(world.revision("v1"), 4)
+    world.run(45)
+    world.apply("v1")
+    assert "2 of 6 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=5)
+    world.until("Reverted", within=120)
+    assert world.passes[-1].observed.workloads[world.revision("v1")].ready == 6
+
+
+def test_a_revision_whose_pods_never_come_back_is_rolled_out_again_at_last() -> None:
+    world = serving(server={"replicas": 2}, rollout={"keepPrevious": "2m", "watch": "0s"})
+    world.apply("v2")
+    world.until("Promoted")
+    world.run(5)
+    world.start_seconds = 600.0
+    world.restart_pods(world.revision("v1"), 1)
+    world.apply("v1")
+    world.until_activity("PreviousNotReady", within=5)
+    world.until("Started", within=150)
+    assert "Reverted" not in world.decisions
 
 
 def test_going_back_before_the_promotion_is_seen_serving_takes_the_old_stable_over_as_canary() -> None:

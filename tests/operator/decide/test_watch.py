@@ -19,7 +19,8 @@ ERRORS = {"name": "errors", "margin": 0.02}
 def promoted(model: Model = GOOD, metrics: list[dict[str, Any]] | None = None, **rollout: Any) -> World:
     """v2 was just promoted over v1 and is watched for 10 minutes."""
     rollout = {"steps": QUICK_STEPS, "watch": "10m", "keepPrevious": "1m", **rollout}
-    world = serving(rollout=rollout, analysis={"metrics": metrics or [ERRORS]})
+    server = {"replicas": 2, "readyTimeout": "90s"}
+    world = serving(server=server, rollout=rollout, analysis={"metrics": metrics or [ERRORS]})
     world.apply("v2", model)
     world.until("Promoted")
     assert world.status.watch is not None
@@ -118,6 +119,21 @@ def test_it_stays_with_the_promoted_revision_while_the_old_one_is_not_ready() ->
     assert stalled and (world.status.phase, world.version) == (Phase.SERVING, "v2")
     assert world.live and world.live.route == Route(world.revision("v2"))
     assert world.until("RolledBack", within=100).reason == "MoreErrors"
+
+
+def test_it_waits_for_the_pods_that_all_of_the_traffic_needs_and_not_for_ever() -> None:
+    """The promoted one does harm meanwhile: what there is of the old one has to do in the end."""
+    world = promoted(watch="1h")
+    world.start_seconds = 60.0
+    world.change(server={"replicas": 6})
+    world.run(70)
+    world.start_seconds = float("inf")
+    world.restart_pods(world.revision("v1"), 4)
+    turn_bad(world)
+    assert "only 2 of 6 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
+    began = world.now
+    world.until("RolledBack", within=120)
+    assert world.now - began >= 90 - 1
 
 
 def test_the_watch_ends_although_the_old_revision_was_never_ready_again() -> None:

@@ -372,9 +372,9 @@ class World:
             sha256 = self.memory.stable.sha256
             self.models[sha256] = replace(self.models[sha256], errors=0.5)
 
-    def restart_pods(self, revision: str) -> None:
-        """Every container of the revision starts again: not ready for a while, counters at zero."""
-        for pod in self.pods.get(revision, []):
+    def restart_pods(self, revision: str, most: int | None = None) -> None:
+        """Every container of the revision, or so many, starts again: not ready for a while, counters at zero."""
+        for pod in self.pods.get(revision, [])[:most]:
             pod.started, pod.ready_at = self.now, max(pod.ready_at, self.now + self.start_seconds)
             pod.requests = pod.copies = 0
             pod.past.clear()

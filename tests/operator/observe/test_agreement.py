@@ -1,6 +1,7 @@
 """What the model server exposes is what the operator reads: the two share nothing but these names."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,17 @@ import yaml
 
 from serin_operator.api.spec import Metric, MetricType, seconds
 from serin_operator.decide.evidence import Counts
-from serin_operator.observe.samples import samples, wanted
+from serin_operator.observe.prometheus import to_points
+from serin_operator.observe.samples import Point, samples, wanted
 from serin_operator.observe.scrape import parse
+from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.cohorts import WINDOWS
 from serin_server.monitor.metrics import ANOTHER, DURATION_BUCKETS, OTHER, Metrics
 from serin_server.monitor.settled import ERROR_BUCKETS
+from serin_server.shadow.answers import Batch, Told, ToldLabel
+from serin_server.shadow.pairs import Pairs
 
-STABLE, CANARY = "a" * 10, "b" * 10
+STABLE, CANARY, EARLIER = "a" * 10, "b" * 10, "c" * 10
 MADE = 1_800_000_000
 NOW = MADE + 8.0
 STARTED = "process_start_time_seconds 1.75e+09\n"
@@ -79,6 +84,52 @@ def test_two_of_the_classes_without_a_name_are_a_wrong_answer() -> None:
     assert f'actual="{ANOTHER}"' in text
     other = Metric("recall", MetricType.RECALL, 0.01, label=OTHER)
     assert read(server, other, 0, NOW) == {f"recall:{OTHER}@0": Counts(1, 2)}
+
+
+def pairs(stable: str, kind: Kind, answers: Sequence[tuple[str, str]]) -> str:
+    """What the canary's server counts of these pairs of answers, its own first; every label is its own answer."""
+    found = Pairs("m", CANARY, lambda _told, _label: None)
+    theirs = [Told(str(number), str(number), Outcome(kind, other)) for number, (_, other) in enumerate(answers)]
+    found.answered([Told(str(number), "", Outcome(kind, own)) for number, (own, _) in enumerate(answers)])
+    found.take(Batch(stable, theirs, [ToldLabel(str(number), own) for number, (own, _) in enumerate(answers)]))
+    return found.render()
+
+
+EVERYTHING = (
+    Metric("errors", MetricType.ERRORS, 0.01),
+    Metric("latency", MetricType.LATENCY, 0.01, slower_than=0.25),
+    Metric("accuracy", MetricType.ACCURACY, 0.01),
+    Metric("recall", MetricType.RECALL, 0.01),
+    Metric("near", MetricType.REGRESSION, 0.01, within=0.2),
+)
+
+
+@pytest.mark.parametrize("window", [0, *WINDOWS])
+def test_prometheus_has_the_same_counts_as_the_servers(window: int) -> None:
+    server, numbers = classifier(), Metrics("m", EARLIER, None)
+    for code, attempt, took in ((200, "first", 0.1), (503, "first", 0.3), (200, "retry", 0.1)):
+        server.request_done(code, attempt, took)
+    for error in (0.1, 0.3):
+        numbers.error_counted(EARLIER, error, "first", MADE, NOW)
+    classes = pairs(STABLE, Kind.TEXT, [*[("0", "0")] * 9, ("0", "1"), *[("1", "0")] * 3])
+    quantities = pairs(EARLIER, Kind.QUANTITY, [("1.0", "1.0"), ("1.0", "1.3"), ("1.0", "9.0")])
+    shown = [one.render(NOW + 30 * 86400).decode() for one in (server, numbers)]
+    lines = {line for text in (*shown, classes, quantities) for line in text.splitlines() if line[0] != "#"}
+    exposed = STARTED + "\n".join(sorted(line for line in lines if not line.startswith("process_start_time"))) + "\n"
+    asked = wanted(EVERYTHING, window, shadow=True)
+    _, scraped = parse("pod-0", exposed, asked)
+    target = {"job": "models", "instance": "10.0.0.1:8080", "namespace": "shop", "pod": "pod-0"}
+    start = ({"__name__": "process_start_time_seconds"} | target, 1.75e9)
+    kept, _ = to_points([start, *(({"__name__": one.name} | dict(one.labels) | target, one.value) for one in scraped)])
+    assert sorted(_without(target, kept)) == sorted(_without(target, scraped))
+    assert samples(EVERYTHING, kept, window) == samples(EVERYTHING, scraped, window)
+    assert {one.name for one in scraped} == {*asked.families} - {"process_start_time_seconds"}
+
+
+def _without(target: Mapping[str, str], points: Sequence[Point]) -> list[tuple[str, list[tuple[str, str]], float]]:
+    """What is the servers' own of these points."""
+    own = {"__name__", *target}
+    return [(one.name, sorted((k, v) for k, v in one.labels.items() if k not in own), one.value) for one in points]
 
 
 def test_the_bounds_that_can_be_asked_for_are_those_that_are_counted() -> None:

@@ -1,5 +1,6 @@
 """What is seen of Gateways, meshes and Services over pods: only what all of them have accepted counts as served."""
 
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
 from tests.operator.build.test_own_route import BOTH as OWN_BOTH
 from tests.operator.build.test_own_route import route as own_route
 from tests.operator.build.test_routes import SERVING, SHADOW, built
+from tests.operator.observe.holes import Path, holes
 
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Routing
@@ -31,7 +33,7 @@ class Cached(Routes):
         self._raws = {raw["kind"]: raw for raw in raws}
         self._state = state
 
-    def state(self, kind: str) -> State:
+    def state(self, kind: str, namespace: str) -> State:
         return self._state
 
     def get(self, kind: str, place: tuple[str, str]) -> Raw | None:
@@ -189,15 +191,23 @@ def test_a_route_of_one_s_own_that_is_missing_or_unfit_says_so() -> None:
     assert gone.reason == "RouterNotInstalled"
 
 
-def test_copies_are_of_http_alone() -> None:
+def test_copies_are_served_once_both_routes_make_them() -> None:
     found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
-    http, grpc = (deepcopy(found[kind, "iris"]) for kind in ("HTTPRoute", "GRPCRoute"))
-    for raw in (http, grpc):
-        raw["metadata"]["generation"] = 3
-        raw["status"] = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
-    assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(Route(STABLE, CANARY, 0, 100))
-    weighted = {**http_route((BOTH[0], ACCEPTED), parents=BOTH[:1]), "kind": "GRPCRoute"}
-    assert not of_gateway(PLACE, Cached(http, weighted), True, READY).serves(Route(STABLE, CANARY, 0, 100))
+    stable = replace(SHADOW, canary=None, rollout=None)
+    without = built(RouterType.GATEWAY_API, stable, gatewayAPI={"parentRefs": BOTH[:1], "grpc": {}})
+
+    def accepted(raw: Any) -> Any:
+        status = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
+        return {**raw, "metadata": {**raw["metadata"], "generation": 3}, "status": status}
+
+    http, grpc = ("HTTPRoute", "iris"), ("GRPCRoute", "iris")
+    both = of_gateway(PLACE, Cached(accepted(found[http]), accepted(found[grpc])), True, READY)
+    assert both.serves(Route(STABLE, CANARY, 0, 100))
+    for one in (
+        Cached(accepted(found[http]), accepted(without[grpc])),
+        Cached(accepted(without[http]), accepted(found[grpc])),
+    ):
+        assert not of_gateway(PLACE, one, True, READY).serves(Route(STABLE, CANARY, 0, 100))
 
 
 def test_a_route_that_somebody_changed_serves_nothing_that_is_known() -> None:
@@ -238,6 +248,72 @@ def test_an_error_that_istio_finds_in_it_is_told() -> None:
     assert not router.serves(ROUTE)
     assert router.problem == "VirtualService iris: https://istio.io/IST0101"
     assert router.reason == "RouteNotAccepted"
+
+
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [(None, True), ("3", True), (3, True), ("2", False), (2, False)],
+    ids=["of none", "of the newest", "the same as a number", "of an older", "the same as a number"],
+)
+def test_an_error_counts_in_the_version_in_which_istio_found_it(generation: str | int | None, told: bool) -> None:
+    """Istio's JSON has whole numbers of 64 bits as strings."""
+    found = {} if generation is None else {"observedGeneration": generation}
+    raw = virtual_service(validationMessages=[{"level": "ERROR", "documentationUrl": "https://istio.io/IST0101"}])
+    raw = {**raw, "metadata": {**raw["metadata"], "generation": 3}, "status": {**raw["status"], **found}}
+    assert of_mesh(PLACE, Cached(raw), READY).serves(ROUTE) is not told
+
+
+# --- fields that are not there
+
+
+def parts(raw: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """The holes in what an API server does not add by itself."""
+    for where, holed in holes({part: raw[part] for part in ("spec", "status")}):
+        yield where, {"kind": raw["kind"], "metadata": raw["metadata"], **holed}
+
+
+# Without these the weights are what they were, and so is who has accepted them.
+_BESIDE = {"matches", "filters", "timeouts", "timeout", "headers", "match", "hosts", "controllerName", "port"}
+_BESIDE |= {"group", "kind", "reason", "message", "hostnames"}
+
+
+def matters(where: Path) -> bool:
+    if "filters" in where and where[-1] == "type":
+        return True  # it may have been one that copies
+    default = where == ("status", "parents", 0, "parentRef", "namespace")
+    feedback = where[:3] in {("spec", "rules", 0), ("spec", "http", 0)}
+    return not (default or feedback or _BESIDE.intersection(where))
+
+
+@pytest.mark.parametrize("missing_from", ["HTTPRoute", "GRPCRoute"])
+def test_whatever_a_route_lacks_it_is_read_and_serves_only_if_that_does_not_matter(missing_from: str) -> None:
+    http = http_route((full(BOTH[0]), ACCEPTED), (BOTH[1], ACCEPTED))
+    grpc = {**http, "kind": "GRPCRoute"}
+    holed = http if missing_from == "HTTPRoute" else grpc
+    for where, raw in parts(holed):
+        router = of_gateway(PLACE, Cached(http, grpc, raw), True, READY)
+        assert router.serves(ROUTE) is not matters(where), where
+        assert router.serves(ROUTE) or router.problem, where
+
+
+def test_whatever_a_route_of_one_s_own_lacks_it_is_read_and_serves_only_if_that_does_not_matter() -> None:
+    own = deepcopy(OWN)
+    for backend, weight in zip(own["spec"]["rules"][0]["backendRefs"], (75, 25), strict=True):
+        backend["weight"] = weight
+    required = {("spec",), *(("spec", "rules", 0, "backendRefs", place, "name") for place in (0, 1))}
+    for where, raw in parts(own):
+        if where not in required:
+            router = of_own_route(PLACE, CachedOwn(raw), "public", ROLLING, LEADS, READY)
+            assert router.serves(ROUTE) is bool(_BESIDE.intersection(where)), where
+            assert router.serves(ROUTE) or router.problem, where
+
+
+def test_whatever_a_virtual_service_lacks_it_is_read_and_serves_only_if_that_does_not_matter() -> None:
+    told = {"level": "WARNING", "type": {"code": "IST0132"}, "documentationUrl": "https://istio.io/IST0132"}
+    for where, raw in parts(virtual_service(validationMessages=[told], observedGeneration="3")):
+        router = of_mesh(PLACE, Cached(raw), READY)
+        assert router.serves(ROUTE) is not (where[0] == "spec" and matters(where)), where
+        assert router.serves(ROUTE) or router.problem, where
 
 
 # --- pods

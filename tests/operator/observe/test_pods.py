@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.operator.observe.holes import holes
 
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import Resolution, Trouble, Workload
@@ -193,6 +194,25 @@ def test_what_keeps_a_pod_from_serving(pod: dict[str, Any], trouble: Trouble | N
     assert read_pod(pod).trouble == trouble
 
 
+def test_a_message_that_is_nested_without_end_is_none_of_serins() -> None:
+    crashed = read_pod(raw(mains=[ended("server", 1, message="[" * 4096)]))
+    assert crashed.trouble == Trouble("Crashed", "container server ended with exit code 1 (Error)", 1)
+
+
+# What the API server sees to itself.
+REQUIRED = {"name", "type", "exitCode", "uid"}
+
+
+def test_whatever_a_pod_lacks_it_is_read() -> None:
+    mains = [ended("server", 1, message=told("OutOfTime"), restarts=2), ended("other", 0, message="{}", now=False)]
+    conditions = [{"type": "PodScheduled", "status": "False"}, {"type": "Ready", "status": "False"}]
+    started = {"startTime": "2025-06-15T15:06:40Z", "conditions": conditions}
+    for where, holed in holes(raw(mains=mains, status=started)):
+        required = where[-1] in REQUIRED or where == ("metadata",) or ("conditions" in where and where[-1] == "status")
+        if not required:
+            assert not read_pod(holed).serving, where
+
+
 def test_a_ready_pod_has_no_trouble_any_more() -> None:
     pod = read_pod(raw(ready=True, mains=[RUNS | {"lastState": ended("server", 1)["state"], "restartCount": 7}]))
     assert (pod.trouble, pod.serving) == (None, True)
@@ -278,7 +298,13 @@ def test_a_resolver_tells_a_digest_or_why_not(container: dict[str, Any], expecte
     assert resolution(several(resolver(container)), "iris-resolve-1") == expected
 
 
-@pytest.mark.parametrize("answer", ["hello", "[1]", "{}", '{"sha256": "a"}', '{"sha256": "a", "size": "many"}', "null"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("hello", "[1]", "{}", '{"sha256": "a"}', '{"sha256": "a", "size": "many"}', "null"),
+        *('{"sha256": "a", "size": 1e999}', "[" * 4096),
+    ],
+)
 def test_an_answer_that_is_none_is_told(answer: str) -> None:
     found = resolution(several(resolver(ended("digest", 0, message=answer))), "iris-resolve-1")
     assert found.sha256 is None

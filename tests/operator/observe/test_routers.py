@@ -1,5 +1,7 @@
 """What Envoy says of itself, as it says it, and what Serin makes of silence and nonsense."""
 
+import json
+import re
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,8 +17,15 @@ from serin_operator.observe.routers import ask_routers, expiry, healthy_hosts, l
 STABLE, CANARY = "a" * 10, "b" * 10
 
 
-def dump(*routes: dict[str, Any]) -> dict[str, Any]:
-    """`/config_dump?resource=dynamic_route_configs` of a router with these routes."""
+def of_grpc(routes: Any) -> list[dict[str, Any]]:
+    """The same for gRPC, whose routes and clusters have names of their own."""
+    renamed: list[dict[str, Any]] = json.loads(re.sub(r'"(name|cluster)": "', r'"\1": "grpc-', json.dumps(routes)))
+    return renamed
+
+
+def dump(*routes: dict[str, Any], grpc: tuple[dict[str, Any], ...] | None = None) -> dict[str, Any]:
+    """`/config_dump?resource=dynamic_route_configs` of a router with these routes, and the same or others for gRPC."""
+    table = [*of_grpc(routes if grpc is None else grpc), *routes]
     return {
         "configs": [
             {
@@ -25,7 +34,7 @@ def dump(*routes: dict[str, Any]) -> dict[str, Any]:
                 "route_config": {
                     "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
                     "name": "inference",
-                    "virtual_hosts": [{"name": "inference", "domains": ["*"], "routes": list(routes)}],
+                    "virtual_hosts": [{"name": "inference", "domains": ["*"], "routes": table}],
                     "validate_clusters": False,
                 },
                 "last_updated": "2025-06-15T15:06:40.123Z",
@@ -67,6 +76,16 @@ REST = {"name": "stable", "match": {"prefix": "/"}, "route": {"cluster": f"revis
 )
 def test_the_live_route_is_read(routes: tuple[dict[str, Any], ...], expected: Route) -> None:
     assert live_route(dump(*routes)) == expected
+
+
+@pytest.mark.parametrize(
+    "grpc",
+    [(REST,), (canary({"numerator": 5}), REST), (shadow({"numerator": 7}), REST)],
+    ids=["not copied", "split", "another share"],
+)
+def test_a_router_that_treats_grpc_otherwise_tells_no_route(grpc: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(ValueError, match=r"mirror=20.* for HTTP, .* for gRPC"):
+        live_route(dump(shadow({"numerator": 20}), REST, grpc=grpc))
 
 
 def test_what_is_built_is_what_is_read() -> None:
@@ -185,6 +204,11 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
     ]
 
 
+NUMBERS = {
+    "configs": [{"route_config": {"virtual_hosts": [{"routes": [{"name": "stable", "route": {"cluster": 7}}]}]}}]
+}
+
+
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
@@ -196,6 +220,9 @@ async def test_every_ready_router_is_asked(port: int, session: aiohttp.ClientSes
         pytest.param({"configs": [{}]}, 200, id="no route table"),
         pytest.param({"configs": [{"route_config": {"virtual_hosts": []}}]}, 200, id="no virtual host"),
         pytest.param({"configs": []}, 200, id="no route yet"),
+        pytest.param({"configs": [{"route_config": {"virtual_hosts": [7]}}]}, 200, id="something else"),
+        pytest.param(NUMBERS, 200, id="a number for a name"),
+        pytest.param("[" * 100_000, 200, id="nested without end"),
     ],
 )
 async def test_a_router_that_does_not_tell_leaves_nothing_verified(

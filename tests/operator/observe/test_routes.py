@@ -34,16 +34,20 @@ def route(name: str, generation: int = 1, namespace: str = "shop") -> dict[str, 
 
 @dataclass
 class Source:
-    """An API server whose every answer a test decides: a list, or an error; then changes until told to end."""
+    """An API server whose every answer a test decides: a list, or an error; then changes until told to end.
+
+    in_namespaces: what it answers there instead.
+    """
 
     lists: dict[str, list[dict[str, Any]] | Exception] = field(default_factory=dict)
+    in_namespaces: dict[str, list[dict[str, Any]] | Exception] = field(default_factory=dict)
     feeds: dict[str, asyncio.Queue[tuple[str, dict[str, Any]] | Exception | None]] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     async def listed(self, kind: str, namespace: str | None, selector: str) -> tuple[list[dict[str, Any]], str]:
         assert selector == "serin.dev/model-deployment"
         self.asked.append((kind, namespace))
-        answer = self.lists.get(kind, [])
+        answer = self.in_namespaces.get(namespace or "", self.lists.get(kind, []))
         if isinstance(answer, Exception):
             raise answer
         return answer, "7"
@@ -62,9 +66,9 @@ class Source:
 class Following:
     """Routes that follow a source for as long as the test runs."""
 
-    def __init__(self, source: Source, *namespaces: str) -> None:
+    def __init__(self, source: Source, *namespaces: str, router: RouterType = RouterType.ISTIO) -> None:
         self.source = source
-        self.routes = Routes((RouterType.ISTIO,), namespaces)
+        self.routes = Routes((router,), namespaces)
         self.woken: list[tuple[str, str] | None] = []
 
     async def __aenter__(self) -> "Following":
@@ -82,8 +86,8 @@ class Following:
                 assert not self._task.done(), self._task.exception()
                 await asyncio.sleep(0.01)
 
-    def state(self) -> set[State]:
-        return {self.routes.state(kind) for kind in ISTIO_KINDS}
+    def state(self, namespace: str = "shop") -> set[State]:
+        return {self.routes.state(kind, namespace) for kind in ISTIO_KINDS}
 
 
 @pytest.fixture(autouse=True)
@@ -93,17 +97,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_kind_that_is_not_enabled_is_neither_asked_for_nor_written() -> None:
     routes = Routes((RouterType.ISTIO,), ())
-    assert routes.state("HTTPRoute") is State.DISABLED
-    assert not routes.writable("HTTPRoute")
-    assert routes.writable("Deployment")
-    assert routes.state("VirtualService") is State.UNKNOWN
-    assert not routes.writable("VirtualService")
+    assert routes.state("HTTPRoute", "shop") is State.DISABLED
+    assert not routes.writable("HTTPRoute", "shop")
+    assert routes.writable("Deployment", "shop")
+    assert routes.state("VirtualService", "shop") is State.UNKNOWN
+    assert not routes.writable("VirtualService", "shop")
 
 
 async def test_objects_are_kept_as_they_change_and_their_owner_is_woken() -> None:
     async with Following(Source({"VirtualService": [route("iris")]})) as following:
         await following.until(lambda: following.state() == {State.KNOWN})
-        assert following.routes.writable("VirtualService")
+        assert following.routes.writable("VirtualService", "shop")
         found = following.routes.get("VirtualService", ("shop", "iris"))
         assert found is not None
         assert "managedFields" not in found["metadata"]
@@ -122,7 +126,7 @@ async def test_a_kind_that_is_missing_is_told_and_seen_once_it_is_installed() ->
     source = Source(dict.fromkeys(ISTIO_KINDS, ApiError(404, "the server could not find the requested resource")))
     async with Following(source) as following:
         await following.until(lambda: following.state() == {State.MISSING})
-        assert not following.routes.writable("VirtualService")
+        assert not following.routes.writable("VirtualService", "shop")
         asked = len(source.asked)
         await following.until(lambda: len(source.asked) > asked + 6)
         assert following.woken == [None] * len(ISTIO_KINDS), "only news wakes"
@@ -144,7 +148,7 @@ async def test_a_kind_that_is_taken_away_is_missing_again() -> None:
 
 async def test_a_missing_right_is_told() -> None:
     async with Following(Source({"DestinationRule": ApiError(403, "forbidden")})) as following:
-        await following.until(lambda: following.routes.state("DestinationRule") is State.FORBIDDEN)
+        await following.until(lambda: following.routes.state("DestinationRule", "shop") is State.FORBIDDEN)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,7 @@ async def test_a_missing_right_is_told() -> None:
         ValueError("half a line"),
         ApiError(410, "too old"),
         ("ERROR", {"code": 410}),
+        ("ADDED", {"kind": "VirtualService"}),
     ],
     ids=lambda trouble: str(trouble) or type(trouble).__name__,
 )
@@ -170,7 +175,37 @@ async def test_a_watch_that_ends_is_begun_again_with_a_list(trouble: Any) -> Non
         assert following.state() == {State.KNOWN}
 
 
+async def test_a_bug_ends_no_watch_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with Following(Source({"VirtualService": LookupError("a bug")})) as following:
+        await following.until(lambda: following.source.asked.count(("VirtualService", None)) >= 2)
+        assert "LookupError: a bug" in caplog.text
+        following.source.lists = {}
+        await following.until(lambda: following.state() == {State.KNOWN})
+
+
 async def test_every_namespace_is_followed_by_itself() -> None:
     async with Following(Source(), "team-a", "team-b") as following:
-        await following.until(lambda: following.state() == {State.KNOWN})
+        await following.until(lambda: following.state("team-a") == following.state("team-b") == {State.KNOWN})
         assert {namespace for _, namespace in following.source.asked} == {"team-a", "team-b"}
+
+
+async def test_a_namespace_that_can_not_be_read_takes_nothing_from_another() -> None:
+    source = Source({"VirtualService": [route("iris", namespace="team-a")]}, {"team-b": ApiError(403, "forbidden")})
+    async with Following(source, "team-a", "team-b") as following:
+        await following.until(lambda: following.state("team-b") == {State.FORBIDDEN})
+        await following.until(lambda: following.state("team-a") == {State.KNOWN})
+        assert following.routes.writable("VirtualService", "team-a")
+        assert not following.routes.writable("VirtualService", "team-b")
+
+
+@pytest.mark.parametrize("code", [401, 403])
+async def test_what_can_not_be_read_now_is_not_told_to_be_there_lest_it_is_deleted(code: int) -> None:
+    async with Following(Source({"VirtualService": [route("iris")]})) as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        following.source.lists["VirtualService"] = ApiError(code, "not now")
+        following.source.feeds["VirtualService"].put_nowait(None)
+        await following.until(lambda: following.routes.state("VirtualService", "shop") is State.FORBIDDEN)
+        assert following.routes.objects_of(("shop", "iris")) == []
+        following.source.lists["VirtualService"] = [route("iris")]
+        await following.until(lambda: following.state() == {State.KNOWN})
+        assert [item.name for item in following.routes.objects_of(("shop", "iris"))] == ["iris"]

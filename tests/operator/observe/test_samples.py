@@ -157,6 +157,10 @@ def test_a_histogram_without_the_bound_tells_nothing() -> None:
     assert counted(REGRESSION, [errors_within("1.0", 15, "0"), errors_within("+Inf", 20, "0")]) == {}
 
 
+def test_a_bound_that_is_no_number_is_that_of_no_bucket() -> None:
+    assert counted(LATENCY, [point("serin_request_duration_seconds_bucket", 5, le="far")]) == {}
+
+
 def test_requests_are_always_counted() -> None:
     points = [point("serin_requests_total", 7, code="200"), point("serin_requests_total", 3, code="503")]
     assert samples([ACCURACY], points, 0)["requests"] == {CANARY: {SERIES: Counts(0, 10)}}
@@ -213,7 +217,7 @@ def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, famil
     assert needed.window == f"{window:g}"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e300])
 def test_values_that_no_counter_has_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="the counter x of s is"):
         Point("s", "x", {}, value)

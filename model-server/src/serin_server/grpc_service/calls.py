@@ -7,6 +7,7 @@ from typing import NoReturn, TypeAlias
 import grpc
 
 from serin_server.monitor.attempts import COUNT_HEADER, TESTER_HEADER, attempt_of
+from serin_server.serving.copies import MARK_HEADER, shared_by_grpc
 from serin_server.serving.inquiry import CLIENT_GONE, Inquiry
 from serin_server.tracing import Trace, parse_traceparent
 
@@ -35,6 +36,7 @@ class Call:
         "metadata",
         "refused_upload",
         "request_id",
+        "shared_by",
         "size",
         "status",
         "target",
@@ -52,6 +54,7 @@ class Call:
         self.metadata = metadata
         self.attempt = attempt_of(metadata.get(COUNT_HEADER, "1"), TESTER_HEADER in metadata)
         self.request_id = _text(metadata.get("x-request-id"))
+        self.shared_by = shared_by_grpc(self.request_id, message) if MARK_HEADER in metadata else None
         traceparent = _text(metadata.get("traceparent"))
         self.trace: Trace | None = None if traceparent is None else parse_traceparent(traceparent.encode())
         self.inquiry: Inquiry | None = None

@@ -28,6 +28,7 @@ async def infer(served: ServedModel, message: ModelInferRequest, context: Contex
         request_id=call.request_id,
         trace_id=None if call.trace is None else call.trace.trace_id,
     )
+    inquiry.shared_by = call.shared_by
     inquiry.begin()
     try:
         await caller.ended

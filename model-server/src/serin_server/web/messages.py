@@ -1,6 +1,5 @@
 """A request as a handler sees it, and the answer as it goes over the wire."""
 
-import hashlib
 import time
 import zlib
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from serin_server.monitor.attempts import COUNT_HEADER, TESTER_HEADER, Attempt, attempt_of
 from serin_server.protocol.errors import ClientGoneError, RequestError
+from serin_server.serving.copies import MARK_HEADER, shared_by_http
 from serin_server.tracing import Trace, parse_traceparent
 
 JSON = b"application/json"
@@ -102,14 +102,8 @@ class Request:
 
     @property
     def shared_by(self) -> str | None:
-        """What is the same in both copies of a marked request, and in no other; None where it is not marked.
-
-        Its body is part of that: some routers take the id from clients, and one id for requests of several kinds
-        would pair answers to different questions.
-        """
-        if not self.shadowed or self.request_id is None:
-            return None
-        return f"{self.request_id} {hashlib.blake2b(self.body, digest_size=16).hexdigest()}"
+        """What it has in common with its copy; None where it is not marked."""
+        return shared_by_http(self.request_id, self.body) if self.shadowed else None
 
     @property
     def attempt(self) -> Attempt:
@@ -200,7 +194,7 @@ HEADERS: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-envoy-expected-rq-timeout-ms": Request.take_timeout,
     b"grpc-timeout": Request.take_grpc_timeout,
     b"x-request-id": Request.take_request_id,
-    b"x-serin-shadow": Request.take_shadow_mark,
+    MARK_HEADER.encode(): Request.take_shadow_mark,
     b"traceparent": Request.take_traceparent,
     b"content-encoding": Request.take_encoding,
     b"inference-header-content-length": Request.take_header_length,

@@ -65,9 +65,9 @@ async def announce_mended(client: Client, resource: Mapping[str, Any], mended: I
         await _event(client, resource, "Warning", "RoutePutRight", note)
 
 
-async def announce_failing_passes(client: Client, resource: Mapping[str, Any], why: str) -> None:
-    """Posts an Event that nothing moves, and why: traffic stays as it is until a pass succeeds."""
-    await _event(client, resource, "Warning", "PassesFail", f"Nothing moves until this is mended: {why}")
+async def announce_failing_passes(client: Client, resource: Mapping[str, Any], note: str) -> None:
+    """Posts an Event of what keeps passes from coming to their end."""
+    await _event(client, resource, "Warning", "PassesFail", note)
 
 
 def _new_records(before: Status, after: Status) -> list[Record]:

@@ -9,10 +9,12 @@ import json
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT
+from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_OWNER
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 
 # No event tells when somebody deletes the key that signs prediction ids, since Serin may not read Secrets. A pass
@@ -20,8 +22,25 @@ from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 KEY_CHECK_SECONDS = 240.0
 
 
-# Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last.
+# Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last. The
+# same goes for where a Service leads, see `_routed`.
 _ROUTES = {"ConfigMap", "HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule"}
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What came of it. mended: routes that others had changed. refusals: what the API server did not take."""
+
+    mended: list[Key] = field(default_factory=list)
+    refusals: dict[Key, ApiError] = field(default_factory=dict)
+
+    @contextmanager
+    def refused(self, key: Key) -> Iterator[None]:
+        """Notes it when this object is refused."""
+        try:
+            yield
+        except ApiError as error:
+            self.refusals[key] = ApiError(error.code, f"{key[0]} {key[2]}: {error.message}")
 
 
 class Applier:
@@ -33,32 +52,34 @@ class Applier:
         self._applied: dict[Key, tuple[str, Existing]] = {}
         self._keys_seen: dict[Key, float] = {}  # when each Secret was last known to be there
 
-    async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> list[Key]:
+    async def sync(self, owner: Owner, manifests: Iterable[Manifest], existing: Iterable[Existing]) -> Synced:
         """Applies what is new or differs, in order, then deletes what is no longer wanted.
 
-        Returns the routes that somebody else had changed. One object that the API server refuses does not keep the
-        others back, a route least of all; but nothing is deleted then. Raises the first refusal.
+        An object that the API server refuses keeps no other back, a route least of all; and what is deleted may make
+        the room that it needs. But nothing is deleted to which a refused route or Service may still lead requests.
         """
         there = {item.key: item for item in existing}
         wanted = set()
-        refusals, mended = [], []
+        done = Synced()
         for manifest in manifests:
             key = (manifest["kind"], owner.namespace, manifest["metadata"]["name"])
             wanted.add(key)
-            try:
-                if await self._apply(owner, manifest, key, there.get(key)) and key[0] in _ROUTES:
-                    mended.append(key)
-            except ApiError as error:
-                refusals.append(ApiError(error.code, f"{key[0]} {key[2]}: {error.message}"))
-        if refusals:
-            raise refusals[0]
+            with done.refused(key):
+                if await self._apply(owner, manifest, key, there.get(key)) and _routed(manifest, there[key]):
+                    done.mended.append(key)
+        if any(kind in {"Service", *_ROUTES} for kind, _, _ in done.refusals):
+            return done
         for key, item in there.items():
             if key not in wanted and item.owner == owner.uid:
-                # A pod's version changes with its status, which the cache does not keep: its uid is enough.
-                version = self._newest_version(key, item)
-                await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
-                self._applied.pop(key, None)
-        return mended
+                with done.refused(key):
+                    await self._delete(key, item)
+        return done
+
+    async def _delete(self, key: Key, item: Existing) -> None:
+        # A pod's version changes with its status, which the cache does not keep: its uid is enough.
+        version = self._newest_version(key, item)
+        await self._client.delete(*key, uid=item.uid, **({"resourceVersion": str(version)} if version else {}))
+        self._applied.pop(key, None)
 
     def forget_all(self) -> None:
         """Drops everything that is remembered: another operator may write from now on."""
@@ -79,17 +100,31 @@ class Applier:
     async def _apply(self, owner: Owner, manifest: Manifest, key: Key, existing: Existing | None) -> bool:
         """Returns whether somebody else had changed what was applied before, and is still wanted."""
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        applied = self._applied.get(key)
+        applied = self._applied_for(owner, key)
         stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1].version)
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:
             return False
+        if existing is None and applied is None:
+            await self._refuse_what_another_has(owner, key)
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = applied is not None or (existing is not None and existing.owner == owner.uid)
         answer = await self._apply_at(manifest, key, self._newest_version(key, existing), force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
         return bool(existing and applied and applied[0] == digest)
+
+    def _applied_for(self, owner: Owner, key: Key) -> tuple[str, Existing] | None:
+        """What was applied last for this owner: another ModelDeployment may have had an object of this name."""
+        applied = self._applied.get(key)
+        return applied if applied and applied[1].owner == owner.uid else None
+
+    async def _refuse_what_another_has(self, owner: Owner, key: Key) -> None:
+        """The API server sees no conflict between two ModelDeployments, since Serin manages the fields of both."""
+        held = await self._client.read(*key)
+        whose = held["metadata"].get("labels", {}).get(LABEL_OWNER) if held else None
+        if whose not in (None, owner.name):
+            raise ApiError(409, f"the ModelDeployment {whose} has it")
 
     async def _apply_at(self, manifest: Manifest, key: Key, version: int, *, force: bool) -> Manifest:
         """Applies to an object at this version, or at the one that it has where the watch cache lags behind.
@@ -144,6 +179,13 @@ class Applier:
             if error.code != 409:
                 raise
         self._keys_seen[key] = time.monotonic()
+
+
+def _routed(manifest: Manifest, changed: Existing) -> bool:
+    """Whether the change of this object was one of what is routed where. Others write to Services, too."""
+    if changed.kind == "Service":
+        return changed.selector != manifest["spec"]["selector"]
+    return changed.kind in _ROUTES
 
 
 async def nudge_routers(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from prometheus_client import Counter
@@ -201,7 +202,10 @@ class Client:
         _CALLS.labels(verb, kind, response.status).inc()
         if not 200 <= response.status <= 299:
             raise ApiError(response.status, _message(data))
-        answer: dict[str, Any] = json.loads(data)
+        try:
+            answer: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise aiohttp.ClientPayloadError(f"half an answer to {verb} {path}") from error
         return answer
 
     async def _send(

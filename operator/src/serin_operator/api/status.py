@@ -197,14 +197,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A Service with a fixed name, for a user's own route: it leads to `revision` since `since`.
+    """A Service with a fixed name, for a user's own route: it is to lead to `revision`.
 
-    settled: Gateways know by now, so it may get a weight. idle: since when it is seen to have none, while nobody needs
-    its revision.
+    since: when it was first seen to lead there, to a ready pod; None while it does not. settled: Gateways know by now,
+    so it may get a weight. idle: since when it is seen to have none, while nobody needs its revision.
     """
 
     revision: str
-    since: float = field(metadata=_TIME)
+    since: float | None = field(default=None, metadata=_TIME)
     settled: bool = False
     idle: float | None = field(default=None, metadata=_TIME)
 
@@ -233,12 +233,16 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The time after a promotion in which late evidence can still take it back; `against` is the old stable."""
+    """The time after a promotion in which late evidence can still take it back; `against` is the old stable.
+
+    worse_since: since when it would be taken back, if the old stable had its pods.
+    """
 
     revision: str
     against: str
     until: float = field(metadata=_TIME)
     strategy: Strategy = Strategy.CANARY
+    worse_since: float | None = field(default=None, metadata=_TIME)
     evidence_at: float | None = field(default=None, metadata=_TIME)
     evidence: str = ""
 

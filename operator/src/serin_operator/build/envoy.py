@@ -8,9 +8,7 @@ canary fails to answer is answered by stable, and no client sees a canary's erro
 HTTP and gRPC come in on one port and reach different ports of the servers, so each has clusters and routes of its own.
 Testers' requests carry `x-serin-tester`, from the router only.
 
-A canary may also be shown copies of requests that stable answers. They go through a third cluster, `mirror-<revision>`,
-that holds few of them at once: what it can not take is not copied, and no client waits for it. Both copies carry the
-mark SHADOW_MARK and one `x-request-id`, by which the model servers tell that they are answers to the same request.
+A canary may also be shown copies of requests that stable answers: see `mirroring`.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +17,8 @@ from typing import Any
 from serin_operator.api.callers import Testers
 from serin_operator.api.spec import Traffic
 from serin_operator.build.callers import TYPE, by_caller
-from serin_operator.build.owner import GRPC_PORT, PORT, Owner
+from serin_operator.build.mirroring import OF_GRPC, OF_HTTP, Copies, few, mirror_cluster_of
+from serin_operator.build.owner import GRPC_PORT, LARGEST_BODY, PORT, Owner
 from serin_operator.decide.observed import Route
 
 ROUTES = "inference"
@@ -30,12 +29,7 @@ TESTERS_ROUTE = "testers"
 GRPC = "grpc-"  # what the names of its clusters and routes begin with
 TESTER_MARK = "x-serin-tester"
 SHADOW_MARK = "x-serin-shadow"
-RETRY_BODY_LIMIT = 8 * 1024 * 1024  # what the model server takes; a larger body can not be sent twice
-
-# Copies that one router has under way at once: what a canary that hangs can cost it in memory and connections. One that
-# answers within 10 ms gets 6,400 a second.
-MIRRORED_AT_ONCE = 64
-_INFER = "/v2/models/[^/]+(/versions/[^/]+)?/infer"
+FEEDBACK_SERVICE = "serin.FeedbackService"  # gRPC's, for labels
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.
 _CANARY_RETRIABLE = [400, 404, 408, 409, 413, 415, 422, 429]
@@ -62,6 +56,7 @@ class _Protocol:
     feedback: dict[str, Any]
     unavailable: dict[str, Any]  # what stable is asked again for, if another of its pods may answer
     failed: dict[str, Any]  # what a canary has failed to answer
+    copies: Copies  # for a shadow
     match: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +64,7 @@ _GRPC = _Protocol(
     GRPC,
     GRPC_PORT,
     "http2_protocol_options",
-    feedback={"prefix": "/serin.FeedbackService/"},
+    feedback={"prefix": f"/{FEEDBACK_SERVICE}/"},
     unavailable={"retry_on": f"{_UNANSWERED},reset,unavailable"},
     failed={
         "retry_on": f"{_UNANSWERED},reset,5xx,retriable-headers",
@@ -77,6 +72,7 @@ _GRPC = _Protocol(
             {"name": "grpc-status", "string_match": {"safe_regex": {"regex": _CANARY_RETRIABLE_GRPC}}}
         ],
     },
+    copies=OF_GRPC,
     match={"grpc": {}},
 )
 _HTTP = _Protocol(
@@ -92,6 +88,7 @@ _HTTP = _Protocol(
         "retry_on": f"{_UNANSWERED},reset,5xx,retriable-status-codes",
         "retriable_status_codes": _CANARY_RETRIABLE,
     },
+    copies=OF_HTTP,
 )
 _PROTOCOLS = (_GRPC, _HTTP)  # what is HTTP's also matches gRPC
 
@@ -104,11 +101,6 @@ def cluster_of(revision: str) -> str:
 def canary_cluster_of(revision: str) -> str:
     """The cluster that reaches a revision's pods first and falls back to stable."""
     return f"canary-{revision}"
-
-
-def mirror_cluster_of(revision: str) -> str:
-    """The cluster that takes copies of requests to a revision's pods, and few at once."""
-    return f"mirror-{revision}"
 
 
 def clusters(
@@ -125,8 +117,9 @@ def clusters(
         for revision, fallback in sorted(fallbacks.items()):
             hosts = [owner.server(revision), owner.server(fallback)]
             resources.append(_cluster(protocol, canary_cluster_of(revision), hosts))
-    if mirrored is not None:
-        resources.append(_mirror_cluster(mirrored, owner.server(mirrored)))
+        if mirrored is not None:
+            hosts, connection = [owner.server(mirrored)], protocol.copies.connection
+            resources.append(few(_cluster(protocol, mirror_cluster_of(mirrored), hosts, connection)))
     return {"version_info": version, "resources": resources}
 
 
@@ -140,7 +133,7 @@ def routes(route: Route, traffic: Traffic, version: str, *, candidate: str | Non
         "name": ROUTES,
         "domains": ["*"],
         "include_request_attempt_count": True,
-        "request_body_buffer_limit": RETRY_BODY_LIMIT,
+        "request_body_buffer_limit": LARGEST_BODY,  # a larger one can not be sent twice
         "request_headers_to_remove": [TESTER_MARK, SHADOW_MARK],
     }
     drawn = _table(route, route.weight, traffic, candidate)
@@ -175,9 +168,10 @@ def _table(route: Route, weight: int, traffic: Traffic, candidate: str | None) -
             table += _testers_routes(protocol, cluster, traffic.testers, traffic)
         if route.canary and weight:
             table.append(_canary_route(protocol, route.canary, weight, traffic))
-        if route.canary and route.mirror and protocol is _HTTP:
-            table.append(_shadow_route(route, route.canary, traffic))
-        table.append(_stable_route(protocol, route, traffic))
+        stable = _stable_route(protocol, route, traffic)
+        if route.canary and route.mirror:
+            table.append(_shadow_route(protocol, stable, route.canary, route.mirror))
+        table.append(stable)
     return table
 
 
@@ -228,22 +222,18 @@ def _stable_route(protocol: _Protocol, route: Route, traffic: Traffic) -> dict[s
     }
 
 
-def _shadow_route(route: Route, canary: str, traffic: Traffic) -> dict[str, Any]:
-    """What stable answers and the canary gets a copy of. A copy is never sent again, and its answer is dropped.
-
-    A body that is larger than what may be held, or whose size is not told before, is not copied.
-    """
-    stable = _stable_route(_HTTP, route, traffic)
-    policy = {"cluster": mirror_cluster_of(canary), "disable_shadow_host_suffix_append": True}
+def _shadow_route(protocol: _Protocol, stable: dict[str, Any], canary: str, percent: int) -> dict[str, Any]:
+    """What stable answers and the canary gets a copy of."""
+    policy = {
+        "cluster": f"{protocol.name}{mirror_cluster_of(canary)}",
+        "disable_shadow_host_suffix_append": True,
+    }
     return stable | {
-        "name": SHADOW_ROUTE,
+        "name": f"{protocol.name}{SHADOW_ROUTE}",
         "match": {
-            "safe_regex": {"regex": _INFER},
-            "headers": [
-                {"name": ":method", "string_match": {"exact": "POST"}},
-                {"name": "content-length", "range_match": {"start": 0, "end": RETRY_BODY_LIMIT + 1}},
-            ],
-            "runtime_fraction": {"default_value": {"numerator": route.mirror, "denominator": "HUNDRED"}},
+            **protocol.copies.match,
+            **protocol.match,
+            "runtime_fraction": {"default_value": {"numerator": percent, "denominator": "HUNDRED"}},
         },
         "request_headers_to_add": [_mark(SHADOW_MARK)],
         "route": stable["route"] | {"request_mirror_policies": [policy]},
@@ -288,7 +278,7 @@ def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffi
             "headers": [
                 {
                     "name": "content-length",
-                    "range_match": {"start": RETRY_BODY_LIMIT + 1, "end": 2**62},
+                    "range_match": {"start": LARGEST_BODY + 1, "end": 2**62},
                     # A body of unknown size is sent; one that turns out too large no server takes.
                     "treat_missing_header_as_empty": True,
                     "invert_match": True,
@@ -315,7 +305,9 @@ def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffi
     }
 
 
-def _cluster(protocol: _Protocol, name: str, hosts: list[str]) -> dict[str, Any]:
+def _cluster(
+    protocol: _Protocol, name: str, hosts: list[str], connection: dict[str, Any] | None = None
+) -> dict[str, Any]:
     dns = "envoy.extensions.clusters.dns.v3.DnsCluster"
     cares = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
     http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -342,7 +334,7 @@ def _cluster(protocol: _Protocol, name: str, hosts: list[str]) -> dict[str, Any]
             },
         },
         "typed_extension_protocol_options": {
-            http: {"@type": f"{TYPE}{http}", "explicit_http_config": {protocol.upstream: {}}}
+            http: {"@type": f"{TYPE}{http}", "explicit_http_config": {protocol.upstream: connection or {}}}
         },
         "common_lb_config": {
             # The default holds health changes back for a second, in which requests find no healthy host.
@@ -409,21 +401,6 @@ def _outliers() -> dict[str, Any]:
         "max_ejection_percent": 50,
         "always_eject_one_host": False,
         "successful_active_health_check_uneject_host": False,
-    }
-
-
-def _mirror_cluster(revision: str, host: str) -> dict[str, Any]:
-    few = {
-        "max_connections": MIRRORED_AT_ONCE,
-        "max_pending_requests": MIRRORED_AT_ONCE,
-        "max_requests": MIRRORED_AT_ONCE,
-        "max_retries": 0,
-    }
-    return _cluster(_HTTP, mirror_cluster_of(revision), [host]) | {
-        "circuit_breakers": {"thresholds": [{"priority": "DEFAULT", **few}]},
-        # Over the limit of what is held for a canary that does not read, the request itself would have to wait.
-        "per_connection_buffer_limit_bytes": 2 * RETRY_BODY_LIMIT,
-        "health_checks": [],  # the name has the ready pods only, and nobody waits for a copy that fails
     }
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from serin_operator.api.callers import Testers
 from serin_operator.api.spec import GatewayRoute, Spec
 from serin_operator.api.status import Status
-from serin_operator.build.envoy import SHADOW_MARK, TESTER_MARK
+from serin_operator.build.envoy import FEEDBACK_SERVICE, SHADOW_MARK, TESTER_MARK
+from serin_operator.build.mirroring import GRPC_METHOD, GRPC_SERVICE
 from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
 from serin_operator.decide.observed import Route
 from serin_operator.decide.roles import candidate_of, route_of, running
@@ -75,7 +76,7 @@ def _http_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tri
     matches = [inferences, _EVERYTHING] if route.mirror else [_EVERYTHING]
     rules += _testers_rules(owner, spec.traffic.testers, matches, tried, PORT)
     if route.canary and route.mirror:
-        rules.append(_with(_rule(weighted, [inferences], SHADOW_MARK), _copies(owner.backend(route.canary))))
+        rules.append(_with(_rule(weighted, [inferences], SHADOW_MARK), _copies(owner, route.canary, PORT)))
     rules.append(_rule(weighted, [_EVERYTHING]))
     return [rule | {"timeouts": {"request": _duration(spec.traffic.timeout)}} for rule in rules]
 
@@ -89,16 +90,25 @@ def _closed_rule(backends: list[Rule], path: str) -> Rule:
     return _with(rule, {"type": "URLRewrite", "urlRewrite": nowhere})
 
 
-def _copies(service: str) -> Rule:
+def _copies(owner: Owner, canary: str, port: int) -> Rule:
     """Of every request: a share of them is newer in the API, and not every Gateway keeps to it."""
-    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": service, "port": PORT}}}
+    return {
+        "type": "RequestMirror",
+        "requestMirror": {"backendRef": {"name": owner.backend(canary), "port": port}},
+    }
 
 
 def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
-    return [
-        *_testers_rules(owner, spec.traffic.testers, [{}], tried, GRPC_PORT),
-        _rule(_backends(owner, route, idle, GRPC_PORT)),
-    ]
+    """The same. A service, and a method of it, go before a header here."""
+    labels = {"method": {"type": "Exact", "service": FEEDBACK_SERVICE}}
+    inferences = {"method": {"type": "Exact", "service": GRPC_SERVICE, "method": GRPC_METHOD}}
+    weighted = _backends(owner, route, idle, GRPC_PORT)
+    matches = [inferences, {}] if route.mirror else [{}]
+    rules = [_rule(_backends(owner, Route(route.stable), (), GRPC_PORT), [labels])]
+    rules += _testers_rules(owner, spec.traffic.testers, matches, tried, GRPC_PORT)
+    if route.canary and route.mirror:
+        rules.append(_with(_rule(weighted, [inferences], SHADOW_MARK), _copies(owner, route.canary, GRPC_PORT)))
+    return [*rules, _rule(weighted)]
 
 
 def _testers_rules(owner: Owner, testers: Testers | None, matches: Sequence[Rule], tried: str, port: int) -> list[Rule]:

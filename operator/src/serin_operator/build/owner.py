@@ -16,6 +16,8 @@ Key = tuple[str, str, str]  # kind, namespace, name
 PORT = 8080
 # Where the model server answers gRPC unless it is told otherwise.
 GRPC_PORT = 8081
+# What it takes of one request, in bytes; of gRPC one message.
+LARGEST_BODY = 8 * 1024 * 1024
 AUTOSCALER = "HorizontalPodAutoscaler"
 SERVER = "server"
 ROUTER = "router"

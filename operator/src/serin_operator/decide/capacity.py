@@ -90,6 +90,18 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
     return replace(status, rollout=rollout), Activity("ScalingCanary", text)
 
 
+def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | None:
+    """What the old stable revision lacks to serve all of the traffic again; None when it lacks nothing.
+
+    It needs as many ready pods as all of the traffic, but no more than the revision that serves it now has.
+    """
+    serving, old = status.stable, status.previous
+    assert serving and old
+    ready, of_serving = (observed.workloads.get(each.revision, Workload()).ready for each in (old, serving))
+    needed_pods = max(1, min(whole(observed.spec, status, now), of_serving))
+    return None if ready >= needed_pods else f"{ready} of {needed_pods} pods of {old.version} are ready"
+
+
 def sized(observed: Observed, status: Status, now: float) -> Status:
     """The status with the number of pods that each revision shall have from now on."""
     spec = observed.spec

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from serin_operator.api.spec import Mode, Spec, Strategy
 from serin_operator.api.status import ByHand, Phase, Rollout, Status
-from serin_operator.decide import analysis, blue_green, calibration, ramp
+from serin_operator.decide import analysis, blue_green, calibration, ramp, slots
 from serin_operator.decide.calibration import Calibration
 from serin_operator.decide.capacity import first_capacity, load, needed, room
 from serin_operator.decide.conditions import Activity
@@ -42,7 +42,8 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
         return status, Activity("StartingCanary", text)
     router = observed.router or Router()
     if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision, pods):
-        return status, Activity("StartingCanary", router.problem or "Waiting for the routers to reach the canary.")
+        text = slots.waited_for(observed, status) or "Waiting for the routers to reach the canary."
+        return status, Activity("StartingCanary", router.problem or text)
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
     if status.rollout and status.rollout.by_hand is ByHand.FULL:

@@ -149,7 +149,8 @@ def _first(observed: Observed, status: Status, target: Revision | None, now: flo
         return status, Activity(workload.trouble.reason, text, stalled=workload.trouble.permanent)
     if workload.ready == 0:
         return status, Activity("StartingServer", f"Waiting for a ready pod of {stable.version}.")
-    return status, Activity("StartingRouter", router.problem or "Waiting for the router to reach the model servers.")
+    text = slots.waited_for(observed, status) or "Waiting for the router to reach the model servers."
+    return status, Activity("StartingRouter", router.problem or text)
 
 
 # --- every later revision --------------------------------------------------------------------------------------
@@ -175,7 +176,9 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
     if (rejected := status.rejected) and turned_down(observed, status, target):
         return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
     if status.canary is None and _still_warm(observed, status, target):
-        return revert(observed, status, now)
+        if missing := capacity.missing_to_go_back(observed, status, now):
+            return status, Activity("PreviousNotReady", f"Before {target.version} gets all requests again: {missing}.")
+        return revert(status, now)
     if status.canary is None and len(status.retiring) >= MOST_RETIRING:
         text = f"Waiting until the routers let go of {len(status.retiring)} earlier revisions."
         return status, Activity("VerifyingRoute", text)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
-from serin_operator.decide.roles import candidate_of, spec_of
+from serin_operator.decide.roles import candidate_of, router_of, spec_of
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
 IDLE_SECONDS = 5.0
@@ -25,8 +25,7 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
     router = _gateway(observed, routing)
     if router is None and routing.leaving is RouterType.GATEWAY_API:
         return routing
-    own_route = spec_of(RouterType.GATEWAY_API, observed.spec, status).traffic.own_route
-    if router is None or own_route is None:
+    if router is None or _own_route(observed, status) is None:
         return replace(routing, blue=None, green=None)
     needed, weighted = _needed(status), _weighted(router)
     taken = [routing.blue, routing.green]
@@ -41,10 +40,23 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
 def due(status: Status) -> list[float]:
     """When something can follow although no event comes."""
     slots, needed = status.routing.slots if status.routing else (), _needed(status)
-    settling = [slot.since + SETTLE_SECONDS for slot in slots if not slot.settled and slot.revision in needed]
+    coming = [slot.since for slot in slots if slot.revision in needed and not slot.settled]
+    settling = [since + SETTLE_SECONDS for since in coming if since is not None]
     placed = {slot.revision for slot in slots}
     waiting = any(revision not in placed for revision in needed)
     return settling + [slot.idle + IDLE_SECONDS for slot in slots if waiting and slot.idle is not None]
+
+
+def waited_for(observed: Observed, status: Status) -> str | None:
+    """What a revision with ready pods that no Gateway reaches waits for, where a user's route names two Services."""
+    if router_of(status) is not RouterType.GATEWAY_API or _own_route(observed, status) is None:
+        return None
+    return f"Waiting until a Service leads to it, {observed.name}-blue or {observed.name}-green."
+
+
+def _own_route(observed: Observed, status: Status) -> str | None:
+    """The user's route, if that is the one that Gateways have or are to have."""
+    return spec_of(RouterType.GATEWAY_API, observed.spec, status).traffic.own_route
 
 
 def _gateway(observed: Observed, routing: Routing) -> Router | None:
@@ -73,10 +85,10 @@ def _seen(
     """The slot with what has become of it by itself."""
     if slot is None:
         return None
-    lasted = now - slot.since >= SETTLE_SECONDS
-    settled = slot.settled or (lasted and router.reaches(slot.revision))
-    # A Service that could not be led in that time is not settled as soon as it is.
-    since = now if lasted and not settled and slot.revision in needed else slot.since
+    since = slot.since
+    if not slot.settled:  # the time counts from when it is seen to lead there, however long after it was to
+        since = (slot.since or now) if router.reaches(slot.revision) else None
+    settled = slot.settled or (since is not None and now - since >= SETTLE_SECONDS)
     unused = slot.revision not in needed and weighted is not None and slot.revision not in weighted
     idle = (slot.idle or now) if unused else None
     return replace(slot, since=since, settled=settled, idle=idle)
@@ -88,9 +100,9 @@ def _with_a_slot(revision: str, pair: Pair, now: float) -> Pair:
         return pair
     blue, green = pair
     if _free(blue, now):
-        return Slot(revision, now), green
+        return Slot(revision), green
     if _free(green, now):
-        return blue, Slot(revision, now)
+        return blue, Slot(revision)
     return pair
 
 

@@ -248,19 +248,22 @@ def supersede(status: Status, target: Revision | None, now: float) -> Status:
     return replace(_without_canary(status, now), metrics=(), phase=Phase.SERVING).recorded(record)
 
 
-def revert(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
-    """The user goes back to what served until a moment ago: one change of the route, no rollout."""
+def revert(status: Status, now: float) -> tuple[Status, Activity]:
+    """The user goes back to what served until a moment ago: one change of the route, no rollout.
+
+    What is left so earns its traffic again by a rollout, should somebody ask for it once more.
+    """
     old, back = status.stable, status.previous
     assert old and back
     message = f"Back to {back.version}, which is still warm."
     record = Record(
         now, "Reverted", "SpecChanged", message, from_revision=old.revision, to_revision=back.revision, weight=0
     )
-    kept_until = now + max(observed.spec.rollout.keep_previous, DRAIN_SECONDS)
     status = replace(
         status,
         stable=replace(back, kept_until=None),
-        previous=replace(old, kept_until=kept_until),
+        previous=None,
+        retiring=(*status.retiring, replace(old, kept_until=now + DRAIN_SECONDS)),
         rejected=None,
         watch=None,
         metrics=(),

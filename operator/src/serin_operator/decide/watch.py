@@ -2,6 +2,7 @@
 
 The old stable revision stays warm for as long, so taking back is one change of the route. The routers have known it
 since before the promotion, and do until it is retired: whatever route they serve by now, this change loses nothing.
+Where pods of it are missing they are waited for, but not for ever: a model that is worse serves meanwhile.
 """
 
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 from serin_operator.api.spec import Analysis
 from serin_operator.api.status import Status, Watch
 from serin_operator.decide import analysis
+from serin_operator.decide.capacity import missing_to_go_back
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.roles import compares
@@ -32,14 +34,20 @@ def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, 
     except ValueError as error:
         text = f"The stored evidence can not be read ({error}), so late evidence does not count for this promotion."
         return _unless_over(status, watch, Activity("EvidenceUnreadable", text, stalled=True), now)
+    watch = status.watch or watch
     if judged.verdict.action is not Action.ROLL_BACK:
+        status = replace(status, watch=replace(watch, worse_since=None))
         return _unless_over(status, watch, Activity.none(), now)
 
     reason, sentence = judged.reason_for_rollback()
-    if observed.workloads.get(old.revision, Workload()).ready > 0:
+    since = now if watch.worse_since is None else watch.worse_since
+    missing = missing_to_go_back(observed, status, now)
+    patient = now < min(since + observed.spec.server.ready_timeout, watch.until)
+    if missing is None or (not patient and observed.workloads.get(old.revision, Workload()).ready > 0):
         return take_back(observed, status, reason, f"After promotion: {sentence}", now)
+    status = replace(status, watch=replace(watch, worse_since=since))
     text = (
-        f"{promoted.version} turns out to be worse ({sentence}), but no pod of {old.version} is ready to take over. "
+        f"{promoted.version} turns out to be worse ({sentence}), but only {missing} to take over. "
         f"{promoted.version} goes on serving: see to the pods of {old.version}, or apply a mended spec."
     )
     return _unless_over(status, watch, Activity("PreviousNotReady", text, stalled=True), now)

@@ -1,4 +1,7 @@
-"""What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it."""
+"""What Gateways and a mesh are seen to serve, from the watched routes: whose route it is, and who has accepted it.
+
+Anybody may write these objects: a field that is not there is one that is not as it should be, and no reason to fail.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,9 +33,9 @@ class _Objection:
     passing: bool = False
 
 
-def not_there(kind: RouterType, routes: Routes) -> Router | None:
-    """Why this router can not be used in this cluster, if so."""
-    states = [routes.state(each) for each in KINDS[kind]]
+def not_there(kind: RouterType, routes: Routes, namespace: str) -> Router | None:
+    """Why this router can not be used in this namespace, if so."""
+    states = [routes.state(each, namespace) for each in KINDS[kind]]
     for state, resource in zip(states, KINDS[kind], strict=True):
         match state:
             case State.DISABLED:
@@ -68,7 +71,7 @@ class _Answers:
             if objection is None and route is not None:
                 self.live.append(route)
             elif objection is not None:
-                self.problems.append(f"{kind} {name}, Gateway {parent['name']}: {objection.text}")
+                self.problems.append(f"{kind} {name}, Gateway {parent.get('name')}: {objection.text}")
                 self.reason = self.reason if objection.passing else "RouteNotAccepted"
 
     def router(self) -> Router:
@@ -82,20 +85,16 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
 
     ready: pods per revision, which Gateways take from the cluster.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes):
+    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
         return absent
-    found, copies = _Answers(ready), None
+    found = _Answers(ready)
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
         raw = routes.get(kind, place)
         if raw is None:
             return Router(problem=f"{kind} {place[1]} is not there yet.")
         route = gateway.live_route(Owner(*place, ""), raw)
-        if route is None:
+        if route is None or not raw["spec"].get("parentRefs"):
             return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
-        if kind == gateway.HTTP_ROUTE:
-            copies = route if route.mirror else None
-        elif copies is not None and route == Route(copies.stable):  # calls over gRPC are never copied
-            route = copies
         found.take(raw, kind, route)
     return found.router()
 
@@ -107,7 +106,7 @@ def of_own_route(
 
     leads: which revision each Service leads to. A revision is reached once one of the two does.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes):
+    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
         return absent
     raw = routes.get(gateway.HTTP_ROUTE, (place[0], name))
     if raw is None:
@@ -129,9 +128,9 @@ def of_own_route(
 def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
     """The VirtualService as the API server has it: what the proxies do with it can not be asked for.
 
-    Where Istio writes a status, it has to be of the newest generation and without an error.
+    Where Istio has found an error in this version of it, it does not serve.
     """
-    if absent := not_there(RouterType.ISTIO, routes):
+    if absent := not_there(RouterType.ISTIO, routes, place[0]):
         return absent
     raw = routes.get(istio.VIRTUAL_SERVICE, place)
     if raw is None:
@@ -139,24 +138,33 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
     route = istio.live_route(Owner(*place, ""), raw)
     if route is None:
         return Router(problem=f"VirtualService {place[1]} is not as Serin writes it.")
-    errors = [
-        message.get("documentationUrl") or str(message)
-        for message in raw.get("status", {}).get("validationMessages", [])
-        if message.get("level") == "ERROR"
-    ]
+    errors = _errors(raw)
     if errors:
         problem = f"VirtualService {place[1]}: {'; '.join(errors)}"
         return unseen("RouteNotAccepted", problem)
     return Router(1, (route,), (ready,))
 
 
+def _errors(raw: Mapping[str, Any]) -> list[str]:
+    """What Istio says of this version. Nothing takes away what it said of an earlier one, while it does not run."""
+    status = raw.get("status", {})
+    generation = raw["metadata"].get("generation")
+    if str(status.get("observedGeneration", generation)) != str(generation):
+        return []
+    return [
+        message.get("documentationUrl") or str(message)
+        for message in status.get("validationMessages", [])
+        if message.get("level") == "ERROR"
+    ]
+
+
 def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection | None:
     """Why this parent does not serve the route as it stands; None when it does."""
     namespace = raw["metadata"]["namespace"]
     said = [
-        status["conditions"]
+        status.get("conditions", [])
         for status in raw.get("status", {}).get("parents", [])
-        if _meant(status["parentRef"], namespace) == _meant(parent, namespace)
+        if _meant(status.get("parentRef", {}), namespace) == _meant(parent, namespace)
     ]
     if not said:
         return _Objection("no controller has answered for it. Is it there, and its controller running?")
@@ -166,14 +174,15 @@ def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection 
 
 
 def _unfulfilled(conditions: Iterable[Mapping[str, Any]], generation: int) -> _Objection | None:
-    found = {condition["type"]: condition for condition in conditions}
+    found = {condition.get("type"): condition for condition in conditions}
     for wanted in _CONDITIONS:
         condition = found.get(wanted)
         if condition is None or condition.get("observedGeneration", 0) != generation:
             return _Objection(f"{wanted} is not told of the newest version yet.", passing=True)
-        if condition["status"] != "True":
+        status = condition.get("status", "Unknown")
+        if status != "True":
             why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-            return _Objection(f"{wanted} is {condition['status']}, {why}")
+            return _Objection(f"{wanted} is {status}, {why}")
     return None
 
 

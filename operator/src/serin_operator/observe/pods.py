@@ -16,6 +16,8 @@ from serin_operator.decide.observed import Resolution, Trouble, Workload
 _PERMANENT_EXITS = {13, 14, *range(20, 30)}
 _CRASHES_UNTIL_PERMANENT = 3
 _REASON = re.compile("[A-Za-z][A-Za-z0-9]{0,63}")
+# What reading JSON can end in that anybody may have written.
+_NO_ANSWER = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
 _WAITING_FOR_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
@@ -103,7 +105,7 @@ def resolution(pods: Iterable[Pod], name: str) -> Resolution:
     try:
         answer = json.loads(pod.answer)
         return Resolution(sha256=str(answer["sha256"]), size=int(answer["size"]))
-    except (ValueError, LookupError, TypeError):
+    except _NO_ANSWER:
         text = f"the resolver answered {pod.answer[:200]!r}; is spec.server.image a Serin model server?"
         return Resolution(trouble=Trouble("UnknownAnswer", text, permanent=True))
 
@@ -143,7 +145,7 @@ def _told(message: str) -> dict[str, str] | None:
     """The reason that a container of Serin's leaves in its termination message."""
     try:
         told = json.loads(message)
-    except ValueError:
+    except _NO_ANSWER:
         return None
     if not isinstance(told, dict) or not isinstance(told.get("message"), str):
         return None

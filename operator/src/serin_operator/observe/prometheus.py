@@ -10,9 +10,10 @@ import aiohttp
 from serin_operator.observe.pods import Pod
 from serin_operator.observe.samples import STARTED, Point, Reading, Wanted
 
-# What tells a model server's own series apart; Prometheus adds labels such as job, which do not.
+# Every label of a model server's own series, which tell them apart; Prometheus adds others, such as job, which do not.
 _IDENTITY = (
     *("__name__", "model", "revision", "code", "le", "actual", "predicted", "attempt", "window"),
+    *("stable", "answers", "wrong", "by"),
     *("feature", "bin"),
 )
 _TIMEOUT = aiohttp.ClientTimeout(total=10)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import aiohttp
 
 from serin_operator.build import envoy, listeners
+from serin_operator.build.mirroring import mirror_cluster_of
 from serin_operator.decide.observed import Route, Router
 from serin_operator.observe.pods import Pod
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
 # What a router that is starting, going or not Serin's own can answer with.
-_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError)
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "failed_degraded_check", "pending_dynamic_removal")
 
 
@@ -69,20 +70,31 @@ async def _get(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
 
 
 def live_route(dump: Mapping[str, Any]) -> Route:
-    """The route in Envoy's `config_dump`. Raises ValueError when there is none yet."""
+    """The route in Envoy's `config_dump`. Raises ValueError when there is none yet, or not one for all protocols."""
     for config in dump.get("configs", []):
-        routes = {route["name"]: route for route in _drawn(config["route_config"]["virtual_hosts"][0])}
-        stable = routes[envoy.STABLE_ROUTE]["route"]["cluster"].removeprefix(envoy.cluster_of(""))
-        canary, shadow = routes.get(envoy.CANARY_ROUTE), routes.get(envoy.SHADOW_ROUTE)
-        if canary is not None:
-            revision = canary["route"]["cluster"].removeprefix(envoy.canary_cluster_of(""))
-            return Route(stable, revision, weight=_per_cent(canary), mirror=_per_cent(shadow))
-        if shadow is not None:
-            (policy,) = shadow["route"]["request_mirror_policies"]
-            revision = policy["cluster"].removeprefix(envoy.mirror_cluster_of(""))
-            return Route(stable, revision, mirror=_per_cent(shadow))
-        return Route(stable)
+        table = {route["name"]: route for route in _drawn(config["route_config"]["virtual_hosts"][0])}
+        http, grpc = _route_of("", table), _route_of(envoy.GRPC, table)
+        if http != grpc:
+            raise ValueError(f"its routes differ: {http} for HTTP, {grpc} for gRPC")
+        return http
     raise ValueError("it has no route yet")
+
+
+def _route_of(protocol: str, table: Mapping[str, Any]) -> Route:
+    """The route in the table of a protocol, whose names begin with this."""
+
+    def revision(cluster: str, cluster_of: Callable[[str], str]) -> str:
+        return cluster.removeprefix(f"{protocol}{cluster_of('')}")
+
+    stable = revision(table[f"{protocol}{envoy.STABLE_ROUTE}"]["route"]["cluster"], envoy.cluster_of)
+    canary, shadow = table.get(f"{protocol}{envoy.CANARY_ROUTE}"), table.get(f"{protocol}{envoy.SHADOW_ROUTE}")
+    if canary is not None:
+        other = revision(canary["route"]["cluster"], envoy.canary_cluster_of)
+        return Route(stable, other, weight=_per_cent(canary), mirror=_per_cent(shadow))
+    if shadow is not None:
+        (policy,) = shadow["route"]["request_mirror_policies"]
+        return Route(stable, revision(policy["cluster"], mirror_cluster_of), mirror=_per_cent(shadow))
+    return Route(stable)
 
 
 def _per_cent(route: Mapping[str, Any] | None) -> int:

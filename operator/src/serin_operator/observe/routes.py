@@ -61,17 +61,17 @@ class Routes:
         self._states: dict[tuple[str, str | None], State] = {}
         self._found: dict[tuple[str, str | None], dict[Place, Raw]] = {}
 
-    def state(self, kind: str) -> State:
-        """The worst that is known of a kind, over all namespaces."""
+    def state(self, kind: str, namespace: str) -> State:
+        """What is known of a kind in a namespace: of another nothing is to be concluded."""
         if kind not in self._kinds:
             return State.DISABLED
-        states = [self._states.get((kind, scope), State.UNKNOWN) for scope in self._scopes]
-        return min(states, key=list(State).index)
+        scope = namespace if namespace in self._scopes else None
+        return self._states.get((kind, scope), State.UNKNOWN)
 
-    def writable(self, kind: str) -> bool:
-        """Whether an object of this kind can be written: the kind is known, or always there."""
+    def writable(self, kind: str, namespace: str) -> bool:
+        """Whether an object of this kind can be written there: the kind is known, or always there."""
         optional = any(kind in kinds for kinds in KINDS.values())
-        return not optional or self.state(kind) is State.KNOWN
+        return not optional or self.state(kind, namespace) is State.KNOWN
 
     def get(self, kind: str, place: Place) -> Raw | None:
         """One route, if it is there."""
@@ -79,10 +79,14 @@ class Routes:
         return next((raw for raw in found if raw is not None), None)
 
     def objects_of(self, place: Place) -> list[Existing]:
-        """The routes that Serin made for one ModelDeployment."""
+        """The routes that Serin made for one ModelDeployment, of the kinds that can be written now.
+
+        What is not written now must not be taken for unwanted.
+        """
         return [
             Existing.of(raw, kind)
             for (kind, _), found in self._found.items()
+            if self.writable(kind, place[0])
             for (namespace, _), raw in found.items()
             if (namespace, raw["metadata"]["labels"][LABEL_OWNER]) == place
         ]
@@ -115,9 +119,9 @@ class Routes:
                 await asyncio.sleep(_AGAIN_SECONDS)
             except Exception as error:
                 code = getattr(error, "code", None)
-                if code is None:
-                    raise
-                if self._refused(key, code, error):
+                if code is None:  # a bug must not end the watch, nor be hidden
+                    _LOGGER.exception("watching %s failed", kind)
+                elif self._refused(key, code, error):
                     wake(None)
                 await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -43,6 +43,7 @@ _MOVES = "serin_pairs_moved_total"
 _DISTANCES = "serin_pairs_distance_bucket"
 _WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS)
 _OTHER, _ANOTHER = "other", "another"
+_MOST = 2.0**53  # beyond it a counter of floating point does not rise by ones
 
 _Place = tuple[str, str]  # revision and series
 _PerArm = Mapping[str, Mapping[str, Counts]]
@@ -61,7 +62,7 @@ class Point:
     value: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.value < math.inf:
+        if not 0 <= self.value <= _MOST:
             raise ValueError(f"the counter {self.name} of {self.series} is {self.value}")
 
     @property
@@ -213,7 +214,10 @@ def _over(buckets: Iterable[Point], bound: float | None) -> _PerArm:
 
 
 def _bound(point: Point) -> float:
-    return float(point.labels.get("le", "nan"))
+    try:
+        return float(point.labels.get("le", "nan"))
+    except ValueError:
+        return math.nan
 
 
 def _confusion(labels: Iterable[Point]) -> _Confusion:

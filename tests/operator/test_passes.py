@@ -1,0 +1,141 @@
+"""What a pass does when the API server shows or takes only a part of it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.operator.build.test_manifests import STABLE, revision
+from tests.operator.build.test_routes import built
+from tests.operator.definition import raw_spec
+from tests.operator.observe.test_routes import Following, Source
+from tests.operator.test_loop import PLACE, Writes, loop, new_resource, until
+
+from serin_operator.act.client import ApiError
+from serin_operator.act.refusals import RefusedError
+from serin_operator.api.spec import RouterType
+from serin_operator.api.status import Phase, Routing, Status, dump_status
+from serin_operator.build.owner import Existing
+from serin_operator.loop import RESYNC_SECONDS
+from serin_operator.observe import routes as module
+from serin_operator.observe.cache import Cache
+from serin_operator.observe.pods import read_pod
+from serin_operator.observe.routes import State
+
+GATEWAY = {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}
+BEHIND_GATEWAYS = Status(phase=Phase.SERVING, stable=revision(STABLE), routing=Routing(RouterType.GATEWAY_API))
+
+
+class Deletes(Writes):
+    """Notes what is deleted, too."""
+
+    async def delete(self, kind: str, *_: str, **__: str) -> None:
+        self.writes.append(f"delete {kind}")
+
+
+def behind_gateways() -> dict[str, Any]:
+    """A ModelDeployment whose route is an HTTPRoute."""
+    return {**new_resource(**dump_status(BEHIND_GATEWAYS)), "spec": raw_spec(traffic={"router": GATEWAY})}
+
+
+def written() -> dict[str, Any]:
+    """Its route, as an earlier pass left it."""
+    raw = built(RouterType.GATEWAY_API, BEHIND_GATEWAYS, gatewayAPI=GATEWAY["gatewayAPI"])["HTTPRoute", PLACE[1]]
+    metadata = {**raw["metadata"], "namespace": PLACE[0], "uid": "route", "generation": 3, "resourceVersion": "40"}
+    metadata["ownerReferences"] = [{**metadata["ownerReferences"][0], "uid": "uid"}]
+    return {**raw, "metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "applied"),
+    [pytest.param("elsewhere", True, id="in another namespace"), pytest.param(PLACE[0], False, id="in its own")],
+)
+async def test_a_route_stays_while_its_kind_is_not_readable(
+    unreadable: str, applied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.02)
+    client = Deletes(behind_gateways())
+    source = Source({"HTTPRoute": [written()]}, {"elsewhere": []})
+    async with Following(source, PLACE[0], "elsewhere", router=RouterType.GATEWAY_API) as following:
+        routes = following.routes
+
+        def refused() -> bool:
+            source.feeds["HTTPRoute"].put_nowait(None)  # one of the watches ends, and begins with a list
+            return routes.state("HTTPRoute", unreadable) is State.FORBIDDEN
+
+        await following.until(lambda: routes.state("HTTPRoute", "elsewhere") is State.KNOWN)
+        await following.until(lambda: routes.get("HTTPRoute", PLACE) is not None)
+        source.in_namespaces[unreadable] = ApiError(403, "forbidden")
+        await following.until(refused)
+        one = loop(client, Cache(resources={PLACE: [client.held]}, routes=routes))
+        await one._pass(PLACE)
+    assert ("HTTPRoute" in client.writes) is applied
+    assert "delete HTTPRoute" not in client.writes
+
+
+class Refusing(Deletes):
+    """Takes all objects but those of some kinds, and keeps the Events."""
+
+    def __init__(self, held: dict[str, Any], *kinds: str) -> None:
+        super().__init__(held)
+        self._kinds = kinds
+        self.events: list[dict[str, Any]] = []
+
+    async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+        if manifest["kind"] in self._kinds:
+            raise ApiError(403, "exceeded quota")
+        return await super().apply(manifest, force=force)
+
+    async def annotate(self, kind: str, *_: Any) -> None:
+        if kind in self._kinds:
+            raise ApiError(403, "no patches here")
+        self.writes.append(f"annotate {kind}")
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        if manifest["kind"] == "Event":
+            self.events.append(dict(manifest))
+        return await super().create(manifest)
+
+
+SERVING = Status(phase=Phase.SERVING, stable=revision(STABLE))
+ROUTER = read_pod({"metadata": {"name": "iris-router-0", "labels": {"serin.dev/component": "router"}}})
+UNWANTED = Existing("Deployment", PLACE[0], "iris-old", 3, "uid", "old", 40)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Pod"], ids=["an object", "the mark of a router"])
+async def test_what_is_refused_puts_off_nothing_else(kind: str) -> None:
+    client = Refusing(new_resource(**dump_status(SERVING)), kind)
+    failed = read_pod({"metadata": {"name": "iris-resolve"}, "status": {"phase": "Failed"}})
+    failed = replace(failed, component="resolver")
+    objects = {"Deployment": {PLACE: [UNWANTED]}}
+    one = loop(client, Cache({PLACE: [client.held]}, {PLACE: [ROUTER, failed]}, objects))
+    with pytest.raises(RefusedError, match="403") as caught:
+        await one._pass(PLACE)
+    assert 0 < caught.value.wait <= RESYNC_SECONDS
+    assert {"status", "ConfigMap", "Service", "delete Deployment", "delete Pod"} <= set(client.writes)
+    assert ("annotate Pod" in client.writes) is (kind == "Deployment")
+    assert [event["reason"] for event in client.events] == ["Started"]
+
+
+async def test_the_next_look_does_not_wait_for_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serin_operator.loop._REFUSED_RETRY", 0.01)
+    client = Refusing(new_resource())
+    one = loop(client, Cache({PLACE: [client.held]}))
+    passes = 0
+
+    async def refused(_: Any) -> float:
+        nonlocal passes
+        passes += 1
+        raise RefusedError(ApiError(403, "Deployment iris-a: exceeded quota"), 0.01)
+
+    monkeypatch.setattr(one, "_pass", refused)
+    one.lead()
+    one.wake(PLACE)
+    await until(lambda: passes > 10)  # half a second, one, two, four and so on would take minutes
+    await one.rest()
+    [event] = client.events
+    assert event["reason"] == "PassesFail"
+    assert (
+        event["note"]
+        == "All else goes on until this is mended: the API server says 403: Deployment iris-a: exceeded quota"
+    )
