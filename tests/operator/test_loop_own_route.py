@@ -111,8 +111,8 @@ async def test_a_service_that_can_not_be_led_is_told_once_and_no_reason_to_write
     await until(lambda: client.refused > 20)
     await one.rest()
     assert len(client.statuses) == 2  # the second tells of the router
-    told = [note for note in client.notes if "Nothing moves" in note]
-    assert told == ["Nothing moves until this is mended: the API server says 403: Service iris-blue: no"]
+    told = [note for note in client.notes if "until this is mended" in note]
+    assert told == ["All else goes on until this is mended: the API server says 403: Service iris-blue: no"]
 
 
 def test_the_cache_knows_where_services_lead() -> None:

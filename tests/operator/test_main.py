@@ -12,7 +12,8 @@ async def test_a_helper_that_ends_by_itself_is_told_at_once(caplog: pytest.LogCa
         raise OSError("the port is taken")
 
     await asyncio.wait([_helper(broken())])
-    assert "broken has ended" in caplog.text
+    assert "ended by itself: <Task finished" in caplog.text
+    assert "broken() done" in caplog.text
     assert "OSError: the port is taken" in caplog.text
 
 

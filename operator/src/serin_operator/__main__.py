@@ -82,7 +82,7 @@ def _helper(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            _LOGGER.critical("%s has ended", work.__qualname__, exc_info=error)
+            _LOGGER.critical("ended by itself: %r", task, exc_info=error)
 
     task = asyncio.create_task(work)
     task.add_done_callback(ended)

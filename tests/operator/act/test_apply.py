@@ -19,7 +19,10 @@ SERVING = replace(ROLLING, canary=None, previous=None, retiring=(), weight=0, ro
 
 
 class FakeClient:
-    """An API server that keeps what it is given and counts versions; `refuse` names objects that it does not take."""
+    """An API server that keeps what it is given and counts versions; `refuse` names objects that it does not take.
+
+    With 0 it does not answer at all.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[Key, dict[str, Any]] = {}
@@ -80,7 +83,7 @@ class FakeClient:
                 raise NotLeadingError(name)
         self.calls.append((verb, kind, name))
         for named in {name, f"{kind} {name}"} & self.refuse.keys():
-            raise ApiError(self.refuse[named], "refused")
+            raise ApiError(self.refuse[named], "refused") if self.refuse[named] else TimeoutError
 
     def existing(self, owner: Owner = OWNER) -> list[Existing]:
         """What the watch cache holds once it has seen everything; it does not watch Secrets."""
@@ -136,8 +139,8 @@ async def test_what_another_model_deployment_has_under_a_name_stays_its_own(
     """The API server would see no conflict: Serin manages the fields of both."""
     other, mine = Owner(OWNER.namespace, "iris-blue", "other"), [owned_service("iris-blue", OWNER)]
     await applier.sync(other, [owned_service("iris-blue", other)], [])
-    with pytest.raises(ApiError, match="Service iris-blue: the ModelDeployment iris-blue has it"):
-        await applier.sync(OWNER, mine, [])
+    refusals = (await applier.sync(OWNER, mine, [])).refusals.values()
+    assert [str(one) for one in refusals] == ["409: Service iris-blue: the ModelDeployment iris-blue has it"]
     held = client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]
     assert [reference["uid"] for reference in held["ownerReferences"]] == ["other"]
     await client.delete("Service", OWNER.namespace, "iris-blue", uid="u")
@@ -345,14 +348,17 @@ async def test_nothing_is_remembered_while_another_acts(client: FakeClient, appl
     assert len([verb for verb, _, _ in client.took() if verb == "apply"]) == len(wanted())
 
 
-async def test_a_refusal_keeps_nothing_else_back(client: FakeClient, applier: Applier) -> None:
+@pytest.mark.parametrize(
+    ("code", "said"), [(403, "403: Deployment {}: refused"), (0, "504: Deployment {}: no answer in time")]
+)
+async def test_a_refusal_keeps_nothing_else_back(code: int, said: str, client: FakeClient, applier: Applier) -> None:
     """Least of all what has to go: it may take up the room that a quota leaves."""
     await applier.sync(OWNER, wanted(ROLLING), [])
     client.took()
-    client.refuse[f"Deployment iris-{STABLE}"] = 403
+    client.refuse[f"Deployment iris-{STABLE}"] = code
     changed = wanted(traffic={"timeout": "5m"})
     done = await applier.sync(OWNER, changed, client.existing())
-    assert [str(refusal) for refusal in done.refusals.values()] == [f"403: Deployment iris-{STABLE}: refused"]
+    assert [str(refusal) for refusal in done.refusals.values()] == [said.format(f"iris-{STABLE}")]
     calls = client.took()
     assert ("apply", "ConfigMap", "iris-router") in calls
     assert ("delete", "Deployment", f"iris-{CANARY}") in calls

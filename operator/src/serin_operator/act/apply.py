@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_OWNER
@@ -36,9 +37,11 @@ class Synced:
 
     @contextmanager
     def refused(self, key: Key) -> Iterator[None]:
-        """Notes it when this object is refused."""
+        """Notes it when this object is refused, or whoever has to admit it does not answer."""
         try:
             yield
+        except TimeoutError:
+            self.refusals[key] = ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{key[0]} {key[2]}: no answer in time")
         except ApiError as error:
             self.refusals[key] = ApiError(error.code, f"{key[0]} {key[2]}: {error.message}")
 
@@ -184,7 +187,7 @@ class Applier:
 def _routed(manifest: Manifest, changed: Existing) -> bool:
     """Whether the change of this object was one of what is routed where. Others write to Services, too."""
     if changed.kind == "Service":
-        return changed.selector != manifest["spec"]["selector"]
+        return bool(changed.selector != manifest["spec"]["selector"])
     return changed.kind in _ROUTES
 
 
