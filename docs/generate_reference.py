@@ -64,7 +64,7 @@ def type_of(field: Schema, links: dict[str, Section]) -> str:
     if field.get("x-kubernetes-int-or-string"):
         return "quantity"
     if field.get("x-kubernetes-preserve-unknown-fields"):
-        return "as in a Pod"
+        return "as in a Pod" if field.get("description") == "As in a Pod." else "object"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field.get("format") == "date-time":

@@ -108,6 +108,8 @@ def mismatch(path: str, hint: Any, schema: Schema, is_time: bool) -> list[str]:
         (hint,) = (option for option in get_args(hint) if option is not NoneType)
     if get_origin(hint) is tuple:
         return mismatch(f"{path}[]", get_args(hint)[0], schema["items"], is_time=False)
+    if schema.get("x-kubernetes-preserve-unknown-fields"):  # nothing of it is dropped
+        return [] if schema["type"] == "object" else [path]
     if is_dataclass(hint):
         return differences(path, hint, schema)
     if get_origin(hint) is Mapping:

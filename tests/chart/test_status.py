@@ -37,6 +37,17 @@ STATUS: Manifest = {
     },
     "previous": {"revision": "fedcba9876", "version": "v0", "keptUntil": "2024-05-01T10:00:00Z"},
     "retiring": [{"revision": "2222222222", "version": "v1.5", "keptUntil": "2024-05-01T09:00:10Z"}],
+    "traffic": [
+        {
+            "router": "Embedded",
+            "routerReplicas": 2,
+            "routerResources": {"requests": {"cpu": 1, "memory": "64Mi"}},
+            "timeout": 30.0,
+            "mesh": {},
+            "testers": {"cookie": ["tester", "yes"]},
+            "tlsSecret": "iris-tls",
+        }
+    ],
     "resolved": {"uri": "https://models.example.com/iris.joblib", "sha256": HASH, "size": 1234, "version": "v1"},
     "rejected": {
         "revision": "1111111111",

@@ -210,11 +210,16 @@ def test_a_route_that_somebody_changes_is_put_right_and_told(
     assert through.stats()["failed"] == 0
 
 
-def test_going_back_to_the_embedded_router_loses_nothing(routed: Routed, promotion: dict[str, Any]) -> None:
-    """Last: the Gateway's own clients have to have gone before."""
-    routed.outside.rate(0)
+def test_going_back_to_the_embedded_router_loses_nothing(
+    routed: Routed, through: Traffic, promotion: dict[str, Any]
+) -> None:
+    """Last: the Gateway's own clients have to go before their route does, which the spec names no more."""
     routed.inside.rate(INSIDE_RPS)
-    routed.mdep.apply(traffic={"router": {"type": "Embedded"}})
+    generation = routed.mdep.apply(traffic={"router": {"type": "Embedded"}})
+    gone_over = "the Service leads to the embedded router"
+    routed.mdep.wait(gone_over, lambda s: s.get("routing", {}).get("router") == "Embedded", 90, generation)
+    through.rate(0)
+    assert through.stats()["failed"] == 0
     routed.mdep.wait("the embedded router is alone", lambda s: "routing" not in s, 120)
     eventually(lambda: routed.mdep.name not in _names(routed.mdep, ROUTE))
     routed.inside.wait_for(2 * INSIDE_RPS)

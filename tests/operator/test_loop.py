@@ -183,11 +183,10 @@ class Writes(Listing):
         return dict(manifest)
 
 
-def new_resource(version: int = 7, traffic: Any = None, **status: Any) -> dict[str, Any]:
+def new_resource(version: int = 7, **status: Any) -> dict[str, Any]:
     """As a user made it."""
-    raw = raw_spec(traffic=traffic)
     kind = {"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment"}
-    found = {**kind, **resource("uid", version, **status), "spec": raw}
+    found = {**kind, **resource("uid", version, **status), "spec": raw_spec()}
     found["metadata"]["generation"] = 1
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.operator.build.test_manifests import CANARY, OWNER, ROLLING, STABLE
 from tests.operator.build.test_own_route import BOTH, SPEC, route, slot
+from tests.operator.definition import raw_spec
 from tests.operator.json_patch import patched
 from tests.operator.test_loop import PLACE, Listing, Writes, loop, new_resource, until
 
@@ -64,7 +65,7 @@ class Refusing(Writes):
     """An API server that lets nobody lead a Service. What is written, the cache knows at once."""
 
     def __init__(self, cache: Cache) -> None:
-        super().__init__(new_resource(traffic=ROUTED))
+        super().__init__({**new_resource(), "spec": raw_spec(traffic=ROUTED)})
         self.cache = cache
         cache.resources = {PLACE: [self.held]}
         self.notes: list[str] = []

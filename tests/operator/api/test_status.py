@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.definition import Json, schema, status_problems
 
-from serin_operator.api.spec import Profile, RouterType, Signature, Strategy
+from serin_operator.api import callers
+from serin_operator.api.spec import GatewayRoute, Mesh, Profile, RouterType, Signature, Strategy, Traffic
 from serin_operator.api.status import (
     HISTORY_LIMIT,
     BoundReport,
@@ -140,6 +141,27 @@ conditions = st.builds(
     last_transition_time=whole_seconds,
     observed_generation=st.integers(0, 1000),
 )
+gateways = st.builds(
+    GatewayRoute,
+    parents=st.lists(st.fixed_dictionaries({"name": names, "port": st.integers(1, 65535)}), max_size=2).map(tuple),
+    hostnames=st.lists(names, max_size=2).map(tuple),
+    grpc=st.none() | st.builds(GatewayRoute, st.just(({"name": "public"},))),
+)
+pairs = st.tuples(names, words)
+traffics = st.builds(
+    Traffic,
+    router=st.sampled_from(RouterType),
+    router_replicas=st.integers(1, 10),
+    router_resources=st.dictionaries(words, st.dictionaries(words, st.integers() | words, max_size=2), max_size=2),
+    timeout=st.floats(0.001, 3600),
+    gateway=st.none() | gateways,
+    own_route=st.none() | names,
+    mesh=st.builds(Mesh, st.lists(names, max_size=2).map(tuple), st.lists(names, max_size=2).map(tuple)),
+    testers=st.none() | st.builds(callers.Testers, st.none() | pairs, st.none() | pairs),
+    sticky=st.none() | st.builds(callers.Sticky, st.none() | names, st.none() | names),
+    tls_secret=st.none() | names,
+    access_log=st.none() | st.floats(0, 1),
+)
 statuses = st.builds(
     Status,
     observed_generation=st.integers(0, 1000),
@@ -162,6 +184,7 @@ statuses = st.builds(
         leaving_until=st.none() | times,
         weight=st.none() | st.floats(0, 100),
     ),
+    traffic=st.lists(traffics, max_size=3).map(tuple),
     resolved=st.none() | st.builds(Resolved, words, words, counts, st.none() | names),
     rejected=st.none() | st.builds(Rejected, names, words, words, times, st.none() | names),
     last_failure=st.none() | st.builds(Failure, words, words, words, times, st.none() | st.integers(-1, 255)),
@@ -205,6 +228,10 @@ def full(kind: Any, **values: Any) -> Any:
         Signature | None: Signature("x", "x", "x"),
         RouterType: RouterType.ISTIO,
         RouterType | None: RouterType.ISTIO,
+        GatewayRoute | None: GatewayRoute(({"name": "x"},), ("x",), GatewayRoute(({"name": "x"},), ("x",))),
+        Mesh: Mesh(("x",), ("x",)),
+        callers.Testers | None: callers.Testers(("x", "x"), ("x", "x")),
+        callers.Sticky | None: callers.Sticky("x", "x"),
     }
     hints = get_type_hints(kind)
     return kind(**{name: values[name] if name in values else samples[hint] for name, hint in hints.items()})
@@ -232,6 +259,7 @@ def everything() -> Status:
         previous=revision,
         retiring=(revision,),
         routing=full(Routing, blue=full(Slot), green=full(Slot)),
+        traffic=(full(Traffic),),
         resolved=full(Resolved),
         rejected=full(Rejected),
         last_failure=full(Failure),
@@ -254,7 +282,7 @@ def test_the_full_status_is_full() -> None:
             ]
         return [path] if value is None or value == "" or value == {} else []
 
-    assert unset(everything(), "") == [".stable.kept_until", ".canary.kept_until"]
+    assert unset(everything(), "") == [".stable.kept_until", ".canary.kept_until", ".traffic.gateway.grpc.grpc"]
 
 
 def test_the_definition_knows_every_field_that_is_written() -> None:

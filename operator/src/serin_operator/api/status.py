@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from serin_operator.api.spec import Profile, RouterType, Signature, Strategy
+from serin_operator.api.spec import Profile, RouterType, Signature, Strategy, Traffic
 
 HISTORY_LIMIT = 20
 _TIME = {"time": True}
@@ -295,7 +295,8 @@ class Status:
     """Everything that Serin remembers about one ModelDeployment.
 
     operator: the one that wrote it last. least_replicas: what the autoscaler may not go below now; None for what the
-    spec says. routing: None while it is the embedded router alone.
+    spec says. routing: None while it is the embedded router alone. traffic: what each of its routers was
+    last asked for.
     """
 
     observed_generation: int = 0
@@ -311,6 +312,7 @@ class Status:
     previous: Revision | None = None
     retiring: tuple[Revision, ...] = ()
     routing: Routing | None = None
+    traffic: tuple[Traffic, ...] = ()
     resolved: Resolved | None = None
     rejected: Rejected | None = None
     marks: Marks | None = None

@@ -14,7 +14,7 @@ from serin_operator.api.status import Routing, Slot, Status
 from serin_operator.build.gateway import HTTP_ROUTE, shares, split
 from serin_operator.build.owner import PORT, ROUTER, SERVER, Key, Manifest, Owner
 from serin_operator.decide.observed import Route
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import route_of, spec_of
 
 COLOURS = ("blue", "green")
 _NOBODY = "none"  # no revision is called so
@@ -42,12 +42,12 @@ def services(owner: Owner, status: Status) -> list[Manifest]:
 
 def weights(owner: Owner, spec: Spec, status: Status) -> Weights | None:
     """What the user's route has to say; None where there is none, or nothing to route to."""
-    route = route_of(status)
-    if spec.traffic.own_route is None or route is None:
+    route, name = route_of(status), spec_of(RouterType.GATEWAY_API, spec, status).traffic.own_route
+    if name is None or route is None:
         return None
     of = _by_slot(status, route)
     named = dict(zip(names(owner.name), of, strict=True))
-    return Weights(owner.name, (HTTP_ROUTE, owner.namespace, spec.traffic.own_route), named)
+    return Weights(owner.name, (HTTP_ROUTE, owner.namespace, name), named)
 
 
 def edits(wanted: Weights, raw: Mapping[str, Any]) -> Patch:

@@ -4,7 +4,7 @@
 and a function there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from serin_operator.api.spec import RouterType, Spec
@@ -37,7 +37,11 @@ def writer(kind: RouterType) -> Writer:
     return _WRITERS[kind]
 
 
-def needs_backends(kinds: Iterable[RouterType], spec: Spec) -> bool:
-    """Whether one of these routers sends to a Service per revision that is not headless: not a user's own route."""
-    ours = _WITH_BACKENDS - ({RouterType.GATEWAY_API} if spec.traffic.own_route else set())
-    return not ours.isdisjoint(kinds)
+def needs_backends(kind: RouterType, spec: Spec) -> bool:
+    """Whether this router sends to a Service per revision that is not headless."""
+    return kind in _WITH_BACKENDS and not has_own_route(kind, spec)
+
+
+def has_own_route(kind: RouterType, spec: Spec) -> bool:
+    """Whether this router is a route that a user wrote."""
+    return kind is RouterType.GATEWAY_API and spec.traffic.own_route is not None

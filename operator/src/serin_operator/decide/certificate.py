@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from serin_operator.api.status import Status
 from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed
+from serin_operator.decide.roles import router_of, spec_of
 
 CONDITION = "CertificateServed"
 POLL_SECONDS = 10.0  # while a certificate is missing; no watch tells of a Secret
@@ -12,7 +13,7 @@ POLL_SECONDS = 10.0  # while a certificate is missing; no watch tells of a Secre
 
 def told(observed: Observed, status: Status, now: float) -> Told | None:
     """What the condition says; None where no TLS is asked for."""
-    secret, router = observed.spec.traffic.tls_secret, observed.router
+    secret, router = _secret(observed, status), observed.router
     if secret is None:
         return None
     if router is None or not router.certificates:
@@ -38,5 +39,10 @@ def told(observed: Observed, status: Status, now: float) -> Told | None:
 def check_at(observed: Observed, status: Status, now: float) -> float | None:
     """When to ask again while a certificate is missing."""
     condition = status.condition(CONDITION)
-    missing = observed.spec.traffic.tls_secret is not None and (condition is None or condition.status != "True")
+    missing = _secret(observed, status) is not None and (condition is None or condition.status != "True")
     return now + POLL_SECONDS if missing else None
+
+
+def _secret(observed: Observed, status: Status) -> str | None:
+    """The one that the router which clients reach is asked for."""
+    return spec_of(router_of(status), observed.spec, status).traffic.tls_secret

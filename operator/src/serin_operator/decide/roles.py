@@ -1,7 +1,9 @@
-"""Which revisions run, which route a status calls for, and whose counters are compared."""
+"""Which revisions run, which route a status calls for, who serves it how, and whose counters are compared."""
+
+from dataclasses import replace
 
 from serin_operator.api.spec import Rollout as Wanted
-from serin_operator.api.spec import RouterType, Shadow, Strategy
+from serin_operator.api.spec import RouterType, Shadow, Spec, Strategy, Traffic
 from serin_operator.api.status import Revision, Status
 from serin_operator.decide.observed import Route
 
@@ -25,6 +27,19 @@ def candidate_of(status: Status) -> str | None:
 def router_of(status: Status) -> RouterType:
     """What clients reach."""
     return status.routing.router if status.routing else RouterType.EMBEDDED
+
+
+def asked_of_routers(spec: Spec, status: Status) -> dict[RouterType, Traffic]:
+    """The traffic settings of each router: of the one that the spec asks for, and what others were last asked for."""
+    return {traffic.router: traffic for traffic in (*status.traffic, spec.traffic)}
+
+
+def spec_of(router: RouterType, spec: Spec, status: Status) -> Spec:
+    """The spec as it is for this router: one that serves keeps its settings until it has left.
+
+    Most of them are forbidden beside another type of router, so that whoever asks for that has to drop them.
+    """
+    return replace(spec, traffic=asked_of_routers(spec, status).get(router, spec.traffic))
 
 
 def kept(status: Status) -> tuple[Revision, ...]:

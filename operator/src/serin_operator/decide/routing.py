@@ -12,7 +12,7 @@ from serin_operator.decide import slots
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.ratio import percent_of_pods
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import asked_of_routers, route_of
 
 SWITCH_DRAIN_SECONDS = 15.0  # how long a router outlives its last new client: its connections end, names are forgotten
 
@@ -24,7 +24,7 @@ def carriers(status: Status) -> tuple[RouterType, ...]:
 
 
 def follow(observed: Observed, status: Status, now: float) -> Status:
-    """Brings `status.routing` up to date after everything else is decided."""
+    """Brings `status.routing` up to date after everything else is decided, and what its routers are asked for."""
     routing = observed.status.routing or Routing(RouterType.EMBEDDED)
     if status.stable is None:
         return status
@@ -34,7 +34,9 @@ def follow(observed: Observed, status: Status, now: float) -> Status:
         status, routing = _switch(observed, status, routing, now)
     routing = slots.follow(observed, status, routing, now)
     routing = replace(routing, weight=_weight(observed, status, routing))
-    return replace(status, routing=None if routing == Routing(RouterType.EMBEDDED) else routing)
+    status = replace(status, routing=None if routing == Routing(RouterType.EMBEDDED) else routing)
+    asked = asked_of_routers(observed.spec, status)
+    return replace(status, traffic=tuple(asked[kind] for kind in carriers(status) if kind in asked))
 
 
 def explained(observed: Observed, status: Status, activity: Activity) -> Activity:

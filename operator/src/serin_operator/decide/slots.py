@@ -11,7 +11,7 @@ from dataclasses import replace
 from serin_operator.api.spec import RouterType
 from serin_operator.api.status import Phase, Routing, Slot, Status
 from serin_operator.decide.observed import Observed, Router
-from serin_operator.decide.roles import candidate_of, router_of
+from serin_operator.decide.roles import candidate_of, router_of, spec_of
 
 # Proxies follow a moment after a Gateway has said that it accepts a route, and after a Service has other pods.
 IDLE_SECONDS = 5.0
@@ -25,7 +25,7 @@ def follow(observed: Observed, status: Status, routing: Routing, now: float) -> 
     router = _gateway(observed, routing)
     if router is None and routing.leaving is RouterType.GATEWAY_API:
         return routing
-    if router is None or observed.spec.traffic.own_route is None:
+    if router is None or _own_route(observed, status) is None:
         return replace(routing, blue=None, green=None)
     needed, weighted = _needed(status), _weighted(router)
     taken = [routing.blue, routing.green]
@@ -49,9 +49,14 @@ def due(status: Status) -> list[float]:
 
 def waited_for(observed: Observed, status: Status) -> str | None:
     """What a revision with ready pods that no Gateway reaches waits for, where a user's route names two Services."""
-    if router_of(status) is not RouterType.GATEWAY_API or observed.spec.traffic.own_route is None:
+    if router_of(status) is not RouterType.GATEWAY_API or _own_route(observed, status) is None:
         return None
     return f"Waiting until a Service leads to it, {observed.name}-blue or {observed.name}-green."
+
+
+def _own_route(observed: Observed, status: Status) -> str | None:
+    """The user's route, if that is the one that Gateways have or are to have."""
+    return spec_of(RouterType.GATEWAY_API, observed.spec, status).traffic.own_route
 
 
 def _gateway(observed: Observed, routing: Routing) -> Router | None:

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
@@ -13,7 +13,7 @@ from serin_operator.api.spec import RouterType, Spec
 from serin_operator.api.status import Status
 from serin_operator.build.owner import SERVER
 from serin_operator.decide.observed import Router, unseen
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import route_of, spec_of
 from serin_operator.observe.gateways import of_gateway, of_mesh, of_own_route
 from serin_operator.observe.pods import Pod
 from serin_operator.observe.ratio import of_pods
@@ -44,6 +44,7 @@ class Sight:
 
 async def verify(kind: RouterType, sight: Sight) -> Router:
     """What the routers of this kind really do now. What can not be seen is `problem`, and counts as not served."""
+    sight = replace(sight, spec=spec_of(kind, sight.spec, sight.status))
     route = route_of(sight.status)
     if route is not None and route.mirror and (why := _cannot_copy(kind, sight.spec, route.mirror)):
         return unseen("RouterCannotMirror", why)
