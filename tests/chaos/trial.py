@@ -79,6 +79,8 @@ class Trial:
         self.traffic.rate(self.rps)
         for _ in range(times):
             time.sleep(self.random.uniform(*BETWEEN_SECONDS))  # the moment itself is what is random here
+            if self.fault.harms_canary and "canary" not in self.mdep.status:
+                break  # rolled back by what struck before
             self._strike()
         if self._was_rolled_back(generation):
             return

@@ -85,6 +85,11 @@ class ModelDeployment:
         self.spec["model"] = {"uri": model_uri(model), "version": version or model, **more}
         return self.apply()
 
+    def mark(self, name: str, value: str) -> None:
+        """What `serin promote` and `serin abort` do."""
+        mark = f"serin.dev/{name}={value}"
+        self.cluster.kubectl("annotate", KIND, self.name, "-n", self.namespace, mark, "--overwrite")
+
     def delete(self, *, wait: bool = True) -> None:
         """Delete it and, unless told otherwise, wait until nothing of it is left."""
         self.cluster.kubectl("delete", KIND, self.name, "-n", self.namespace, "--ignore-not-found", "--timeout=60s")

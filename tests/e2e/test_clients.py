@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from demo.manifests import model_uri
 from tests.e2e.calls import ask, counted
 from tests.e2e.deployments import condition, epoch
 
@@ -90,16 +89,18 @@ def test_a_certificate_that_is_missing_harms_nobody_and_is_served_when_it_comes(
 
 
 def test_from_the_decision_to_the_last_request_it_takes_a_second(serving: Callable[..., Any]) -> None:
-    """Back and forth between two warm revisions, each time by one change of the spec and of the route."""
+    """Back and forth between two warm revisions: back by a change of the spec, forth by a promotion by hand."""
     with serving("flipped", 100) as (mdep, traffic):
         mdep.serve("better")
         mdep.wait_decision("Promoted")
         silences = []
         for number in range(FLIPS):
-            model = ("first", "better")[number % 2]
-            mdep.spec["model"] = {"uri": model_uri(model), "version": model}
-            mdep.apply()
-            record = mdep.wait_decision("Reverted", 30)
+            model, decision = (("first", "Reverted"), ("better", "Promoted"))[number % 2]
+            generation = mdep.serve(model)
+            if decision == "Promoted":
+                mdep.wait("it has begun", lambda status: "rollout" in status, 30, generation)
+                mdep.mark("promote", f"full-{number}")
+            record = mdep.wait_decision(decision, 30)
             time.sleep(max(0.0, epoch(record["time"]) + FLIP_SECONDS - time.time()))
             left = traffic.stats()["by_revision"][record["fromRevision"]]
             silences.append(float(left["last_sent"]) / 1000 - epoch(record["time"]))

@@ -55,14 +55,15 @@ class Router:
             files["sds.json"] = listeners.certificate()
         moved = {name: on_loopback(file, self.ports, self.volume.path) for name, file in files.items()}
         for cluster in moved["cds.json"]["resources"]:
-            if self.second and cluster["name"] == config.cluster_of(STABLE):
-                self._add_pod(cluster, self.second)
+            places = {config.cluster_of(STABLE): 0, config.canary_cluster_of(CANARY): 1}
+            if self.second and cluster["name"] in places:
+                self._add_pod(cluster, self.second, places[cluster["name"]])
         self.volume.write({name: json.dumps(file) for name, file in moved.items()})
 
-    def _add_pod(self, cluster: dict[str, Any], pod: Upstream) -> None:
+    def _add_pod(self, cluster: dict[str, Any], pod: Upstream, priority: int) -> None:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": pod.port}}
         endpoint = {"address": address, "health_check_config": {"port_value": pod.port}}
-        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"].append({"endpoint": endpoint})
+        cluster["load_assignment"]["endpoints"][priority]["lb_endpoints"].append({"endpoint": endpoint})
 
     async def status(self, path: str) -> Any:
         """GET something of the status listener; its JSON."""

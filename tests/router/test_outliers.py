@@ -73,6 +73,18 @@ async def test_a_request_that_a_pod_broke_goes_to_another_however_busy_that_is(
             task.cancel()
 
 
+async def test_what_a_canary_and_one_of_stable_s_pods_break_is_answered_by_the_other(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    """As when the node of both is lost."""
+    async with two_pods(envoy_binary, tmp_path) as (router, second):
+        await router.set_route(Route(STABLE, CANARY, 100))
+        router.canary.breaks = second.breaks = True
+        assert await router.many(64) == {(200, "stable"): 64}
+        assert len(router.canary.attempts) >= 64
+        assert second.attempts
+
+
 async def test_an_arm_with_one_pod_keeps_it_and_stable_answers_what_it_breaks(
     envoy_binary: Path, tmp_path: Path
 ) -> None:

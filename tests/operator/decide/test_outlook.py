@@ -146,6 +146,14 @@ def test_a_canary_that_does_not_get_its_share_holds() -> None:
     assert "TrafficShareMismatch" in remarks(world)
 
 
+def test_shares_that_prometheus_tells_of_are_not_tested() -> None:
+    """Its samples of two pods are of other moments: at much traffic, more than chance explains."""
+    world = asked(analysis={"prometheus": {"address": "http://prometheus:9090"}})
+    world.lost = 0.1
+    world.until("Promoted")
+    assert "TrafficShareMismatch" not in remarks(world)
+
+
 @pytest.mark.parametrize("mode", ["Steps", "Adaptive"])
 @pytest.mark.parametrize("router_seconds", [0.3, 2.0, 20.0])
 def test_changes_of_the_weight_are_no_mismatch(mode: str, router_seconds: float) -> None:

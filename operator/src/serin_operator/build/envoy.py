@@ -40,7 +40,18 @@ _UNANSWERED = "connect-failure,refused-stream"
 _EJECTING_FAILURES = 5
 # Hosts are drawn two at a time, and the less busy one is taken: of two pods, the one that has just failed three times
 # in four. After so many draws in vain it gets the request again: once in five thousand.
-_REDRAWS = 30
+_ANOTHER_HOST = {
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 30,
+}
+# Stable first. Should that fail as well, for its pod was on the same node, Envoy begins anew with the canary, and then
+# another pod of stable's is asked.
+_CANARY_RETRIES = 3
 # What hangs keeps the requests that it has, and what is slow but works may still answer: after half the time another
 # pod is asked as well, and the first answer is heard.
 _HEDGED = {"hedge_on_per_try_timeout": True}
@@ -255,15 +266,7 @@ def _forward(protocol: _Protocol, cluster: str, traffic: Traffic, retries: dict[
         "retry_policy": {
             **retries,
             "num_retries": 2,
-            "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {
-                        "@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                    },
-                }
-            ],
-            "host_selection_retry_max_attempts": _REDRAWS,
+            **_ANOTHER_HOST,
         },
     }
 
@@ -292,7 +295,8 @@ def _canary_route(protocol: _Protocol, canary: str, weight: int, traffic: Traffi
             "timeout": _duration(traffic.timeout),
             "retry_policy": {
                 **protocol.failed,
-                "num_retries": 1,
+                **_ANOTHER_HOST,
+                "num_retries": _CANARY_RETRIES,
                 "retry_priority": {
                     "name": "envoy.retry_priorities.previous_priorities",
                     "typed_config": {"@type": f"{TYPE}{previous_priorities}", "update_frequency": 1},

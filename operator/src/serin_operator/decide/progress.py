@@ -119,10 +119,11 @@ def _weight_since_last_look(observed: Observed, status: Status) -> int | None:
     ever since the last look.
 
     Pods make the split by connections, of which one client may have many or few: not what the test of shares assumes.
+    Nor is what Prometheus tells, whose samples of two pods are of moments that are seconds apart, or a minute.
     """
     canary, rollout, router, route = status.canary, status.rollout, observed.router, route_of(status)
     assert canary and rollout
-    if router_of(status) is RouterType.REPLICA_RATIO:
+    if router_of(status) is RouterType.REPLICA_RATIO or observed.spec.analysis.prometheus is not None:
         return None
     weight = rollout.mirror or status.weight
     if rollout.step_started_at is None or rollout.evidence_at is None or not weight:

@@ -175,9 +175,7 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     if (rejected := status.rejected) and turned_down(observed, status, target):
         return replace(status, phase=Phase.ROLLED_BACK), Activity(rejected.reason, rejected.message, stalled=True)
-    if status.canary is None and _still_warm(observed, status, target):
-        if missing := capacity.missing_to_go_back(observed, status, now):
-            return status, Activity("PreviousNotReady", f"Before {target.version} gets all requests again: {missing}.")
+    if status.canary is None and _still_warm(observed, status, target, now):
         return revert(status, now)
     if status.canary is None and len(status.retiring) >= MOST_RETIRING:
         text = f"Waiting until the routers let go of {len(status.retiring)} earlier revisions."
@@ -194,12 +192,12 @@ def _from(target: Revision, revision: Revision) -> Revision:
     return replace(revision, uri=target.uri, secret=target.secret, profile=target.profile, signature=target.signature)
 
 
-def _still_warm(observed: Observed, status: Status, target: Revision) -> bool:
-    """Whether the target is the old stable, still running and still known to every router."""
+def _still_warm(observed: Observed, status: Status, target: Revision, now: float) -> bool:
+    """Whether the target is the old stable, with pods for all of the traffic, and still known to every router."""
     return (
         status.previous is not None
         and status.previous.revision == target.revision
-        and observed.workloads.get(target.revision, Workload()).ready > 0
+        and capacity.missing_to_go_back(observed, status, now) is None
         and observed.served is not None
         and observed.served == route_of(status)
     )
@@ -216,9 +214,11 @@ def _retire(router: Router | None, status: Status, now: float) -> Status:
     over = {item.revision for item in kept(status) if item.kept_until is not None and item.kept_until <= now}
     if not over:
         return status
+    previous = None if status.previous and status.previous.revision in over else status.previous
     return replace(
         status,
-        previous=None if status.previous and status.previous.revision in over else status.previous,
+        previous=previous,
+        watch=status.watch if previous else None,  # there is nothing to go back to
         retiring=tuple(revision for revision in status.retiring if revision.revision not in over),
     )
 
