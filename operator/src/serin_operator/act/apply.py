@@ -12,9 +12,9 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 from serin_operator.act.client import ApiError, Client
+from serin_operator.act.refusals import noted
 from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, KIND, LABEL_COMPONENT
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 
@@ -37,13 +37,11 @@ class Synced:
 
     @contextmanager
     def refused(self, key: Key) -> Iterator[None]:
-        """Notes it when this object is refused, or whoever has to admit it does not answer."""
-        try:
+        """Notes it when this object is refused."""
+        refusals: list[ApiError] = []
+        with noted(refusals, f"{key[0]} {key[2]}"):
             yield
-        except TimeoutError:
-            self.refusals[key] = ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{key[0]} {key[2]}: no answer in time")
-        except ApiError as error:
-            self.refusals[key] = ApiError(error.code, f"{key[0]} {key[2]}: {error.message}")
+        self.refusals.update((key, refusal) for refusal in refusals)
 
 
 class Applier:
