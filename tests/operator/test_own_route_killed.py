@@ -76,8 +76,7 @@ async def test_who_is_killed_at_any_write_leaves_a_rollout_that_ends_as_it_would
             ):
                 server.turns.clear()
                 cluster.apply(model={"sha256": digest, "version": digest[:4]})
-                for moment, late in moments:
-                    await killed(them, processes, moment, late=late)
+                await killed(them, processes, moments)
                 await until(lambda: cluster.status["history"][0]["decision"] in ENDINGS, PATIENCE_SECONDS)
                 assert told(cluster.status) == ["Started 0", "Advanced 10", "Advanced 50", "Promoted 100"]
                 assert server.turns == [(cluster.status["stable"]["revision"], 0)]
@@ -100,22 +99,32 @@ async def start(them: Operators, processes: dict[str, asyncio.subprocess.Process
 
 
 async def killed(
-    them: Operators, processes: dict[str, asyncio.subprocess.Process], moment: Moment, *, late: bool
+    them: Operators, processes: dict[str, asyncio.subprocess.Process], moments: list[tuple[Moment, bool]]
 ) -> None:
-    """Who leads dies at this moment; the next one does not have to wait until the Lease has ended."""
+    """Who leads dies at each of these moments, after the write or before it; the next one need not wait for its Lease.
+
+    Whoever comes may do the next moment's write at once, so that is set before.
+    """
     server = them.server
     assert isinstance(server, DeadlyApiServer)
-    leaders: list[str] = []
+    dead: list[str] = []
 
     def kill() -> None:
-        leaders.append(them.leader())
-        processes[leaders[0]].kill()
+        dead.append(them.leader())
+        processes[dead[-1]].kill()
 
-    server.kill, server.late, server.moment = kill, late, moment
-    await until(lambda: leaders, PATIENCE_SECONDS)
-    await processes[leaders[0]].wait()
-    server.remove("leases", "serin-system", "serin")
-    await start(them, processes)
+    async def succeed() -> None:
+        server.remove("leases", "serin-system", "serin")
+        await start(them, processes)
+
+    server.kill = kill
+    for moment, late in moments:
+        server.late, server.moment = late, moment
+        if dead:
+            await succeed()
+        await until(lambda: server.moment is None, PATIENCE_SECONDS)
+        await processes[dead[-1]].wait()
+    await succeed()
 
 
 def told(status: dict[str, Any]) -> list[str]:

@@ -74,7 +74,9 @@ async def test_a_route_stays_while_its_kind_is_not_readable(
 
 
 class Refusing(Deletes):
-    """Takes all objects but those of some kinds, and keeps the Events."""
+    """Takes all objects but those of some kinds, and keeps the Events. `silent`: it does not answer instead."""
+
+    silent = False
 
     def __init__(self, held: dict[str, Any], *kinds: str) -> None:
         super().__init__(held)
@@ -82,13 +84,11 @@ class Refusing(Deletes):
         self.events: list[dict[str, Any]] = []
 
     async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
-        if manifest["kind"] in self._kinds:
-            raise ApiError(403, "exceeded quota")
+        self._admit(manifest["kind"])
         return await super().apply(manifest, force=force)
 
     async def annotate(self, kind: str, *_: Any) -> None:
-        if kind in self._kinds:
-            raise ApiError(403, "no patches here")
+        self._admit(kind)
         self.writes.append(f"annotate {kind}")
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,24 +96,47 @@ class Refusing(Deletes):
             self.events.append(dict(manifest))
         return await super().create(manifest)
 
+    def _admit(self, kind: str) -> None:
+        if kind in self._kinds:
+            raise TimeoutError if self.silent else ApiError(403, "exceeded quota")
+
 
 SERVING = Status(phase=Phase.SERVING, stable=revision(STABLE))
 ROUTER = read_pod({"metadata": {"name": "iris-router-0", "labels": {"serin.dev/component": "router"}}})
 UNWANTED = Existing("Deployment", PLACE[0], "iris-old", 3, "uid", "old", 40)
 
 
+@pytest.mark.parametrize(
+    ("silent", "said"), [(False, "^403: .+: exceeded quota"), (True, "^504: .+: no answer in time")]
+)
 @pytest.mark.parametrize("kind", ["Deployment", "Pod"], ids=["an object", "the mark of a router"])
-async def test_what_is_refused_puts_off_nothing_else(kind: str) -> None:
+async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, said: str) -> None:
     client = Refusing(new_resource(**dump_status(SERVING)), kind)
+    client.silent = silent
     failed = read_pod({"metadata": {"name": "iris-resolve"}, "status": {"phase": "Failed"}})
     failed = replace(failed, component="resolver")
     objects = {"Deployment": {PLACE: [UNWANTED]}}
     one = loop(client, Cache({PLACE: [client.held]}, {PLACE: [ROUTER, failed]}, objects))
-    with pytest.raises(RefusedError, match="403") as caught:
+    with pytest.raises(RefusedError, match=said) as caught:
         await one._pass(PLACE)
     assert 0 < caught.value.wait <= RESYNC_SECONDS
     assert {"status", "ConfigMap", "Service", "delete Deployment", "delete Pod"} <= set(client.writes)
     assert ("annotate Pod" in client.writes) is (kind == "Deployment")
+    assert [event["reason"] for event in client.events] == ["Started"]
+
+
+@pytest.mark.parametrize("step", ["_weigh", "_nudge", "_replace_failed_resolvers"])
+async def test_what_the_status_says_is_told_whatever_fails_after_it(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next pass finds it written, and would not tell."""
+    client = Refusing(new_resource(**dump_status(SERVING)))
+    one = loop(client, Cache({PLACE: [client.held]}))
+
+    async def fail(*_: Any) -> None:
+        raise ConnectionError("cut")
+
+    monkeypatch.setattr(one, step, fail)
+    with pytest.raises(ConnectionError):
+        await one._pass(PLACE)
     assert [event["reason"] for event in client.events] == ["Started"]
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import struct
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,20 +126,16 @@ async def test_a_retry_of_stables_is_one_copy(mirrored: Calls) -> None:
 
 
 async def test_a_hung_canary_costs_nobody_time_and_few_copies_wait_for_it(mirrored: Calls) -> None:
-    mirrored.canary.delay = 60.0
-    started = time.monotonic()
+    mirrored.canary.delay = 60.0  # a call that waited for it would miss its own deadline
     assert await mirrored.many(800, clients=16) == {(OK, "stable"): 800}
-    assert time.monotonic() - started < 10
     assert 0 < len(mirrored.canary.metadata) <= MIRRORED_AT_ONCE
 
 
 @pytest.mark.parametrize("promised", [LITTLE, MUCH], ids=["little", "much"])
 async def test_a_canary_that_reads_nothing_holds_no_large_call_up(mirrored: Calls, promised: bytes) -> None:
-    async with deaf(mirrored, promised) as taken:
-        started = time.monotonic()
+    async with deaf(mirrored, promised) as taken:  # for longer than the calls' deadlines
         answers = await asyncio.gather(*(call(mirrored.channel, body=b"x" * LARGEST) for _ in range(8)))
         assert answers == [(OK, "stable")] * 8
-        assert time.monotonic() - started < 10
         assert taken
 
 

@@ -263,16 +263,18 @@ class Loop:
         mended: list[Key] = []
         refusals: list[ApiError] = []
         try:
-            done = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
-            mended += done.mended
-            refusals += done.refusals.values()
-        finally:
-            with noted(refusals):
-                mended += await self._weigh(owner, spec, after)
-            with noted(refusals):
-                await self._nudge(place, memory, wanted, pods, now)
-            with noted(refusals):
-                await self._replace_failed_resolvers(place, pods)
+            try:
+                done = await self._applier.sync(owner, wanted, self._cache.objects_of(place))
+                mended += done.mended
+                refusals += done.refusals.values()
+            finally:
+                with noted(refusals, "weights of the route"):
+                    mended += await self._weigh(owner, spec, after)
+                with noted(refusals, "mark of the routers"):
+                    await self._nudge(place, memory, wanted, pods, now)
+                with noted(refusals, "failed resolver"):
+                    await self._replace_failed_resolvers(place, pods)
+        finally:  # the status says already that it is done, so no later pass would tell
             await announce_mended(self._client, resource, mended)
             await announce(self._client, resource, before, after)
         if refusals:

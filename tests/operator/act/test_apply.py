@@ -148,6 +148,34 @@ async def test_what_another_model_deployment_has_under_a_name_stays_its_own(
     assert client.objects["Service", OWNER.namespace, "iris-blue"]["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
 
 
+async def test_what_a_deleted_model_deployment_has_left_is_taken(client: FakeClient, applier: Applier) -> None:
+    """As by --cascade=orphan: its labels stay, and no owner."""
+    key = ("Service", OWNER.namespace, "iris-blue")
+    other = Owner(OWNER.namespace, "iris-blue", "other")
+    await applier.sync(other, [owned_service("iris-blue", other)], [])
+    del client.objects[key]["metadata"]["ownerReferences"]
+    assert (await applier.sync(OWNER, [owned_service("iris-blue", OWNER)], [])).refusals == {}
+    assert client.objects[key]["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["with its own labels", "with this one's labels"])
+async def test_a_name_that_another_has_keeps_nothing_that_has_to_go(
+    labelled: bool, client: FakeClient, applier: Applier
+) -> None:
+    """It may be so for ever, and what Serin never made leads none of its requests."""
+    other = Owner(OWNER.namespace, "iris-blue", "other")
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    there = client.existing()
+    await applier.sync(other, [owned_service("iris-blue", other)], [])
+    if labelled:
+        there.append(Existing("Service", OWNER.namespace, "iris-blue", 1, other.uid))
+        client.refuse["iris-blue"] = 409
+    client.took()
+    done = await applier.sync(OWNER, [*wanted(), owned_service("iris-blue", OWNER)], there)
+    assert [refusal.code for refusal in done.refusals.values()] == [409]
+    assert ("delete", "Deployment", f"iris-{CANARY}") in client.took()
+
+
 def owned_service(name: str, owner: Owner) -> Manifest:
     return {"apiVersion": "v1", "kind": "Service", "metadata": owner.metadata(name, owner.labels("router"))}
 
@@ -364,14 +392,15 @@ async def test_a_refusal_keeps_nothing_else_back(code: int, said: str, client: F
     assert ("delete", "Deployment", f"iris-{CANARY}") in calls
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["in the cache", "not in the cache"])
 @pytest.mark.parametrize("name", ["iris-router", "iris"], ids=["a route", "a Service"])
 async def test_nothing_is_deleted_to_which_requests_may_still_be_led(
-    name: str, client: FakeClient, applier: Applier
+    name: str, seen: bool, client: FakeClient, applier: Applier
 ) -> None:
     await applier.sync(OWNER, wanted(ROLLING), [])
     client.took()
     client.refuse[name] = 422
-    there = [client.touched(item) for item in client.existing()]
+    there = [client.touched(item) for item in client.existing() if seen or item.name != name]
     changed = wanted(traffic={"timeout": "5m"})
     assert name in str((await applier.sync(OWNER, changed, there)).refusals)
     calls = client.took()

@@ -207,6 +207,17 @@ def test_a_resource_that_was_never_seen_has_an_empty_status() -> None:
     assert parse_status({}) == Status()
 
 
+@pytest.mark.parametrize(
+    "unknown", [{"router": "Embedded"}, {"router": "Other", "routerReplicas": 1, "routerResources": {}, "timeout": 1.0}]
+)
+def test_what_a_router_was_asked_for_by_another_version_is_left_out(unknown: Json) -> None:
+    """The router then goes by the spec, and all else in the status holds."""
+    kept = Traffic(RouterType.ISTIO, 1, {}, 30.0)
+    raw = dump_status(Status(weight=10, traffic=(kept,)))
+    raw["traffic"].insert(0, unknown)
+    assert parse_status(raw) == Status(weight=10, traffic=(kept,))
+
+
 def full(kind: Any, **values: Any) -> Any:
     """A value of this dataclass in which every field is set, so that every field is written."""
     samples: dict[Any, Any] = {

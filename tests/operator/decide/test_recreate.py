@@ -78,6 +78,17 @@ def test_pods_that_do_not_go_are_not_waited_for_for_ever() -> None:
     assert promoted.time - taken.time > world.spec.traffic.timeout + 60
 
 
+def test_what_the_router_that_serves_was_asked_for_is_waited_for() -> None:
+    """Another one is to take over, with a shorter timeout."""
+    world = serving(**merged(RECREATE, {"traffic": {"timeout": "5m"}}))
+    world.stop_seconds, world.routers = 10_000.0, False
+    other = {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}}
+    world.apply("v2", GOOD, traffic={"timeout": "1s", "router": other})
+    taken = world.until("TakenDown")
+    world.until_activity("BringingUp", within=500)
+    assert world.now - taken.time > 300
+
+
 def test_passing_trouble_is_waited_for() -> None:
     world = recreating(SLEEPY)
     world.run(60)

@@ -12,10 +12,10 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 from serin_operator.act.client import ApiError, Client
-from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, LABEL_COMPONENT, LABEL_OWNER
+from serin_operator.act.refusals import noted
+from serin_operator.api import ANNOTATION_OPERATOR, ANNOTATION_ROUTE, KIND, LABEL_COMPONENT
 from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 
 # No event tells when somebody deletes the key that signs prediction ids, since Serin may not read Secrets. A pass
@@ -37,13 +37,11 @@ class Synced:
 
     @contextmanager
     def refused(self, key: Key) -> Iterator[None]:
-        """Notes it when this object is refused, or whoever has to admit it does not answer."""
-        try:
+        """Notes it when this object is refused."""
+        refusals: list[ApiError] = []
+        with noted(refusals, f"{key[0]} {key[2]}"):
             yield
-        except TimeoutError:
-            self.refusals[key] = ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{key[0]} {key[2]}: no answer in time")
-        except ApiError as error:
-            self.refusals[key] = ApiError(error.code, f"{key[0]} {key[2]}: {error.message}")
+        self.refusals.update((key, refusal) for refusal in refusals)
 
 
 class Applier:
@@ -59,7 +57,8 @@ class Applier:
         """Applies what is new or differs, in order, then deletes what is no longer wanted.
 
         An object that the API server refuses keeps no other back, a route least of all; and what is deleted may make
-        the room that it needs. But nothing is deleted to which a refused route or Service may still lead requests.
+        the room that it needs. But nothing is deleted to which a refused route or Service may still lead requests:
+        one that is there and Serin's.
         """
         there = {item.key: item for item in existing}
         wanted = set()
@@ -70,7 +69,7 @@ class Applier:
             with done.refused(key):
                 if await self._apply(owner, manifest, key, there.get(key)) and _routed(manifest, there[key]):
                     done.mended.append(key)
-        if any(kind in {"Service", *_ROUTES} for kind, _, _ in done.refusals):
+        if any(key[0] in {"Service", *_ROUTES} and self._is_ours(owner, key, there.get(key)) for key in done.refusals):
             return done
         for key, item in there.items():
             if key not in wanted and item.owner == owner.uid:
@@ -112,7 +111,7 @@ class Applier:
         if existing is None and applied is None:
             await self._refuse_what_another_has(owner, key)
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
-        ours = applied is not None or (existing is not None and existing.owner == owner.uid)
+        ours = self._is_ours(owner, key, existing)
         answer = await self._apply_at(manifest, key, self._newest_version(key, existing), force=ours)
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
         return bool(existing and applied and applied[0] == digest)
@@ -122,12 +121,20 @@ class Applier:
         applied = self._applied.get(key)
         return applied if applied and applied[1].owner == owner.uid else None
 
+    def _is_ours(self, owner: Owner, key: Key, existing: Existing | None) -> bool:
+        """Whether it is known to be this owner's, be it in the cache or not yet."""
+        return self._applied_for(owner, key) is not None or (existing is not None and existing.owner == owner.uid)
+
     async def _refuse_what_another_has(self, owner: Owner, key: Key) -> None:
-        """The API server sees no conflict between two ModelDeployments, since Serin manages the fields of both."""
-        held = await self._client.read(*key)
-        whose = held["metadata"].get("labels", {}).get(LABEL_OWNER) if held else None
-        if whose not in (None, owner.name):
-            raise ApiError(409, f"the ModelDeployment {whose} has it")
+        """The API server sees no conflict between two ModelDeployments, since Serin manages the fields of both.
+
+        A label says nothing: one that was deleted without its objects has left them. And whoever had this owner's name
+        before is gone.
+        """
+        held = await self._client.read(*key) or {"metadata": {}}
+        for reference in held["metadata"].get("ownerReferences", []):
+            if reference.get("controller") and reference["kind"] == KIND and reference["name"] != owner.name:
+                raise ApiError(409, f"the ModelDeployment {reference['name']} has it")
 
     async def _apply_at(self, manifest: Manifest, key: Key, version: int, *, force: bool) -> Manifest:
         """Applies to an object at this version, or at the one that it has where the watch cache lags behind.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 from serin_operator.act.client import ApiError
 
@@ -18,9 +19,11 @@ class RefusedError(ApiError):
 
 
 @contextmanager
-def noted(refusals: list[ApiError]) -> Iterator[None]:
-    """Notes a refusal instead of raising it."""
+def noted(refusals: list[ApiError], what: str) -> Iterator[None]:
+    """Notes it instead of raising when this is refused, or whoever has to admit it does not answer."""
     try:
         yield
+    except TimeoutError:
+        refusals.append(ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{what}: no answer in time"))
     except ApiError as error:
-        refusals.append(error)
+        refusals.append(ApiError(error.code, f"{what}: {error.message}"))

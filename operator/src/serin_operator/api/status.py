@@ -351,7 +351,17 @@ def dump_status(status: Status) -> dict[str, Any]:
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
     """The typed status of a resource's `status`; an empty one for a resource that was never seen."""
-    return _parse_dataclass(Status, raw)
+    traffic = [entry for entry in raw.get("traffic", []) if _is_readable(entry)]
+    return _parse_dataclass(Status, {**raw, "traffic": traffic})
+
+
+def _is_readable(traffic: Mapping[str, Any]) -> bool:
+    """Whether this version knows such settings of a router. Where another wrote them, the router goes by the spec."""
+    try:
+        _parse_dataclass(Traffic, traffic)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _dump(value: Any) -> Any:

@@ -14,6 +14,8 @@ from serin_operator.api.spec import Strategy
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Route, Router, Workload
+from serin_operator.decide.roles import spec_of
+from serin_operator.decide.routing import carriers
 from serin_operator.decide.transitions import DRAIN_SECONDS, reject, turned_down
 
 _SLACK_SECONDS = 90.0  # beyond the longest request, for pods to go
@@ -30,7 +32,7 @@ def progress(observed: Observed, status: Status, workload: Workload, now: float)
         return _take_down(status, rollout, now)
     if canary.stopped:
         left = _pods_of_others(observed, canary.revision)
-        if left and now - rollout.started_at < _patience(observed):
+        if left and now - rollout.started_at < _patience(observed, status):
             return status, Activity("TakingDown", _taking_down(stable.version, canary.version, left))
         rollout = replace(rollout, unready_since=now)
         status = replace(status, canary=replace(canary, stopped=None), rollout=rollout, phase=Phase.PROGRESSING)
@@ -57,7 +59,7 @@ def bring_back(observed: Observed, status: Status, now: float) -> tuple[Status, 
     assert stable
     left = _pods_of_others(observed, stable.revision)
     waits = [revision.kept_until - DRAIN_SECONDS for revision in status.retiring if revision.kept_until is not None]
-    if left and now - max(waits, default=now) < _patience(observed):
+    if left and now - max(waits, default=now) < _patience(observed, status):
         text = f"Waiting until {left} pods are gone, then {stable.version} starts again. Requests fail meanwhile."
         return status, Activity("BringingBack", text)
     return replace(status, stable=replace(stable, stopped=None)), Activity.none()
@@ -128,9 +130,10 @@ def _pods_of_others(observed: Observed, revision: str) -> int:
     return sum(workload.pods for name, workload in observed.workloads.items() if name != revision)
 
 
-def _patience(observed: Observed) -> float:
-    """How long pods may take to go: their longest request, and some more."""
-    return observed.spec.traffic.timeout + _SLACK_SECONDS
+def _patience(observed: Observed, status: Status) -> float:
+    """How long pods may take to go: the longest request of any router that has the route, and some more."""
+    asked = [spec_of(kind, observed.spec, status).traffic for kind in carriers(status)]
+    return max(traffic.timeout for traffic in asked) + _SLACK_SECONDS
 
 
 def _taking_down(old: str, new: str, left: int) -> str:
