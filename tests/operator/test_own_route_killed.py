@@ -99,7 +99,7 @@ async def start(them: Operators, processes: dict[str, asyncio.subprocess.Process
 
 
 async def killed(
-    them: Operators, processes: dict[str, asyncio.subprocess.Process], moments: list[tuple[Moment, bool]]
+    them: Operators, processes: dict[str, asyncio.subprocess.Process], moments: Sequence[tuple[Moment, bool]]
 ) -> None:
     """Who leads dies at each of these moments, after the write or before it; the next one need not wait for its Lease.
 
