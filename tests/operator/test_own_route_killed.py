@@ -1,6 +1,7 @@
 """Operators as processes move weights in a user's own route, and die at one write after the other."""
 
 import asyncio
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
