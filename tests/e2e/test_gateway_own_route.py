@@ -267,10 +267,10 @@ def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, tu
 def test_killed_around_the_next_turn(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
     """The Service that the canary takes has had a weight until a moment ago."""
     mdep = owned.mdep
-    mdep.apply(rollout={"steps": steps((50, 5))}, analysis={"falseRollbackRate": 0.001})
+    mdep.apply(rollout={"steps": steps((50, 25))}, analysis={"falseRollbackRate": 0.001})
     reaper.aim()
     mdep.serve("better", "killed-again")
-    kill_when(mdep, reaper, "a Service has no weight", lambda s: any("idle" in slot for slot in slots(s)))
+    kill_when(mdep, reaper, "its Service has no weight", lambda s: waits_for_turn(s, "killed-again"))
     kill_when(mdep, reaper, "it has a Service", lambda s: has_turn(s, "killed-again"))
     record = mdep.wait_decision("Promoted", 180)
     assert told_of(mdep.status) == [("Started", 0), ("Advanced", 50), ("Promoted", 100)]
@@ -291,6 +291,10 @@ def ends_well(owned: Owned, through: Traffic, turns: Turns, revision: str) -> No
 def slots(status: Status) -> list[dict[str, Any]]:
     """The turns of the two Services, of those that have one."""
     return [status["routing"][colour] for colour in ("blue", "green") if colour in status.get("routing", {})]
+
+
+def waits_for_turn(status: Status, version: str) -> bool:
+    return status.get("canary", {}).get("version") == version and any("idle" in slot for slot in slots(status))
 
 
 def has_turn(status: Status, version: str) -> bool:
