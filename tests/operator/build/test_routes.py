@@ -64,7 +64,8 @@ def test_labels_go_to_stable_over_both_protocols() -> None:
     found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {}})
     http, grpc = (found[kind, "iris"]["spec"]["rules"][0] for kind in ("HTTPRoute", "GRPCRoute"))
     assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/feedback"}}]
-    assert grpc["matches"] == [{"method": {"type": "Exact", "service": "serin.FeedbackService"}}]
+    method = {"type": "Exact", "service": "serin.FeedbackService", "method": "Feedback"}
+    assert grpc["matches"] == [{"method": method}]
     assert [backends(rule) for rule in (http, grpc)] == [[(NAMES[STABLE], port, 100)] for port in (8080, 8081)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from serin_operator.api.callers import Testers
 from serin_operator.api.spec import GatewayRoute, Spec
 from serin_operator.api.status import Status
-from serin_operator.build.envoy import FEEDBACK_SERVICE, SHADOW_MARK, TESTER_MARK
+from serin_operator.build.envoy import FEEDBACK_METHOD, FEEDBACK_SERVICE, SHADOW_MARK, TESTER_MARK
 from serin_operator.build.mirroring import GRPC_METHOD, GRPC_SERVICE
 from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
 from serin_operator.decide.observed import Route
@@ -99,8 +99,8 @@ def _copies(owner: Owner, canary: str, port: int) -> Rule:
 
 
 def _grpc_rules(owner: Owner, spec: Spec, route: Route, idle: Sequence[str], tried: str) -> list[Rule]:
-    """The same. A service, and a method of it, go before a header here."""
-    labels = {"method": {"type": "Exact", "service": FEEDBACK_SERVICE}}
+    """The same. A method goes before a header here; not every Gateway takes a service without one of its methods."""
+    labels = {"method": {"type": "Exact", "service": FEEDBACK_SERVICE, "method": FEEDBACK_METHOD}}
     inferences = {"method": {"type": "Exact", "service": GRPC_SERVICE, "method": GRPC_METHOD}}
     weighted = _backends(owner, route, idle, GRPC_PORT)
     matches = [inferences, {}] if route.mirror else [{}]
