@@ -186,8 +186,8 @@ def test_going_back_while_the_old_router_drains_keeps_the_route_of_the_new_one()
     serving = rollout.switch(GATEWAY)
     for _ in range(2):
         found = rollout.ask(EMBEDDED)
-        for kind in ("HTTPRoute", "GRPCRoute"):
-            assert found[kind, "iris"] == serving[kind, "iris"]
+        for route in (("HTTPRoute", "iris"), ("GRPCRoute", "iris-grpc")):
+            assert found[route] == serving[route]
     rollout.switch(EMBEDDED)
     rollout.drain()
     assert rollout.ask(EMBEDDED) == under(EMBEDDED).ask(EMBEDDED)

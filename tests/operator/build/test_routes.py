@@ -53,7 +53,7 @@ def test_an_http_route_has_the_gateways_the_host_names_and_the_weights() -> None
         *((NAMES[OLD], 8080, 0), (NAMES[GONE], 8080, 0)),
     ]
     assert [rule["timeouts"] for rule in (labels, everything)] == [{"request": "2500ms"}] * 2
-    assert ("GRPCRoute", "iris") not in found
+    assert ("GRPCRoute", "iris-grpc") not in found
 
 
 def test_without_host_names_a_route_takes_those_of_the_listeners() -> None:
@@ -62,7 +62,7 @@ def test_without_host_names_a_route_takes_those_of_the_listeners() -> None:
 
 def test_labels_go_to_stable_over_both_protocols() -> None:
     found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {}})
-    http, grpc = (found[kind, "iris"]["spec"]["rules"][0] for kind in ("HTTPRoute", "GRPCRoute"))
+    http, grpc = (found[kind, gateway.name_of(kind, "iris")]["spec"]["rules"][0] for kind in ("HTTPRoute", "GRPCRoute"))
     assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/feedback"}}]
     method = {"type": "Exact", "service": "serin.FeedbackService", "method": "Feedback"}
     assert grpc["matches"] == [{"method": method}]
@@ -71,7 +71,7 @@ def test_labels_go_to_stable_over_both_protocols() -> None:
 
 def test_grpc_has_a_route_of_its_own_with_the_same_weights() -> None:
     found = built(RouterType.GATEWAY_API, gatewayAPI={**PUBLIC, "grpc": {"hostnames": ["grpc.example.com"]}})
-    route = found["GRPCRoute", "iris"]["spec"]
+    route = found["GRPCRoute", "iris-grpc"]["spec"]
     assert (route["parentRefs"], route["hostnames"]) == (PUBLIC["parentRefs"], ["grpc.example.com"])
     assert backends(route["rules"][-1])[:2] == [(NAMES[STABLE], 8081, 75), (NAMES[CANARY], 8081, 25)]
 
@@ -92,7 +92,7 @@ def marks(rule: dict[str, Any]) -> tuple[set[str], set[str]]:
 def with_testers(status: Status) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rules for HTTP, and those for gRPC."""
     found = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
-    return found["HTTPRoute", "iris"]["spec"]["rules"], found["GRPCRoute", "iris"]["spec"]["rules"]
+    return found["HTTPRoute", "iris"]["spec"]["rules"], found["GRPCRoute", "iris-grpc"]["spec"]["rules"]
 
 
 def test_testers_have_a_rule_of_their_own_that_marks_what_they_send() -> None:
@@ -120,14 +120,16 @@ def test_testers_reach_stable_while_no_candidate_is_ready() -> None:
 def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
     found = built(RouterType.GATEWAY_API, ROLLING, traffic, gatewayAPI={**PUBLIC, "grpc": {}})
     for kind in ("HTTPRoute", "GRPCRoute"):
-        for rule in found[kind, "iris"]["spec"]["rules"]:
+        for rule in found[kind, gateway.name_of(kind, "iris")]["spec"]["rules"]:
             ours, removed = marks(rule)
             assert ours | removed == {"x-serin-tester", "x-serin-shadow"}
 
 
 def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> None:
     found = built(RouterType.GATEWAY_API, SHADOW, gatewayAPI={**PUBLIC, "grpc": {}})
-    http, grpc = (found[kind, "iris"]["spec"]["rules"][-2] for kind in ("HTTPRoute", "GRPCRoute"))
+    http, grpc = (
+        found[kind, gateway.name_of(kind, "iris")]["spec"]["rules"][-2] for kind in ("HTTPRoute", "GRPCRoute")
+    )
     assert http["matches"] == [{"path": {"type": "Exact", "value": "/v2/models/iris/infer"}}]
     method = {"type": "Exact", "service": "inference.GRPCInferenceService", "method": "ModelInfer"}
     assert grpc["matches"] == [{"method": method}]
@@ -226,7 +228,7 @@ def test_every_host_of_a_mesh_has_its_rule_before_something_sends_to_it() -> Non
 def test_what_is_written_is_what_is_read(status: Status) -> None:
     over_gateway = built(RouterType.GATEWAY_API, status, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
     assert gateway.live_route(OWNER, over_gateway["HTTPRoute", "iris"]) == route_of(status)
-    assert gateway.live_route(OWNER, over_gateway["GRPCRoute", "iris"]) == route_of(status)
+    assert gateway.live_route(OWNER, over_gateway["GRPCRoute", "iris-grpc"]) == route_of(status)
     in_mesh = built(RouterType.ISTIO, status)
     assert istio.live_route(OWNER, in_mesh["VirtualService", "iris"]) == route_of(status)
 
@@ -234,7 +236,11 @@ def test_what_is_written_is_what_is_read(status: Status) -> None:
 @pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
 def test_copies_that_are_written_are_read(kind: str) -> None:
     found = built(RouterType.GATEWAY_API, SHADOW, {"testers": TESTERS}, gatewayAPI={**PUBLIC, "grpc": {}})
-    assert gateway.live_route(OWNER, found[kind, "iris"]) == route_of(SHADOW) == Route(STABLE, CANARY, 0, 100)
+    assert (
+        gateway.live_route(OWNER, found[kind, gateway.name_of(kind, "iris")])
+        == route_of(SHADOW)
+        == Route(STABLE, CANARY, 0, 100)
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ class Cached(Routes):
         return self._state
 
     def get(self, kind: str, place: tuple[str, str]) -> Raw | None:
-        return self._raws.get(kind) if place == PLACE else None
+        names = {"GRPCRoute": f"{PLACE[1]}-grpc"}
+        return self._raws.get(kind) if place == (PLACE[0], names.get(kind, PLACE[1])) else None
 
 
 def condition(kind: str, status: str = "True", generation: int = 3, reason: str = "Fine") -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_listeners_of_one_gateway_are_parents_of_their_own() -> None:
 def test_with_grpc_its_route_has_to_serve_too() -> None:
     http = http_route((BOTH[0], ACCEPTED), parents=BOTH[:1])
     grpc = {**http, "kind": "GRPCRoute"}
-    assert of_gateway(PLACE, Cached(http), True, READY) == Router(problem="GRPCRoute iris is not there yet.")
+    assert of_gateway(PLACE, Cached(http), True, READY) == Router(problem="GRPCRoute iris-grpc is not there yet.")
     assert of_gateway(PLACE, Cached(http, grpc), True, READY).serves(ROUTE)
     refused = {**grpc, "status": {"parents": []}}
     assert not of_gateway(PLACE, Cached(http, refused), True, READY).serves(ROUTE)
@@ -200,7 +201,7 @@ def test_copies_are_served_once_both_routes_make_them() -> None:
         status = {"parents": [{"parentRef": BOTH[0], "conditions": ACCEPTED}]}
         return {**raw, "metadata": {**raw["metadata"], "generation": 3}, "status": status}
 
-    http, grpc = ("HTTPRoute", "iris"), ("GRPCRoute", "iris")
+    http, grpc = ("HTTPRoute", "iris"), ("GRPCRoute", "iris-grpc")
     both = of_gateway(PLACE, Cached(accepted(found[http]), accepted(found[grpc])), True, READY)
     assert both.serves(Route(STABLE, CANARY, 0, 100))
     for one in (

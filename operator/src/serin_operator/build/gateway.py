@@ -41,6 +41,11 @@ def write(owner: Owner, spec: Spec, status: Status, images: Images) -> list[Mani
     return written
 
 
+def name_of(kind: str, name: str) -> str:
+    """A ModelDeployment's route of this kind. Contour mixes up the statuses of two kinds' routes of one name."""
+    return f"{name}-grpc" if kind == GRPC_ROUTE else name
+
+
 def entry(owner: Owner, spec: Spec, status: Status) -> Manifest:
     """For clients inside the cluster, which pass no Gateway: they get the stable revision."""
     assert status.stable
@@ -51,7 +56,7 @@ def _route(owner: Owner, kind: str, gateway: GatewayRoute, rules: list[dict[str,
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
-        "metadata": owner.metadata(owner.name, owner.labels(ROUTER)),
+        "metadata": owner.metadata(name_of(kind, owner.name), owner.labels(ROUTER)),
         "spec": {
             "parentRefs": [dict(parent) for parent in gateway.parents],
             **({"hostnames": list(gateway.hostnames)} if gateway.hostnames else {}),

@@ -89,12 +89,13 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
         return absent
     found = _Answers(ready)
     for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
-        raw = routes.get(kind, place)
+        name = gateway.name_of(kind, place[1])
+        raw = routes.get(kind, (place[0], name))
         if raw is None:
-            return Router(problem=f"{kind} {place[1]} is not there yet.")
+            return Router(problem=f"{kind} {name} is not there yet.")
         route = gateway.live_route(Owner(*place, ""), raw)
         if route is None or not raw["spec"].get("parentRefs"):
-            return Router(problem=f"{kind} {place[1]} is not as Serin writes it.")
+            return Router(problem=f"{kind} {name} is not as Serin writes it.")
         found.take(raw, kind, route)
     return found.router()
 
