@@ -12,13 +12,13 @@ KIND = "modeldeployments.serin.dev"
 STORE = "model-store"
 TRAFFIC = "traffic"
 TRAFFIC_PORT = 8081
-_POD_SECURITY = {
+POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
     "runAsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY = {
+CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -55,13 +55,13 @@ def model_store(files: Mapping[str, bytes], namespace: str) -> list[Manifest]:
         "command": ["python", "-m", "http.server", "8080", "--directory", "/models"],
         "ports": [{"name": "http", "containerPort": 8080}],
         "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
-        "securityContext": _CONTAINER_SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
     }
     sources = [{"configMap": {"name": f"model-{name}"}} for name in files]
     pod = {
-        "securityContext": _POD_SECURITY,
+        "securityContext": POD_SECURITY,
         "automountServiceAccountToken": False,
         # http.server is process 1 and has no handler for SIGTERM, so waiting for it would be in vain.
         "terminationGracePeriodSeconds": 0,
@@ -114,7 +114,7 @@ def traffic(
         "args": [*arguments, f"--port={TRAFFIC_PORT}", *options],
         "ports": [{"name": "control", "containerPort": TRAFFIC_PORT}],
         "readinessProbe": {"httpGet": {"path": "/stats", "port": "control"}, "periodSeconds": 1},
-        "securityContext": _CONTAINER_SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [{"name": "rows", "mountPath": "/rows", "readOnly": True}],
     }
@@ -124,7 +124,7 @@ def traffic(
         "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "restartPolicy": "Never",
-            "securityContext": _POD_SECURITY,
+            "securityContext": POD_SECURITY,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 1,
             "containers": [driver],
