@@ -12,7 +12,7 @@ KIND = "modeldeployments.serin.dev"
 STORE = "model-store"
 TRAFFIC = "traffic"
 TRAFFIC_PORT = 8081
-POD_SECURITY = {
+_POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
     "runAsGroup": 65532,
@@ -61,7 +61,7 @@ def model_store(files: Mapping[str, bytes], namespace: str) -> list[Manifest]:
     }
     sources = [{"configMap": {"name": f"model-{name}"}} for name in files]
     pod = {
-        "securityContext": POD_SECURITY,
+        "securityContext": _POD_SECURITY,
         "automountServiceAccountToken": False,
         # http.server is process 1 and has no handler for SIGTERM, so waiting for it would be in vain.
         "terminationGracePeriodSeconds": 0,
@@ -118,20 +118,24 @@ def traffic(
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [{"name": "rows", "mountPath": "/rows", "readOnly": True}],
     }
-    pod = {
+    return [data, client_pod(name, namespace, driver, {"name": "rows", "configMap": {"name": name}})]
+
+
+def client_pod(name: str, namespace: str, container: Manifest, volume: Manifest) -> Manifest:
+    """A pod that calls a ModelDeployment until it is deleted."""
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "restartPolicy": "Never",
-            "securityContext": POD_SECURITY,
+            "securityContext": _POD_SECURITY,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 1,
-            "containers": [driver],
-            "volumes": [{"name": "rows", "configMap": {"name": name}}],
+            "containers": [container],
+            "volumes": [volume],
         },
     }
-    return [data, pod]
 
 
 def model_deployment(name: str, model: str, namespace: str) -> Manifest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demo.environment import Cluster, image
-from demo.manifests import CONTAINER_SECURITY, POD_SECURITY
+from demo.manifests import CONTAINER_SECURITY, client_pod
 from demo.models import split
 from tests.e2e.deployments import ModelDeployment
 
@@ -107,16 +107,4 @@ def _pod(calls: Calls, arguments: list[str]) -> dict[str, Any]:
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": calls.pod, "namespace": calls.namespace},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": POD_SECURITY,
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            "containers": [caller],
-            "volumes": [{"name": "tmp", "emptyDir": {}}],
-        },
-    }
+    return client_pod(calls.pod, calls.namespace, caller, {"name": "tmp", "emptyDir": {}})
