@@ -346,9 +346,11 @@ def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
     metrics.feedback_refused("damaged")
     pairs = cast(Alone, app.shared).book.pairs
     pairs.answered([Told("key", "", Outcome(Kind.NUMBER, "1"))])
-    pairs.take(Batch("aaaaaaaaaa", [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))], [ToldLabel("nonce", 1)]))
+    pairs.take(
+        Batch("aaaaaaaaaa", [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))], [ToldLabel("nonce", 1)]), 1_800_000_000
+    )
     pairs.answered([Told("other", "", Outcome(Kind.QUANTITY, "1"))])
-    pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], []))
+    pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], []), 1_800_000_000)
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
 
     async def told() -> str:

@@ -117,7 +117,7 @@ class Shadow:
         return analysis.begin(SPEC, seen, CANARY, STABLE, time.time(), shadow=True)
 
     async def judged(self, state: str) -> Judgement:
-        self.places = await carry(self.session, "iris", PODS, STABLE, CANARY, self.places)
+        self.places = await carry(self.session, "iris", PODS, (CANARY, STABLE), SPEC.label_window, self.places)
         seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
         assert seen.problem is None and not seen.unread
         return analysis.judge(SPEC, state, seen, CANARY, STABLE, time.time(), weight=100, mirror=100)

@@ -209,9 +209,13 @@ def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, famil
     assert set(needed.families) == families | {"serin_requests_total", "process_start_time_seconds"}
     of_pairs = {
         "serin_pairs_total",
-        "serin_paired_labels_total",
         "serin_pairs_moved_total",
         "serin_pairs_distance_bucket",
+        *(
+            ["serin_pairs_settled_total", "serin_paired_labels_settled_total"]
+            if window
+            else ["serin_paired_labels_total"]
+        ),
     }
     assert set(wanted(metrics, window, shadow=True).families) == {*needed.families, *of_pairs}
     assert needed.window == f"{window:g}"

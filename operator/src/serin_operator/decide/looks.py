@@ -20,7 +20,16 @@ from serin_operator.decide import counters, evidence, one_arm, pairs
 from serin_operator.decide.counters import Ledger, NotACounter
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import REQUESTS, labelled, macro, metric_key
-from serin_operator.decide.lineup import SHARE, against_record, aligned, keys_of, macros_of, over_bound, strata
+from serin_operator.decide.lineup import (
+    COVERAGE,
+    SHARE,
+    against_record,
+    aligned,
+    keys_of,
+    macros_of,
+    over_bound,
+    strata,
+)
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.projection import Integers
 from serin_operator.decide.record import upper_limit
@@ -83,7 +92,7 @@ def look(
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
     if state.warming == 0:
-        by_pairs = following.pairs.names if following.pairs is not None and shadow else ()
+        by_pairs = _by_pairs(following, snapshot) if shadow else ()
         following = _alone(_compared(following, analysis, counts, by_pairs, alike), analysis, counts, share)
     following = replace(
         following,
@@ -144,6 +153,13 @@ def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | No
     log_odds = math.log(odds_for_record(metric, analysis.metrics, alpha=analysis.false_rollback_rate))
     limit = upper_limit(failures, trials, log_odds=log_odds, phi=float(state.plain.tests.phi[place])) + metric.margin
     return limit if limit < _HIGHEST_LIMIT else None
+
+
+def _by_pairs(state: State, snapshot: Snapshot) -> tuple[str, ...]:
+    """The tests of two arms that pairs take the place of. Both answers of a pair get their label, or neither does."""
+    if state.pairs is None or not pairs.told(state.pairs, snapshot.samples):
+        return ()
+    return (*state.pairs.names, COVERAGE)
 
 
 def _compared(

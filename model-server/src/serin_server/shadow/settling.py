@@ -1,0 +1,92 @@
+"""A sample of pairs that waits until they are of one age, as `monitor/cohorts.py` does for all labels.
+
+Labels that come early must not weigh more than those that come late. So it is decided by chance alone which pairs are
+remembered, when they are made, and those are remembered until they are counted, with or without a label: each pair of
+one bucket of time has the same chance, whenever its label comes and whatever it says.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from serin_server.monitor.classes import Outcome
+from serin_server.monitor.cohorts import bucket_width
+
+# Of each bucket. A window has 60 buckets and those that are being filled: 20,000 pairs or so.
+EACH = 333
+
+Label = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one row of a request: a server's own, and that of the stable revision `stable`.
+
+    made: when, in seconds since 1970.
+    """
+
+    stable: str
+    own: Outcome
+    theirs: Outcome
+    made: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    pair: Pair
+    nonce: str
+    label: Label | None = None
+
+
+@dataclass(slots=True)
+class _Bucket:
+    seen: int = 0
+    drawn: list[_Waiting] = field(default_factory=list)
+
+
+class Settling:
+    """The pairs that are not yet as old as `window`, in seconds: of each bucket of time at most `each`."""
+
+    def __init__(self, window: int, each: int = EACH, below: Callable[[int], int] = random.randrange) -> None:
+        self.window = window
+        self._width = bucket_width(window)
+        self._each = each
+        self._below = below
+        self._buckets: dict[int, _Bucket] = {}
+        self._by_nonce: dict[str, _Waiting] = {}
+
+    def add(self, pair: Pair, nonce: str) -> None:
+        """Remember the pair, if it is drawn: of n pairs of its bucket each is with the chance each / n (a reservoir).
+
+        nonce: of the stable revision's prediction id; "" if it gave none, and no label can come.
+        """
+        bucket = self._buckets.setdefault(pair.made // self._width, _Bucket())
+        bucket.seen += 1
+        waiting = _Waiting(pair, nonce)
+        if len(bucket.drawn) < self._each:
+            bucket.drawn.append(waiting)
+        else:
+            place = self._below(bucket.seen)
+            if place >= self._each:
+                return
+            self._by_nonce.pop(bucket.drawn[place].nonce, None)
+            bucket.drawn[place] = waiting
+        if nonce:
+            self._by_nonce[nonce] = waiting
+
+    def label(self, nonce: str, label: Label, at: float) -> bool:
+        """Whether this pair is remembered; then it has the label, if that came in time and is its first."""
+        waiting = self._by_nonce.get(nonce)
+        if waiting is None:
+            return False
+        if waiting.label is None and at - waiting.pair.made <= self.window:
+            waiting.label = label
+        return True
+
+    def settled(self, until: float) -> Iterator[tuple[Pair, Label | None]]:
+        """What is old enough at `until`, and is forgotten by that."""
+        closing = [number for number in self._buckets if (number + 1) * self._width + self.window <= until]
+        for number in closing:
+            for waiting in self._buckets.pop(number).drawn:
+                self._by_nonce.pop(waiting.nonce, None)
+                yield waiting.pair, waiting.label
