@@ -78,6 +78,5 @@ def dump_told(told: Sequence[Told]) -> bytes:
 
 def parse_told(payload: bytes) -> list[Told]:
     """What `dump_told` wrote."""
-    return [
-        Told(key, nonce, shared_outcome(kind, text), made) for key, nonce, kind, text, made in orjson.loads(payload)
-    ]
+    told = orjson.loads(payload)
+    return [Told(key, nonce, shared_outcome(kind, text), made) for key, nonce, kind, text, made in told]

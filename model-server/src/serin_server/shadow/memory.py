@@ -37,10 +37,9 @@ class Recent(Generic[V]):
 class Thinned(Generic[V]):
     """The latest entries, and of older ones a sample, the thinner the older they are.
 
-    What has to go from the latest is given a level by chance: half get level 0, a quarter level 1, and so on. Each level
-    remembers as many entries as any other, the last that it got, so level l reaches back over 2 ** (l + 1) times as
-    many. Of entries that left the latest n entries ago, a share between EACH / n and 2 EACH / n is thus still there: a
-    time twice as long is covered by one more level.
+    What has to go from the latest is given a level by chance: half get level 0, a quarter level 1, and so on. A level
+    remembers the last EACH entries that it got, so level l reaches back over 2 ** (l + 1) times as many. Of what left
+    the latest n entries ago, between EACH / n and 2 EACH / n is thus still there: twice the time takes one more level.
     """
 
     def __init__(self, most: int, each: int = EACH, bits: Callable[[int], int] = random.getrandbits) -> None:

@@ -80,16 +80,16 @@ class Totals:
 class Pairs:
     """The pairs of one canary with one stable revision. `tests` has two for each of `names`, metrics.
 
-    totals: what the tests were given, pairs that were counted at the age of `window`; 0 for all, as they came. seen: all
-    of them, also those that are not so old or not drawn; failures: the answers differ.
+    totals: what the tests were given, pairs that were counted at the age of `window`; 0 for all, as they came.
+    seen: all pairs, also those that are not so old or not drawn; failures: the answers differ.
     """
 
     stable: str
     names: tuple[str, ...]
     tests: Paired
     totals: Totals
-    window: float = 0.0
-    seen: Counts = Counts()
+    window: float
+    seen: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def told(pairs: Pairs, samples: Samples) -> bool:
 
 def start(analysis: Analysis, stable: str) -> Pairs:
     """No pairs yet."""
-    return aligned(_empty(stable, analysis.label_window), analysis)
+    return aligned(_empty(stable, analysis.label_window, Counts()), analysis)
 
 
 def no_tests() -> Paired:
@@ -131,7 +131,7 @@ def no_tests() -> Paired:
 
 
 def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
-    """With exactly the tests that the analysis asks for now, under its margins of now; at another age they begin anew."""
+    """With exactly the tests that the analysis asks for now, under its margins of now; anew with another window."""
     if pairs.window != analysis.label_window:
         pairs = _empty(pairs.stable, analysis.label_window, pairs.seen)
     metrics = paired_metrics(analysis)
@@ -228,7 +228,7 @@ def moved(moves: Mapping[str, Counts], odds: float) -> list[tuple[str, int, int]
     ]
 
 
-def _empty(stable: str, window: float, seen: Counts = Counts()) -> Pairs:
+def _empty(stable: str, window: float, seen: Counts) -> Pairs:
     return Pairs(stable, (), no_tests(), Totals(), window, seen)
 
 

@@ -11,7 +11,7 @@ from serin_operator.decide.lineup import SHARE
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.standings import Numbers, Standings
 from serin_operator.decide.tracks import State
-from serin_operator.decide.words import count, percent, shares, two_digits
+from serin_operator.decide.words import count, duration, percent, shares, two_digits
 
 SHARE_MISMATCH = "TrafficShareMismatch"
 DISAGREEMENT = "AnswersDiffer"
@@ -45,6 +45,9 @@ def of_pairs(state: State, analysis: Analysis, snapshot: Snapshot, canary: str) 
     low, high = pairs.disagreement_interval(seen, alpha=analysis.false_rollback_rate)
     share, least, most = shares(seen.failures / seen.trials, low, high)
     text = f"{share} of {count(seen.trials)} requests got another answer from the canary (between {least} and {most})."
+    if state.pairs.window:
+        age, tested = duration(state.pairs.window / 60), count(state.pairs.totals.all)
+        text += f" Labels are tested of {tested} of them, drawn by chance and counted at the age of {age}."
     start = moves_key(state.pairs.stable, "")
     moves = {
         key.removeprefix(start): sum(of_key.get(canary, {}).values(), Counts())
