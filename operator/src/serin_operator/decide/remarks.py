@@ -45,9 +45,9 @@ def of_pairs(state: State, analysis: Analysis, snapshot: Snapshot, canary: str) 
     low, high = pairs.disagreement_interval(seen, alpha=analysis.false_rollback_rate)
     share, least, most = shares(seen.failures / seen.trials, low, high)
     text = f"{share} of {count(seen.trials)} requests got another answer from the canary (between {least} and {most})."
-    if state.pairs.window:
-        age, tested = duration(state.pairs.window / 60), count(state.pairs.totals.all)
-        text += f" Labels are tested of {tested} of them, drawn by chance and counted at the age of {age}."
+    if state.pairs.window and state.pairs.totals.all:
+        tested, age = count(state.pairs.totals.all), duration(state.pairs.window / 60)
+        text += f" Tested are {tested} of them, drawn by chance, with the labels that came within {age}."
     start = moves_key(state.pairs.stable, "")
     moves = {
         key.removeprefix(start): sum(of_key.get(canary, {}).values(), Counts())
