@@ -172,6 +172,19 @@ def test_labels_count_arm_by_arm_where_servers_count_no_pairs_at_an_age() -> Non
     assert {remark.reason for remark in found.remarks} == {"AnswersDiffer", "LabelCoverageDiffers"}
 
 
+def test_after_a_shadow_labels_are_compared_when_the_first_since_then_are_old_enough() -> None:
+    """Until then only the stable revision has any: nobody carries them for the copies that the canary answered."""
+    asked = spec("60s")
+    seen, state = with_labels_of_arms(snapshot(window=60)), begun(asked)
+    noticed = []
+    for seconds in (60, 120, 150, 180, 240, 300):
+        now, mirror = 1_750_000_000.0 + seconds, 50 if seconds < 120 else 0
+        found = analysis.judge(asked, state, seen, CANARY, STABLE, now, weight=None, mirror=mirror)
+        state, seen = found.state, doubled(seen)
+        noticed.append("LabelCoverageDiffers" in {remark.reason for remark in found.remarks})
+    assert noticed == [False, False, False, False, False, True]
+
+
 def doubled(seen: Snapshot) -> Snapshot:
     samples = {
         key: {arm: {one: at + at for one, at in of_arm.items()} for arm, of_arm in of_key.items()}
@@ -193,7 +206,7 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     asked = spec()
     first = judged(asked, begun(asked), snapshot())
     value = json.loads(first.state)
-    assert value.pop("aged") == [0.0, 10, 500]
+    assert value.pop("aged") == [0.0, None, 10, 500]
     assert analysis.recall(asked, json.dumps(value), None).reports == first.reports
     again = judged(asked, json.dumps(value), snapshot())
     assert again.remarks == first.remarks

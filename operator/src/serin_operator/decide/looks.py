@@ -4,8 +4,9 @@ What is counted but not compared, in both arms alike:
 
 - the first looks after a change of the weight (`warm_up`);
 - labels with a window, until the first prediction since the rollout's begin is as old as that: before, only the stable
-  revision has any, and they would be compared with the canary's of a later time. Likewise after a promotion, when the
-  last prediction of the old stable is as old as that: then a metric is compared with its record.
+  revision has any, and they would be compared with the canary's of a later time. Likewise after a shadow, for whose
+  copies no more labels are carried; and after a promotion, when the last prediction of the old stable is as old as
+  that: then a metric is compared with its record.
 """
 
 import math
@@ -87,8 +88,9 @@ def look(
             continue
         ledgers[key], counts[key] = (canary, stable), (in_canary, in_stable)
     following = replace(state, ledgers=ledgers)
-    if following.pairs is not None and shadow:
-        following = replace(following, pairs=pairs.counted(following.pairs, counts))
+    if following.pairs is not None:
+        found = pairs.counted(following.pairs, counts) if shadow else pairs.ended(following.pairs, now)
+        following = replace(following, pairs=found)
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
     if state.warming == 0:
@@ -141,7 +143,8 @@ def compared(state: State, window: float) -> bool:
     """Whether what is counted now was made by both arms side by side. window: of the labels; 0 without labels."""
     if window == 0:
         return state.promoted_at is None
-    return state.since + window <= state.at and (state.promoted_at is None or state.at < state.promoted_at + window)
+    begun = state.pairs.ended if state.pairs is not None and state.pairs.ended is not None else state.since
+    return begun + window <= state.at and (state.promoted_at is None or state.at < state.promoted_at + window)
 
 
 def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | None:

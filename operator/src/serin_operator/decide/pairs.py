@@ -82,6 +82,7 @@ class Pairs:
 
     totals: what the tests were given, pairs that were counted at the age of `window`; 0 for all, as they came.
     seen: all pairs, also those that are not so old or not drawn; failures: the answers differ.
+    ended: the first look at which the canary was no shadow any more, in seconds since the epoch; None while it is one.
     """
 
     stable: str
@@ -90,6 +91,7 @@ class Pairs:
     totals: Totals
     window: float
     seen: Counts
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def no_tests() -> Paired:
 def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
     """With exactly the tests that the analysis asks for now, under its margins of now; anew with another window."""
     if pairs.window != analysis.label_window:
-        pairs = _empty(pairs.stable, analysis.label_window, pairs.seen)
+        pairs = replace(_empty(pairs.stable, analysis.label_window, pairs.seen), ended=pairs.ended)
     metrics = paired_metrics(analysis)
     names = tuple(metric.name for metric in metrics)
     limits = [[m.tolerance, m.margin] for m in metrics for _ in range(_PER_METRIC)]
@@ -155,7 +157,7 @@ def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
 def counted(pairs: Pairs, counts: Mapping[str, tuple[Counts, Counts]]) -> Pairs:
     """With what the canary's servers have counted since the last look."""
     nothing = (Counts(), Counts())
-    pairs = replace(pairs, seen=pairs.seen + counts.get(pair_keys(pairs.stable)[0], nothing)[0])
+    pairs = replace(pairs, ended=None, seen=pairs.seen + counts.get(pair_keys(pairs.stable)[0], nothing)[0])
     pair, settled, canary, stable = (counts.get(key, nothing)[0] for key in pair_keys(pairs.stable, pairs.window))
     new = Totals(
         all=pair.trials,
@@ -173,6 +175,11 @@ def counted(pairs: Pairs, counts: Mapping[str, tuple[Counts, Counts]]) -> Pairs:
     labelled = [new.labelled - new.only_canary - new.only_stable, new.only_canary, new.only_stable, 0]
     block = np.array([every, labelled] * len(pairs.names), np.int64).reshape(-1, 4)
     return replace(pairs, tests=paired.update(pairs.tests, block.clip(min=0)), totals=pairs.totals.plus(new))
+
+
+def ended(pairs: Pairs, now: float) -> Pairs:
+    """From now on the canary is no shadow."""
+    return pairs if pairs.ended is not None else replace(pairs, ended=now)
 
 
 def onset(pairs: Pairs) -> Pairs:
