@@ -265,3 +265,10 @@ def test_a_forecast_knows_that_pairs_scatter_less() -> None:
     (gate,) = judged(spec(), begun(spec()), snapshot()).prospects
     assert gate.phi == pytest.approx(11 / 501 / (2 * 29 / 410 * 381 / 410))
     assert gate.phi < 0.2
+
+
+def test_a_forecast_counts_the_labels_of_pairs_only() -> None:
+    """At an age those are of a sample, and stable's own labels are many more."""
+    asked = spec("60s")
+    (gate,) = judged(asked, begun(asked), with_labels_of_arms(snapshot(window=60))).prospects
+    assert gate.per_minute == pytest.approx(2 * 400)

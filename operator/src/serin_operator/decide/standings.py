@@ -9,7 +9,7 @@ from serin_operator.api.status import Tally
 from serin_operator.decide import evidence, one_arm, pairs
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.forecast import Prospect, canary_trials
-from serin_operator.decide.keys import labelled, macro, metric_key
+from serin_operator.decide.keys import labelled, macro, metric_key, pair_keys
 from serin_operator.decide.lineup import COVERAGE, against_record, over_bound, strata
 from serin_operator.decide.looks import record_limit
 from serin_operator.decide.pairs import PairNumbers, Totals
@@ -124,7 +124,7 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
             analysis,
             each.metric,
             [(failures, trials) for _, _, failures, trials in each.numbers.counts],
-            per_minute=state.per_minute(*each.keys),
+            per_minute=_per_minute(state, each),
             phi=each.numbers.phi,
             alone=found.alone.get(each.metric.name),
             standing=standing,
@@ -195,6 +195,14 @@ def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Pr
         )
         for each, standing in zip(found.tested, found.verdicts, strict=True)
     ]
+
+
+def _per_minute(state: State, tested: Tested) -> float:
+    """What both arms count. A pair with a label counts for both, and other labels for neither."""
+    found = state.pairs
+    if found is None or found.ended is not None or tested.numbers.pairs is None:
+        return state.per_minute(*tested.keys)
+    return 2 * state.per_minute(pair_keys(found.stable, found.window)[2])
 
 
 def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
