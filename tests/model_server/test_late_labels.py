@@ -53,7 +53,7 @@ def test_what_is_remembered_of_what_is_old_is_bounded() -> None:
     memory: Thinned[int] = Thinned(100, each=20, bits=random.Random(1).getrandbits)
     for number in range(100_000):
         memory.put(str(number), number)
-    assert 200 < sum(memory.take(str(number)) is not None for number in range(100_000)) <= 100 + 16 * 20
+    assert 200 < sum(memory.take(str(number)) is not None for number in range(100_000)) <= 100 + 18 * 20
 
 
 @pytest.mark.parametrize("window", WINDOWS)

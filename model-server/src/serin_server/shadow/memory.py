@@ -5,9 +5,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-# Of each level of `Thinned`. All levels together remember 32,000 entries and reach back over 130 million.
+# Of each level of `Thinned`. All levels together remember 36,000 entries and reach back over 260 million.
 EACH = 2_000
-_LEVELS = 16
+_LEVELS = 18
 
 V = TypeVar("V")
 
