@@ -192,6 +192,27 @@ def test_nothing_settles_when_nobody_tells_of_labels_any_more() -> None:
     )
 
 
+def test_nothing_settles_while_one_pass_of_the_courier_goes_on() -> None:
+    """The label is told by the last of three servers, of which the first was asked before the pair was old enough."""
+    count = Count(window=60)
+    count.answer("a", START)
+    count.hear(START + 60.5)
+    count.hear(START + 61.5)
+    assert sum(count.settled()[0].values()) == 0
+    count.hear(START + 62.5, ToldLabel("a", "cat", START + 60))
+    count.hear(START + 70)
+    assert sum(count.settled()[1].values()) == 1
+
+
+def test_the_first_label_of_a_pair_is_the_one_that_counts() -> None:
+    count = Count(window=60)
+    count.answer("a", START)
+    count.hear(START + 10, ToldLabel("a", "cat", START + 10), ToldLabel("a", "dog", START + 11))
+    count.hear(START + 70)
+    assert count.settled()[1] == {'answers="same",wrong="none",window="60"': 1}
+    assert count.labels == {(0, True): 1, (60, True): 1}
+
+
 def test_another_window_begins_with_no_pair() -> None:
     count = Count(window=60)
     count.answer("a", START)

@@ -137,12 +137,13 @@ class Pairs:
 
     def _labelled(self, label: ToldLabel) -> None:
         """One that has no pair may have come before it."""
-        settles = self._settling is not None and self._settling.label(label.nonce, label.value, label.at)
+        if self._settling is not None:
+            self._settling.label(label.nonce, label.value, label.at)
         pair = self._unlabelled.take(label.nonce)
-        if pair is not None:
-            self._label(pair, label.value)
-        elif not settles:
+        if pair is None:
             self._early.put(label.nonce, label)
+        else:
+            self._label(pair, label.value)
 
     def _measure(self, pair: Pair) -> None:
         """Count how far two predicted numbers are apart."""

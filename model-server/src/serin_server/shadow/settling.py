@@ -74,14 +74,11 @@ class Settling:
         if nonce:
             self._by_nonce[nonce] = waiting
 
-    def label(self, nonce: str, label: Label, at: float) -> bool:
-        """Whether this pair is remembered; then it has the label, if that came in time and is its first."""
+    def label(self, nonce: str, label: Label, at: float) -> None:
+        """The label of a pair, if that is remembered; it counts if it came in time, `at` in seconds since 1970."""
         waiting = self._by_nonce.get(nonce)
-        if waiting is None:
-            return False
-        if waiting.label is None and at - waiting.pair.made <= self.window:
+        if waiting is not None and waiting.label is None and at - waiting.pair.made <= self.window:
             waiting.label = label
-        return True
 
     def settled(self, until: float) -> Iterator[tuple[Pair, Label | None]]:
         """What is old enough at `until`, and is forgotten by that."""
