@@ -17,7 +17,6 @@ from serin_operator.api.spec import (
     Mode,
     Role,
     Rollout,
-    Strategy,
     parse_analysis,
     parse_rollout,
     seconds,
@@ -25,6 +24,7 @@ from serin_operator.api.spec import (
 from serin_operator.cli.definition import Json, completed
 from serin_operator.cli.errors import InputError
 from serin_operator.cli.records import moment
+from serin_operator.decide.roles import compares, shadow_of
 
 DEFAULT_MARGIN = 0.02  # for metrics that flags name without a margin
 Setting = tuple[str | None, Any]  # the metric that a flag is for (None: all), and the value
@@ -210,7 +210,7 @@ def resolve(arguments: argparse.Namespace, names: Sequence[str] | None) -> tuple
         if metric.bound is not None and not 0 < metric.bound < 1:
             raise InputError(f"metric {metric.name}: bound {metric.bound:g}; a bound is a share between 0 and 1")
     wanted = None if rollout is None else parse_rollout(completed("rollout", rollout))
-    if wanted is not None and wanted.strategy is not Strategy.CANARY:
+    if wanted is not None and not compares(wanted.strategy):
         text = f"serin: strategy {wanted.strategy} compares nothing; the answer is for the same policy as a canary"
         print(text, file=sys.stderr)
     return typed, wanted
@@ -235,6 +235,12 @@ def _with_flags(arguments: argparse.Namespace, analysis: Json) -> Json:
         check_names(f"--{flag}", getattr(arguments, flag), names)
     rates = {"falseRollbackRate": arguments.alpha, "falsePromotionRate": arguments.beta}
     return analysis | {"metrics": metrics} | {name: value for name, value in rates.items() if value is not None}
+
+
+def tell_of_pairs(rollout: Rollout | None, done: str) -> None:
+    """Tells of a shadow whose pairs of answers are not `done`."""
+    if rollout is not None and shadow_of(rollout.strategy, rollout) is not None:
+        print(f"serin: a shadow's pairs are not {done}; the answer is for the same policy as a canary", file=sys.stderr)
 
 
 def check_names(flag: str, settings: Sequence[Setting], names: Sequence[str]) -> None:

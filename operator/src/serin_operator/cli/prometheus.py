@@ -87,6 +87,7 @@ def replayed(arguments: argparse.Namespace) -> tuple[tuple[str, ...], Trail]:
     if missing := [f"--{name}" for name in _REQUIRED if getattr(arguments, name) is None]:
         raise InputError(f"serin replay prometheus needs {', '.join(missing)}")
     asked, rollout = policy.resolve(arguments, None)
+    policy.tell_of_pairs(rollout, "replayed")
     step = arguments.step or asked.interval
     times = np.arange(arguments.start, arguments.end + step / 2, step).tolist()
     if not 1 < len(times) <= _MOST_LOOKS:

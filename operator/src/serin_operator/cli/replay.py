@@ -96,6 +96,7 @@ def _groups(arguments: argparse.Namespace, recording: Recording) -> list[Group]:
     """All series under the policy of the file; without one, under the metrics that each series has."""
     if arguments.policy:
         analysis, rollout = policy.resolve(arguments, ())
+        policy.tell_of_pairs(rollout, "replayed")
         columns, classes = _places(arguments.source, analysis, recording.metrics)
         return [Group(Policy(analysis, rollout), tuple(range(len(recording.series))), columns, classes)]
     analysis, rollout = policy.resolve(arguments, recording.metrics)

@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     effects = arguments.effect or [(None, 0.0)]
     names = policy.named(arguments.failure_rate, effects, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
+    policy.tell_of_pairs(rollout, "simulated")
     interval = arguments.interval or (analysis.interval if arguments.policy else _INTERVAL)
     simulated = Policy(replace(analysis, interval=interval), rollout)
     metrics = simulated.metrics
