@@ -24,7 +24,7 @@ from serin_operator.api.spec import (
 from serin_operator.cli.definition import Json, completed
 from serin_operator.cli.errors import InputError
 from serin_operator.cli.records import moment
-from serin_operator.decide.roles import compares, shadow_of
+from serin_operator.decide.roles import compares
 
 DEFAULT_MARGIN = 0.02  # for metrics that flags name without a margin
 Setting = tuple[str | None, Any]  # the metric that a flag is for (None: all), and the value
@@ -100,6 +100,13 @@ def rate(text: str) -> float:
     value = number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def part(text: str) -> float:
+    """A share of something that there is, up to all of it."""
+    if not 0 < (value := number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
@@ -235,12 +242,6 @@ def _with_flags(arguments: argparse.Namespace, analysis: Json) -> Json:
         check_names(f"--{flag}", getattr(arguments, flag), names)
     rates = {"falseRollbackRate": arguments.alpha, "falsePromotionRate": arguments.beta}
     return analysis | {"metrics": metrics} | {name: value for name, value in rates.items() if value is not None}
-
-
-def tell_of_pairs(rollout: Rollout | None, done: str) -> None:
-    """Tells of a shadow whose pairs of answers are not `done`."""
-    if rollout is not None and shadow_of(rollout.strategy, rollout) is not None:
-        print(f"serin: a shadow's pairs are not {done}; the answer is for the same policy as a canary", file=sys.stderr)
 
 
 def check_names(flag: str, settings: Sequence[Setting], names: Sequence[str]) -> None:

@@ -152,14 +152,13 @@ def add_disagreement(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def shadowed(arguments: argparse.Namespace, rollout: spec.Rollout | None) -> spec.Shadow | None:
-    """What a canary gets copies of, if it begins as a shadow. Raises InputError for --disagreement where none does."""
-    shadow = shadow_of(rollout.strategy, rollout) if rollout else None
-    if shadow is None and arguments.disagreement is not None:
+def check_disagreement(arguments: argparse.Namespace, rollout: spec.Rollout | None) -> None:
+    """Raises InputError for --disagreement without a shadow."""
+    shadowed = rollout is not None and shadow_of(rollout.strategy, rollout) is not None
+    if arguments.disagreement is not None and not shadowed:
         raise InputError(
             "--disagreement is for policies with a shadow; add rollout.shadow to the policy, or leave it out"
         )
-    return shadow
 
 
 def disagreement(given: float | None, metric: str, failure_rate: float) -> float:
@@ -178,9 +177,10 @@ def disagreement(given: float | None, metric: str, failure_rate: float) -> float
 
 def trial(arguments: argparse.Namespace, analysis: Analysis, rollout: spec.Rollout | None) -> Trial:
     """How the canary is tried under this policy. Raises InputError."""
-    shadow = shadowed(arguments, rollout)
+    check_disagreement(arguments, rollout)
     if rollout is None:
         return Split([(arguments.split, 0.0)])
+    shadow = shadow_of(rollout.strategy, rollout)
     split = Split(outlook.schedule(replace(rollout, strategy=Strategy.CANARY)), rollout.mode is Mode.ADAPTIVE)
     if shadow is None:
         return split
