@@ -8,6 +8,7 @@ from tests.operator.policies import ACCURACY, ANALYSIS, ERRORS, ROLLOUT
 
 from serin_operator.api.spec import Mode, Shadow, Strategy
 from serin_operator.batch import Ints, Policy
+from serin_operator.decide.paired_forecast import Answers, pairs_to_promotion
 from serin_operator.simulation import Results, World, simulate
 
 RUNS = 400
@@ -53,6 +54,16 @@ def test_the_table_of_the_decision_record(
     decided = np.minimum(results.promoted, results.rolled_back)
     median = 100 * (np.median(decided[decided < 60]) + 1)
     assert median == pytest.approx(pairs, rel=0.2, abs=100)
+
+
+@pytest.mark.parametrize(("differ", "labelled"), [(0.02, 1.0), (0.02, 0.25), (0.005, 0.05), (0.05, 1.0)])
+def test_about_seven_in_ten_are_promoted_within_the_time_to_plan_for(differ: float, labelled: float) -> None:
+    plan = pairs_to_promotion(Answers(differ, labelled), margin=0.02, log_odds=np.log(20))
+    rate = plan / 60 / 30 / (PERCENT / 100)  # sixty scrapes are the plan
+    world = World(rate, 0.1, 0.1, labelled=labelled, differ=differ)
+    results = run(Policy(ONE, replace(MERE, shadow=Shadow(PERCENT, 0))), world)
+    promoted = results.promoted[results.promoted < results.scrapes]
+    assert 0.6 < np.mean(promoted < 60) < 0.8
 
 
 def test_no_client_meets_a_shadow_before_its_promotion() -> None:

@@ -207,10 +207,10 @@ class _Traffic:
         self._unseen = self._unseen[runs]
 
     def scrape(self, number: int, weight: Floats, shadows: Bools) -> tuple[Ints, Ints, list[Ints | None]]:
-        """What clients sent to the canary since the scrape before (runs,), what the scrape shows (runs, metrics, 4),
-        and the pairs of each metric that they decide (runs, 7).
+        """What clients sent to the canary since the scrape before (runs,), and what the scrape shows.
 
-        shadows: (runs,), which get copies of what stable answers, instead of requests.
+        That is (runs, metrics, 4), and per metric that pairs decide (runs, 7) as `batch.look` takes them. shadows:
+        (runs,), which get copies of what stable answers, instead of requests.
         """
         world, rng = self._world, self._rng
         total = rng.poisson(self._rate[number] * world.interval, len(weight))

@@ -90,11 +90,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(trial.setting)
     print("Times to plan for: about seven in ten canaries that are as good as the stable revision are promoted sooner.")
     _print_plans(plans, arguments.within is not None)
-    _print_picture(slowest, trial)
     if isinstance(trial, Shadow):
         for plan in plans:
             if plan.gate.name in trial.paired:
                 screen.say(_of_pairs(plan.gate, trial))
+    _print_picture(slowest, trial)
     if rollout is not None:
         limit = rollout.max_duration / 60
         (minutes,) = trial.waits([slowest])
