@@ -17,7 +17,7 @@ from serin_operator.api.spec import Mode, OnInconclusive
 from serin_operator.batch import SHADOW, Bools, Floats, Ints, Policy
 from serin_operator.decide import dispersion, exposure
 from serin_operator.decide.keys import labelled
-from serin_operator.decide.paired_forecast import Answers
+from serin_operator.decide.paired_forecast import one_wrong
 
 _MOST_AT_ONCE = 1000  # runs: more in one array are no faster
 
@@ -28,9 +28,6 @@ class World:
 
     rate: requests per second of all clients, scalar or (T,).
     canary, stable: the arms' shares of failures; scalar, (T,) or (M, T). Every request is a trial of every metric.
-    labelled: the share of requests that are one of a metric of labels.
-    differ: the share of requests that a shadow answers otherwise than stable, scalar or (M,); more if the shares of
-        failures differ by more. Just one of two such answers is right. What follows is of the arms, not of pairs.
     scrapes: T. interval: seconds between them.
     weight: the canary's share in per cent, where the policy has neither steps nor an adaptive ramp.
     delay: scrapes from a request to the scrape that counts it, as for labels.
@@ -39,6 +36,9 @@ class World:
     pods: of each arm; requests are spread evenly.
     missed: chance that a scrape does not see an arm; the next one that does brings what was missed.
     resets: chance that an arm's counters begin anew between two scrapes, and what was counted before then is lost.
+    labelled: the share of requests that are a trial of the metrics of labels.
+    differ: the share of requests that a shadow answers otherwise than stable, scalar or (M,); more if the shares of
+        failures differ by more. Just one of two such answers is right. No pair is late, missed or lost.
     """
 
     rate: npt.ArrayLike
@@ -238,7 +238,7 @@ class _Traffic:
         """(runs, 7), what becomes of copies in the order of `pairs.Totals`."""
         of_canary, of_stable = (float(rates[metric][number]) for rates in self._failure_rates)
         differ = min(float(self._differ[metric]), of_canary + of_stable)  # one of two answers that differ is wrong
-        b, c = Answers(differ, self._world.labelled).one_wrong(of_canary - of_stable)
+        b, c = one_wrong(differ, of_canary - of_stable)
         both = max(0.0, of_stable - c)
         known = self._with_label(copies)
         _, both_wrong, only_canary, only_stable = self._rng.multinomial(known, [1 - both - b - c, both, b, c]).T

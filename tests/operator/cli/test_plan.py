@@ -197,6 +197,13 @@ def test_the_reverse_of_a_shadow_finds_the_margin_that_takes_so_long(capsys: Cap
     assert reverse["smallest_margin"] == pytest.approx(0.02, rel=1e-3)
 
 
+def test_a_bound_that_stable_breaks_is_never_passed_whatever_the_pairs_say(capsys: Capture, tmp_path: Path) -> None:
+    ran = serin(capsys, *shadow(tmp_path), "--bound", "accuracy=0.05")
+    assert "decided by pairs" in ran.out and "never" in ran.out
+    _, accuracy = planned(capsys, *shadow(tmp_path), "--bound", "accuracy=0.05")
+    assert accuracy["minutes"] is None
+
+
 def test_answers_can_not_differ_more_often_than_one_is_wrong(capsys: Capture, tmp_path: Path) -> None:
     flags = [*shadow(tmp_path), "--failure-rate", 0.004]
     _, accuracy = planned(capsys, *flags)

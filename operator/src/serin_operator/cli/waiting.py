@@ -109,7 +109,8 @@ class Shadow:
     def labels_of_split(self, gate: Prospect) -> tuple[float, float]:
         """The canary's share in a split of the requests, and the labels that this would need in both arms together."""
         share = min(self.percent, 50)
-        return share, gate.per_minute * forecast.waits([gate], [(share, 0.0)])[0]
+        (minutes,) = forecast.waits([replace(gate, missing_under=0.0, delay=0.0)], [(share, 0.0)])
+        return share, gate.per_minute * minutes
 
     @property
     def setting(self) -> str:

@@ -30,13 +30,15 @@ class Answers:
     differ: float
     labelled: float
 
-    def one_wrong(self, excess: float) -> tuple[float, float]:
-        """The shares of pairs where only the canary's answer is wrong, and only stable's.
 
-        excess: the canary's share of failures minus stable's. They can not differ more than the answers do.
-        """
-        differ = max(self.differ, abs(excess))
-        return (differ + excess) / 2, (differ - excess) / 2
+def one_wrong(differ: float, excess: float) -> tuple[float, float]:
+    """The shares of pairs where only the canary's answer is wrong, and only stable's.
+
+    differ: the share whose answers differ, just one of them right. excess: the canary's share of failures minus
+    stable's; the answers differ at least as often.
+    """
+    differ = max(differ, abs(excess))
+    return (differ + excess) / 2, (differ - excess) / 2
 
 
 def pairs_to_promotion(answers: Answers, *, margin: float, log_odds: float, better_by: float | None = None) -> float:
@@ -45,7 +47,7 @@ def pairs_to_promotion(answers: Answers, *, margin: float, log_odds: float, bett
     It takes the canary to fail as often as stable. better_by: that it is better is to be shown, and it is by so much.
     """
     limit, excess = (margin, 0.0) if better_by is None else (0.0, -better_by)
-    b, c = answers.one_wrong(excess)
+    b, c = one_wrong(answers.differ, excess)
     unknown = (b + c) * (1 - answers.labelled)
     every = growth(limit, b * answers.labelled + unknown, c * answers.labelled, below=True)
     labelled = answers.labelled * growth(limit, b, c, below=True)
@@ -58,7 +60,7 @@ def detectable_worsening(
     """The smallest excess, up to `most`, that gains `log_odds` for *worse* within so many pairs; None if none does."""
 
     def found(excess: float) -> bool:
-        b, c = answers.one_wrong(excess)
+        b, c = one_wrong(answers.differ, excess)
         unknown = (b + c) * (1 - answers.labelled)
         every = growth(tolerance, b * answers.labelled, c * answers.labelled + unknown, below=False)
         labelled = answers.labelled * growth(tolerance, b, c, below=False)
