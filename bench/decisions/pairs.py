@@ -14,6 +14,7 @@ from bench.decisions.outcomes import Outcome
 from bench.decisions.report import Column, Goal, Record, Section, number, percent
 from bench.decisions.worlds import HISTORY, MARGIN
 from serin_operator.decide import paired
+from serin_operator.decide.paired_forecast import one_wrong
 
 _FAILURES = 0.10  # of stable, an accuracy of 90 %
 _PER_LOOK = 10  # predictions of the canary
@@ -151,7 +152,7 @@ def _pairs(
 
     history: earlier pairs, that tell how often answers differ. labelled: whether labels come, at once, or never.
     """
-    b, c = (canary.differ + canary.excess) / 2, (canary.differ - canary.excess) / 2
+    b, c = one_wrong(canary.differ, canary.excess)
     chances = [1 - canary.differ, *((b, c, 0.0) if labelled else (0.0, 0.0, canary.differ))]
     earlier = np.stack([rng.binomial(history, canary.differ, runs), np.full(runs, history)], axis=1)
     state = paired.start(tolerance=np.zeros(runs), margin=MARGIN, history=earlier)

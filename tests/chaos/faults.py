@@ -166,15 +166,15 @@ def upgrade_definition(world: World, random: Random) -> None:
 
 def kill_router(world: World, random: Random) -> None:
     eventually(lambda: len(world.pods("router")) >= 2, 90)
-    world.node.send(random.choice(world.pods("router")), ROUTER, signal.SIGKILL)
+    _kill(world, random.choice(world.pods("router")), ROUTER)
 
 
 def kill_stable(world: World, random: Random) -> None:
-    world.node.send(world.one_of("stable", 2, random), SERVER, signal.SIGKILL)
+    _kill(world, world.one_of("stable", 2, random), SERVER)
 
 
 def kill_canary(world: World, random: Random) -> None:
-    world.node.send(world.one_of("canary", 1, random), SERVER, signal.SIGKILL)
+    _kill(world, world.one_of("canary", 1, random), SERVER)
 
 
 def exhaust_stable(world: World, random: Random) -> None:
@@ -200,6 +200,20 @@ def reset_counters(world: World, random: Random) -> None:
     """What Prometheus scrapes begins from 0 again, in both arms."""
     kill_stable(world, random)
     kill_canary(world, random)
+
+
+def _kill(world: World, pod: Manifest, container: str) -> None:
+    """Over when the kubelet has noticed: until then the pod is called ready, and the next strike would count on it."""
+    name, identity = pod["metadata"]["name"], _identity(pod, container)
+    world.node.send(pod, container, signal.SIGKILL)
+    eventually(lambda: _identity(world.cluster.get("pod", name, world.mdep.namespace), container) != identity)
+
+
+def _identity(pod: Manifest, container: str) -> str | None:
+    """Of the container's present process; None while it has none."""
+    [status] = [one for one in pod["status"]["containerStatuses"] if one["name"] == container]
+    identity: str | None = status["state"].get("running") and status["containerID"]
+    return identity
 
 
 def _exhaust(world: World, pod: Manifest) -> None:

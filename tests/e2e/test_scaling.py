@@ -1,4 +1,4 @@
-"""Capacity before weight, with the cluster's own autoscaler.
+"""Capacity before weight, with the cluster's own autoscaler; and what is left of it when pods are evicted.
 
 There is no metrics server here, so the autoscaler measures nothing. What it writes because of its bounds is real; where
 only a measurement could have changed the number, the tests write it with `kubectl scale`.
@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from demo.environment import Cluster
+from demo.environment import Cluster, CommandError
 from demo.manifests import KIND
-from tests.e2e.deployments import ModelDeployment, Status, condition, steps
+from tests.e2e.cluster import select
+from tests.e2e.deployments import LABEL, ModelDeployment, Status, condition, eventually, is_true, steps
 from tests.e2e.traffic import Traffic
 
 RPS = 40
@@ -99,6 +100,52 @@ def test_an_autoscaler_goes_with_its_field_and_the_number_stays(scaled: Scaled) 
         time.sleep(0.5)
     assert _asked(mdep) == 4
     assert traffic.stats()["failed"] == 0
+
+
+def test_evictions_take_one_pod_of_stable_at_a_time_and_lose_no_request(scaled: Scaled) -> None:
+    mdep, traffic = scaled
+    _scale(mdep, 2)
+    eventually(lambda: len(_ready(mdep)) == 2, 90)
+    eventually(lambda: _budgets(mdep) == [{"of": 2, "may go": 1}])
+    evicted = first, second = sorted(_ready(mdep))
+    assert _evict(mdep, first)
+    assert not _evict(mdep, second), "nothing has taken the first one's place yet"
+    eventually(lambda: _evict(mdep, second), 90)
+    assert _ready(mdep).difference(evicted), "the last one was let go"
+    eventually(lambda: len(_ready(mdep).difference(evicted)) == 2, 90)
+    traffic.wait_for(2 * RPS)
+    assert traffic.stats()["failed"] == 0
+
+    _scale(mdep, 1)
+    eventually(lambda: _budgets(mdep) == [])
+
+
+def _ready(mdep: ModelDeployment) -> set[str]:
+    """Names of the stable revision's pods that are ready and have not been told to end."""
+    labels = f"{LABEL}={mdep.name},serin.dev/revision={mdep.status['stable']['revision']}"
+    pods = select(mdep.cluster, "pods", mdep.namespace, labels)
+    ready = (pod["metadata"] for pod in pods if is_true(pod["status"], "Ready"))
+    return {metadata["name"] for metadata in ready if "deletionTimestamp" not in metadata}
+
+
+def _budgets(mdep: ModelDeployment) -> list[dict[str, int]]:
+    """How many pods each budget is over, and how many of them may be evicted now."""
+    statuses = [budget["status"] for budget in mdep.owned("poddisruptionbudgets")]
+    return [{"of": status["expectedPods"], "may go": status["disruptionsAllowed"]} for status in statuses]
+
+
+def _evict(mdep: ModelDeployment, pod: str) -> bool:
+    """What `kubectl drain` does to a pod. False where its budget does not allow it now."""
+    metadata = {"name": pod, "namespace": mdep.namespace}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    path = f"/api/v1/namespaces/{mdep.namespace}/pods/{pod}/eviction"
+    try:
+        mdep.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    except CommandError as error:
+        if "TooManyRequests" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _scale(mdep: ModelDeployment, replicas: int) -> None:

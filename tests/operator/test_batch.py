@@ -8,9 +8,9 @@ import pytest
 from tests.operator.policies import ACCURACY, ANALYSIS, ROLLOUT
 
 from serin_operator import batch
-from serin_operator.api.spec import OnInconclusive
-from serin_operator.batch import Batch, Decision, Policy
-from serin_operator.decide import evidence
+from serin_operator.api.spec import OnInconclusive, Shadow, Strategy
+from serin_operator.batch import SHADOW, Batch, Decision, Policy
+from serin_operator.decide import evidence, many_pairs
 from serin_operator.decide.verdict import Action, log_odds_alone, verdict
 
 Ints = npt.NDArray[np.int64]
@@ -112,6 +112,37 @@ def test_time_decides_when_a_promotion_may_come(elapsed: float, on_inconclusive:
     decision = batch.decide(state, batch.standings(state), at)
     assert decision.promote[0] == (expected == "promote")
     assert decision.inconclusive[0] == decision.roll_back[0] == (expected == "inconclusive")
+
+
+@pytest.mark.parametrize("strategy", [Strategy.SHADOW, Strategy.CANARY])
+def test_a_shadow_that_has_passed_is_promoted_or_gets_its_first_step(strategy: Strategy) -> None:
+    shadowed = replace(ROLLOUT, strategy=strategy, shadow=Shadow(20, 60))
+    policy = Policy(replace(ANALYSIS, metrics=(ACCURACY,), warm_up=1), shadowed)
+    no_arms, pairs = np.zeros((1, 1, 4), np.int64), np.array([[1000, 4, 1000, 4, 102, 102, 2]])
+    state, decisions = batch.begin(policy, 1), []
+    for elapsed in (np.array([30.0]), np.array([60.0])):
+        state = batch.look(state, [no_arms], elapsed, [pairs])
+        decisions.append(batch.decide(state, batch.standings(state), elapsed))
+    assert [bool(each.promote[0] or each.first_step[0]) for each in decisions] == [False, True]  # it lasts 60 s
+    assert decisions[1].promote[0] == (strategy is Strategy.SHADOW)
+    state = batch.to_first_step(state, decisions[1].first_step, np.array([60.0]))
+    assert state.step.tolist() == [SHADOW if strategy is Strategy.SHADOW else 0]
+
+
+def test_in_the_steps_the_odds_of_the_shadow_multiply_those_of_the_arms() -> None:
+    shadowed = replace(ROLLOUT, shadow=Shadow(20, 60))
+    state = batch.begin(Policy(replace(ANALYSIS, metrics=(ACCURACY,)), shadowed), 1)
+    arms, pairs = np.array([[[5, 100, 50, 1000]]]), np.array([[300, 6, 300, 6, 33, 33, 3]])
+    state = batch.look(state, [arms], np.array([60.0]), [pairs])
+    state = batch.to_first_step(state, np.array([True]), np.array([60.0]))
+    state = batch.look(state, [arms], np.array([90.0]), [np.zeros_like(pairs)])
+    direct = evidence.update(evidence.start(tolerance=0.0, margin=0.02), arms, limit=LIMITS["accuracy"])
+    of_pairs = many_pairs.counted(many_pairs.start(ACCURACY, 1), pairs)
+    of_pairs = many_pairs.onset(of_pairs, np.array([True]))
+    worse, good, _ = many_pairs.odds(of_pairs)
+    (standing,) = batch.standings(state)
+    assert standing.log_e_worse == pytest.approx(evidence.log_e_worse(direct) + worse)
+    assert standing.log_e_non_inferior == pytest.approx(evidence.log_e_non_inferior(direct) + good)
 
 
 def test_the_worst_excess_is_everything_until_all_guards_have_data() -> None:

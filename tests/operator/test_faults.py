@@ -29,6 +29,7 @@ SLOW_FOR_SECONDS = 20.0
 SLOW_SECONDS = 2.0
 ROUTE_SECONDS = 2.0  # within which a rollback reaches every client
 PATIENCE_SECONDS = 150.0
+BUDGETS = "poddisruptionbudgets"
 FIRST, GOOD, HARMFUL = "1" * 64, "2" * 64, "3" * 64
 HELD = [{"weight": 10, "duration": "2s"}, {"weight": 50, "duration": "600s"}]
 SHORT = [{"weight": 10, "duration": "2s"}, {"weight": 50, "duration": "3s"}]
@@ -75,6 +76,11 @@ class World:
 
     def arm(self, name: str) -> list[SmallPod]:
         return self.cluster.pods_of("server", self.cluster.status[name]["revision"])
+
+    def guarded(self) -> str:
+        """The revision whose pods may not be evicted all at once."""
+        budget = self.operators.server.get(BUDGETS, NAMESPACE, f"{NAME}-stable")
+        return str(budget["spec"]["selector"]["matchLabels"]["serin.dev/revision"])
 
     async def status(
         self, holds: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE_SECONDS
@@ -182,8 +188,8 @@ async def route_corrupted(world: World) -> None:
 
 
 async def objects_deleted(world: World) -> None:
-    """Somebody deletes the route and the Services; pods stay."""
-    for plural, name in (("configmaps", f"{NAME}-router"), ("services", NAME)):
+    """Somebody deletes the route, the Service and the budget; pods stay."""
+    for plural, name in (("configmaps", f"{NAME}-router"), ("services", NAME), (BUDGETS, f"{NAME}-stable")):
         world.operators.server.remove(plural, NAMESPACE, name)
         await until(lambda key=(plural, NAMESPACE, name): key in world.operators.server.objects, 30)  # type: ignore[misc]
 
@@ -301,6 +307,7 @@ async def a_good_model_is_promoted_on_exact_evidence(world: World, strike: Calla
     assert _decisions(status) == ["Started 0", "Advanced 10", "Advanced 50", "Promoted 100"]
     assert status["stable"]["version"] == "good"
     await world.status(lambda s: s["phase"] == "Serving" and s["weight"] == 0 and "canary" not in s)
+    await until(lambda: world.guarded() == cluster.status["stable"]["revision"], 30)
 
 
 async def a_harmful_model_is_stopped(world: World, strike: Callable[[World], Awaitable[None]]) -> None:

@@ -109,9 +109,11 @@ UNWANTED = Existing("Deployment", PLACE[0], "iris-old", 3, "uid", "old", 40)
 @pytest.mark.parametrize(
     ("silent", "said"), [(False, "^403: .+: exceeded quota"), (True, "^504: .+: no answer in time")]
 )
-@pytest.mark.parametrize("kind", ["Deployment", "Pod"], ids=["an object", "the mark of a router"])
+@pytest.mark.parametrize(
+    "kind", ["Deployment", "PodDisruptionBudget", "Pod"], ids=["an object", "the budget", "the mark of a router"]
+)
 async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, said: str) -> None:
-    client = Refusing(new_resource(**dump_status(SERVING)), kind)
+    client = Refusing({**new_resource(**dump_status(SERVING)), "spec": raw_spec(server={"replicas": 2})}, kind)
     client.silent = silent
     failed = read_pod({"metadata": {"name": "iris-resolve"}, "status": {"phase": "Failed"}})
     failed = replace(failed, component="resolver")
@@ -121,8 +123,27 @@ async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, sa
         await one._pass(PLACE)
     assert 0 < caught.value.wait <= RESYNC_SECONDS
     assert {"status", "ConfigMap", "Service", "delete Deployment", "delete Pod"} <= set(client.writes)
-    assert ("annotate Pod" in client.writes) is (kind == "Deployment")
+    assert ("annotate Pod" in client.writes) is (kind != "Pod")
     assert [event["reason"] for event in client.events] == ["Started"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "there", "written"),
+    [
+        pytest.param(2, False, ["PodDisruptionBudget"], id="two pods"),
+        pytest.param(1, False, [], id="one pod"),
+        pytest.param(1, True, ["delete PodDisruptionBudget"], id="one pod of two"),
+    ],
+)
+async def test_evictions_are_bounded_while_stable_has_several_pods(
+    replicas: int, there: bool, written: list[str]
+) -> None:
+    spec = raw_spec(server={"replicas": replicas})
+    client = Deletes({**new_resource(**dump_status(SERVING)), "spec": spec})
+    budget = Existing("PodDisruptionBudget", PLACE[0], f"{PLACE[1]}-stable", 1, "uid", "budget", 41)
+    objects = {"PodDisruptionBudget": {PLACE: [budget] if there else []}}
+    await loop(client, Cache({PLACE: [client.held]}, objects=objects))._pass(PLACE)
+    assert [write for write in client.writes if "PodDisruptionBudget" in write] == written
 
 
 @pytest.mark.parametrize("step", ["_weigh", "_nudge", "_replace_failed_resolvers"])

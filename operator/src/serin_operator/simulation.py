@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from serin_operator import batch
 from serin_operator.api.spec import Mode, OnInconclusive
-from serin_operator.batch import Bools, Floats, Ints, Policy
+from serin_operator.batch import SHADOW, Bools, Floats, Ints, Policy
 from serin_operator.decide import dispersion, exposure
+from serin_operator.decide.keys import labelled
+from serin_operator.decide.paired_forecast import one_wrong
 
 _MOST_AT_ONCE = 1000  # runs: more in one array are no faster
 
@@ -24,7 +26,7 @@ _MOST_AT_ONCE = 1000  # runs: more in one array are no faster
 class World:
     """What happens to one rollout, scrape by scrape; T scrapes, M metrics of the policy.
 
-    rate: requests per second of both arms together, scalar or (T,).
+    rate: requests per second of all clients, scalar or (T,).
     canary, stable: the arms' shares of failures; scalar, (T,) or (M, T). Every request is a trial of every metric.
     scrapes: T. interval: seconds between them.
     weight: the canary's share in per cent, where the policy has neither steps nor an adaptive ramp.
@@ -34,6 +36,9 @@ class World:
     pods: of each arm; requests are spread evenly.
     missed: chance that a scrape does not see an arm; the next one that does brings what was missed.
     resets: chance that an arm's counters begin anew between two scrapes, and what was counted before then is lost.
+    labelled: the share of requests that are a trial of the metrics of labels.
+    differ: the share of requests that a shadow answers otherwise than stable, scalar or (M,); more if the shares of
+        failures differ by more. Just one of two such answers is right. No pair is late, missed or lost.
     """
 
     rate: npt.ArrayLike
@@ -48,6 +53,8 @@ class World:
     pods: int = 1
     missed: float = 0.0
     resets: float = 0.0
+    labelled: float = 1.0
+    differ: npt.ArrayLike = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Results:
     """Per run, shape (runs,). Scrapes count from 0; `scrapes` stands for never.
 
     rolled_back, promoted: the scrape with that verdict; never both.
-    inconclusive: rolled back for want of evidence. exposed: requests that the canary had until the verdict.
+    inconclusive: rolled back for want of evidence. exposed: clients' requests that the canary had until the verdict.
     harmed: failures to be expected more than without the canary, those after a promotion included, until the last
     scrape; on the guard on which they are most.
     """
@@ -101,7 +108,7 @@ class _Rollouts:
         self._policy, self._world = policy, world
         self._rate = np.broadcast_to(np.asarray(world.rate, np.float64), (world.scrapes,))
         self._excess = _excess(policy, world)
-        self._traffic = _Traffic(world, len(policy.metrics), rng, runs)
+        self._traffic = _Traffic(policy, world, rng, runs)
         before = _history(policy, world, rng, runs)
         self._batch = batch.begin(policy, runs, phi=_calibrated(policy, world, rng, runs), history=before)
         self._open = np.arange(runs)
@@ -116,13 +123,15 @@ class _Rollouts:
         if not len(self._open):
             return
         results, now_open = self.results, self._open
-        sent, counts = self._traffic.scrape(scrape, self._weight)
+        shadows = self._batch.step == SHADOW
+        sent, counts, pairs = self._traffic.scrape(scrape, self._weight, shadows)
         results.exposed[now_open] += sent
         results.harmed[now_open] += sent * self._excess[scrape]
         elapsed = np.full(len(now_open), (scrape + 1) * self._world.interval)
-        self._batch = batch.look(self._batch, [counts[:, m, None] for m in range(counts.shape[1])], elapsed)
+        self._batch = batch.look(self._batch, [counts[:, m, None] for m in range(counts.shape[1])], elapsed, pairs)
         decision = batch.decide(self._batch, batch.standings(self._batch), elapsed)
-        spent = self._ramp(scrape, results.exposed[now_open])
+        self._batch = batch.to_first_step(self._batch, decision.first_step, elapsed)
+        spent = self._ramp(scrape, results.exposed[now_open], shadows)
         inconclusive = decision.inconclusive | (spent & ~decision.roll_back & ~decision.promote)
         results.rolled_back[now_open[decision.roll_back | inconclusive]] = scrape
         results.inconclusive[now_open[inconclusive]] = True
@@ -145,18 +154,21 @@ class _Rollouts:
         first = exposure.next_weight(0, exposed=0, worst_excess=1.0, per_second=float(self._rate[0]), limits=limits)
         return np.full(runs, float(first))
 
-    def _ramp(self, scrape: int, exposed: Ints) -> Bools:
-        """Sets the weights that serve next. Returns which runs have spent their budget of harm and end with that."""
+    def _ramp(self, scrape: int, exposed: Ints, shadows: Bools) -> Bools:
+        """Sets the weights that serve next. Returns which runs have spent their budget of harm and end with that.
+
+        shadows: which were shadows until now; those of them that no longer are get the first weight.
+        """
         rollout = self._policy.rollout
         nobody = np.zeros(len(self._batch), bool)
-        if rollout is None:
+        if rollout is None or shadows.all():
             return nobody
         if rollout.mode is Mode.STEPS:
-            self._weight = np.array([float(step.weight) for step in rollout.steps])[self._batch.step]
+            self._weight = np.array([float(step.weight) for step in rollout.steps])[np.maximum(self._batch.step, 0)]
             return nobody
         limits, before = exposure.limits(rollout, self._policy.analysis), self._weight
         worst = batch.worst_excess(self._batch)
-        self._weight = np.array(
+        granted = np.array(
             [
                 float(
                     exposure.next_weight(
@@ -170,15 +182,20 @@ class _Rollouts:
                 for weight, requests, excess in zip(before, exposed, worst, strict=True)
             ]
         )
+        self._weight = np.where(shadows, before, granted)
         self._batch = batch.to_step(self._batch, self._batch.step + (self._weight > before))
-        return np.asarray((self._weight == 0) & (rollout.on_inconclusive is OnInconclusive.ROLLBACK))
+        return np.asarray((self._weight == 0) & ~shadows & (rollout.on_inconclusive is OnInconclusive.ROLLBACK))
 
 
 class _Traffic:
     """Draws what each scrape counts, for many runs at once."""
 
-    def __init__(self, world: World, metrics: int, rng: np.random.Generator, runs: int) -> None:
+    def __init__(self, policy: Policy, world: World, rng: np.random.Generator, runs: int) -> None:
+        metrics = len(policy.metrics)
         self._world, self._rng = world, rng
+        self._copied = policy.shadow.percent if policy.shadow else 0
+        self._paired, self._labelled = policy.paired, [labelled(metric) for metric in policy.metrics]
+        self._differ = np.broadcast_to(np.asarray(world.differ, np.float64), (metrics,))
         self._rate = np.broadcast_to(np.asarray(world.rate, np.float64), (world.scrapes,))
         self._failure_rates = [_per_metric(rates, metrics, world.scrapes) for rates in (world.canary, world.stable)]
         self._late: deque[Ints] = deque()  # scrapes whose requests are not counted yet, for want of labels
@@ -189,19 +206,46 @@ class _Traffic:
         self._late = deque(block[runs] for block in self._late)
         self._unseen = self._unseen[runs]
 
-    def scrape(self, number: int, weight: Floats) -> tuple[Ints, Ints]:
-        """The canary's requests (runs,) since the scrape before, and what the scrape shows: (runs, metrics, 4)."""
+    def scrape(self, number: int, weight: Floats, shadows: Bools) -> tuple[Ints, Ints, list[Ints | None]]:
+        """What clients sent to the canary since the scrape before (runs,), and what the scrape shows.
+
+        That is (runs, metrics, 4), and per metric that pairs decide (runs, 7) as `batch.look` takes them. shadows:
+        (runs,), which get copies of what stable answers, instead of requests.
+        """
         world, rng = self._world, self._rng
         total = rng.poisson(self._rate[number] * world.interval, len(weight))
-        canary = rng.binomial(total, weight / 100)
+        canary = rng.binomial(total, np.where(shadows, self._copied, weight) / 100)
+        sent = np.where(shadows, 0, canary)
         block = np.empty_like(self._unseen)
-        for arm, requests in enumerate((canary, total - canary)):
+        for arm, requests in enumerate((canary, total - sent)):
             for metric, rates in enumerate(self._failure_rates[arm]):
-                block[:, metric, 2 * arm] = self._failures(requests, rates[number])
-                block[:, metric, 2 * arm + 1] = requests
+                trials = self._with_label(requests) if self._labelled[metric] else requests
+                block[:, metric, 2 * arm] = self._failures(trials, rates[number])
+                block[:, metric, 2 * arm + 1] = trials
+        pairs: list[Ints | None] = [None] * len(self._paired)
+        for metric in np.flatnonzero(self._paired).tolist():
+            found = pairs[metric] = self._pairs(metric, number, canary - sent)
+            block[shadows, metric, :2] = found[shadows][:, [4, 2]]
         self._late.append(block)
         block = self._late.popleft() if len(self._late) > world.delay else np.zeros_like(block)
-        return canary, self._with_faults(block)
+        return sent, self._with_faults(block), pairs
+
+    def _with_label(self, requests: Ints) -> Ints:
+        share = self._world.labelled
+        return requests if share == 1 else np.asarray(self._rng.binomial(requests, share))
+
+    def _pairs(self, metric: int, number: int, copies: Ints) -> Ints:
+        """(runs, 7), what becomes of copies in the order of `pairs.Totals`."""
+        of_canary, of_stable = (float(rates[metric][number]) for rates in self._failure_rates)
+        differ = min(float(self._differ[metric]), of_canary + of_stable)  # one of two answers that differ is wrong
+        b, c = one_wrong(differ, of_canary - of_stable)
+        both = max(0.0, of_stable - c)
+        known = self._with_label(copies)
+        _, both_wrong, only_canary, only_stable = self._rng.multinomial(known, [1 - both - b - c, both, b, c]).T
+        settled = only_canary + only_stable
+        different = settled + self._rng.binomial(copies - known, b + c)
+        wrong = both_wrong + only_canary, both_wrong + only_stable
+        return np.stack([copies, different, known, settled, *wrong, only_canary], axis=1)
 
     def _failures(self, requests: Ints, rate: float) -> Ints:
         world, rng = self._world, self._rng

@@ -128,6 +128,7 @@ async def test_everything_is_applied_in_order_and_then_left_alone(client: FakeCl
         ("apply", "ConfigMap", "iris-router"),
         ("apply", "Deployment", "iris-router"),
         ("apply", "Service", "iris"),
+        ("apply", "PodDisruptionBudget", "iris-stable"),
     ]
     await applier.sync(OWNER, wanted(), client.existing())
     assert client.took() == []
@@ -187,6 +188,27 @@ async def test_only_what_differs_is_sent(client: FakeClient, applier: Applier) -
     assert client.took() == [("apply", "Deployment", "iris-router"), ("apply", "PodDisruptionBudget", "iris-router")]
     await applier.sync(OWNER, wanted(), client.existing())
     assert client.took() == [("apply", "Deployment", "iris-router"), ("delete", "PodDisruptionBudget", "iris-router")]
+
+
+async def test_the_budget_follows_the_role_with_one_call_and_the_number_of_pods(
+    client: FakeClient, applier: Applier
+) -> None:
+    await applier.sync(OWNER, wanted(ROLLING), [])
+    client.took()
+    promoted = replace(ROLLING, stable=ROLLING.canary, canary=None, previous=ROLLING.stable, weight=0, rollout=None)
+    await applier.sync(OWNER, wanted(promoted), client.existing())
+    calls = client.took()
+    budget = ("apply", "PodDisruptionBudget", "iris-stable")
+    assert [call for call in calls if call[1] == "PodDisruptionBudget"] == [budget]
+    assert [call for call in calls if call[0] == "apply"][-1] == budget, "no route waits for it"
+
+    budgets = []
+    for replicas in (1, 1, 3, 3):
+        assert promoted.stable
+        sized = replace(promoted, stable=replace(promoted.stable, replicas=replicas))
+        await applier.sync(OWNER, wanted(sized), client.existing())
+        budgets.append([verb for verb, kind, _ in client.took() if kind == "PodDisruptionBudget"])
+    assert budgets == [["delete"], [], ["apply"], []]
 
 
 async def test_servers_exist_before_a_route_names_them(client: FakeClient, applier: Applier) -> None:

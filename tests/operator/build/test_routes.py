@@ -105,7 +105,7 @@ def test_testers_have_a_rule_of_their_own_that_marks_what_they_send() -> None:
         [(NAMES[CANARY], 8080, 100)],
         [(NAMES[CANARY], 8081, 100)],
     ]
-    assert marks(http[-2]) == marks(grpc[-2]) == ({"x-serin-tester"}, {"x-serin-shadow"})
+    assert marks(http[-2]) == marks(grpc[-2]) == ({"x-serin-tester"}, {"x-serin-shadow", "x-envoy-attempt-count"})
 
 
 def test_testers_reach_stable_while_no_candidate_is_ready() -> None:
@@ -122,7 +122,7 @@ def test_no_client_marks_its_own_requests(traffic: dict[str, Any]) -> None:
     for kind in ("HTTPRoute", "GRPCRoute"):
         for rule in found[kind, gateway.name_of(kind, "iris")]["spec"]["rules"]:
             ours, removed = marks(rule)
-            assert ours | removed == {"x-serin-tester", "x-serin-shadow"}
+            assert ours | removed == {"x-serin-tester", "x-serin-shadow", "x-envoy-attempt-count"}
 
 
 def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> None:
@@ -135,7 +135,7 @@ def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> 
     assert grpc["matches"] == [{"method": method}]
     for rule, port in ((http, 8080), (grpc, 8081)):
         assert [backend for backend in backends(rule) if backend[2]] == [(NAMES[STABLE], port, 100)]
-        assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester"})
+        assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester", "x-envoy-attempt-count"})
         (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
         assert copies == {"backendRef": {"name": NAMES[CANARY], "port": port}}
     assert http["timeouts"] == {"request": "2500ms"}
@@ -205,7 +205,7 @@ def test_a_virtual_service_is_for_the_service_and_splits_by_hosts() -> None:
     ]
     assert {rule["timeout"] for rule in spec["http"]} == {"2500ms"}
     for rule in spec["http"]:
-        assert rule["headers"]["request"]["remove"] == ["x-serin-tester", "x-serin-shadow"]
+        assert rule["headers"]["request"]["remove"] == ["x-serin-tester", "x-serin-shadow", "x-envoy-attempt-count"]
 
 
 def test_a_mesh_with_an_ingress_keeps_the_mesh() -> None:

@@ -105,6 +105,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["promote", "iris"], r"serin\.dev/promote=\d{13}"),
         (["promote", "iris", "--full"], r"serin\.dev/promote=full-\d{13}"),
+        (["promote", "iris", "--full", "--revision", "5176af88bf"], r"serin\.dev/promote=full:5176af88bf-\d{13}"),
         (["abort", "iris"], r"serin\.dev/abort=\d{13}"),
         (["retry", "iris"], r"serin\.dev/retry=\d{13}"),
     ],
@@ -118,6 +119,12 @@ def test_it_asks_by_an_annotation(
     assert re.fullmatch(annotation, mark)
     assert namespace == "--namespace=shop"
     assert "iris" in capsys.readouterr().out
+
+
+def test_a_revision_is_named_for_all_or_nothing(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["promote", "iris", "--revision", "5176af88bf"]) == 1
+    assert "--revision is for --full" in capsys.readouterr().err
+    assert not (kubectl / "called").exists()
 
 
 def test_what_kubectl_refuses_is_told(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:

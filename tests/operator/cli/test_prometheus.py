@@ -149,3 +149,78 @@ def test_missing_flags_are_told(capsys: Capture) -> None:
     ran = serin(capsys, "replay", "prometheus", "--name", "iris")
     assert ran.code == 1
     assert "needs --address, --namespace, --canary, --stable, --start, --end" in ran.err
+
+
+# --- shadows ---------------------------------------------------------------------------------------------------
+
+
+def shadowed(only_canary: float, only_stable: float) -> Callable[[float], Vector]:
+    """Copies of two requests a second, all of them labelled; in such shares just one of the two answers is wrong."""
+
+    def at(time: float) -> Vector:
+        copied = int(2 * max(0.0, time - START))
+        points = list(world(0.05)(time))
+        common = {"namespace": "shop", "pod": "iris-canary", "revision": CANARY, "stable": STABLE}
+        b, c = int(copied * only_canary), int(copied * only_stable)
+        for answers, number in (("same", copied - b - c), ("different", b + c)):
+            labels = {**common, "__name__": "serin_pairs_total", "answers": answers}
+            points += vector(time, (number, labels))
+        for answers, wrong, number in (
+            ("same", "none", copied - b - c),
+            ("different", "canary", b),
+            ("different", "stable", c),
+        ):
+            labels = {**common, "__name__": "serin_paired_labels_total", "answers": answers, "wrong": wrong}
+            points += vector(time, (number, labels))
+        return points
+
+    return at
+
+
+def restless(at: Callable[[float], Vector]) -> Callable[[float], Vector]:
+    """Without the restart of the canary."""
+
+    def without(time: float) -> Vector:
+        found = at(time)
+        for entry in found:
+            labels = entry["metric"]
+            if labels["__name__"] == "process_start_time_seconds" and labels["pod"] == "iris-canary":
+                entry["value"][1] = str(START - 60)
+        return found
+
+    return without
+
+
+def shadow_policy(tmp_path: Path, strategy: str) -> Path:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "analysis: {metrics: [{name: accuracy, margin: 0.02}]}\n"
+        f"rollout: {{strategy: {strategy}, shadow: {{percent: 20, duration: 120s}},"
+        " steps: [{weight: 10, duration: 60s}]}\n"
+    )
+    return file
+
+
+async def test_the_pairs_of_a_shadow_are_replayed(capsys: Capture, tmp_path: Path) -> None:
+    file = shadow_policy(tmp_path, "Shadow")
+    ran = await replayed(capsys, restless(shadowed(0.01, 0.01)), "--policy", file)
+    assert ran.err == ""
+    assert "Promoted at 2025-06-15T15:" in ran.out
+    assert "requests that both answered, the answers differ in 1." in ran.out
+    ran = await replayed(capsys, restless(shadowed(0.06, 0.01)), "--policy", file, "--json")
+    (verdict,) = ran.verdicts
+    assert verdict["verdict"] == "rollback"
+
+
+async def test_the_steps_after_a_shadow_begin_when_it_has_passed(capsys: Capture, tmp_path: Path) -> None:
+    at = restless(shadowed(0.01, 0.01))
+    times = []
+    for strategy in ("Shadow", "Canary"):
+        ran = await replayed(capsys, at, "--policy", shadow_policy(tmp_path, strategy), "--json")
+        (verdict,) = ran.verdicts
+        assert verdict["verdict"] == "promote"
+        times.append(verdict["time"])
+    shadow, stepped = (60 * int(time[14:16]) + int(time[17:19]) for time in times)
+    assert stepped == shadow + 60
+    out = (await replayed(capsys, at, "--policy", shadow_policy(tmp_path, "Canary"))).out
+    assert "copies" in out and "10 %" in out

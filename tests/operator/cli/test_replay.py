@@ -253,7 +253,7 @@ def test_a_bound_that_is_broken_is_told_as_such(tmp_path: Path, capsys: Capture)
 def test_of_a_long_series_only_changes_are_shown_and_of_many_series_only_verdicts(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    out = text(tmp_path, capsys, rows(drawn(200)))
+    out = text(tmp_path, capsys, rows(GOOD * 5))
     assert out.count("\n") < 60
     many = [row for number in range(12) for row in rows(drawn(20, seed=number), series=number)]
     out = text(tmp_path, capsys, many)
@@ -267,3 +267,19 @@ def test_json_lines_are_json_that_every_reader_accepts(tmp_path: Path, capsys: C
     assert ran.evidence[0]["interval"] == [-1.0, 1.0]
     for line in ran.out.splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_file_has_no_pairs_and_that_is_told(capsys: Capture, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "analysis: {metrics: [{name: accuracy, margin: 0.02}]}\n"
+        "rollout: {strategy: Shadow, shadow: {percent: 20, duration: 30m}, steps: [{weight: 10, duration: 10h}]}\n"
+    )
+    file = write_csv(tmp_path / "counts.csv", rows(GOOD * 5))
+    ran = serin(capsys, "replay", file, "--policy", policy, "--json")
+    assert "has no pairs of answers, by which a shadow decides accuracy; compared arm by arm" in ran.err
+    assert ran.verdicts == [{"series": None, "verdict": "promote", "time": 1800}]  # lasts as the shadow does
+    text = policy.read_text()
+    policy.write_text(text.replace("Shadow", "Canary").replace("10h", "10m"))
+    ran = serin(capsys, "replay", file, "--policy", policy, "--json")
+    assert ran.verdicts == [{"series": None, "verdict": "promote", "time": 2400}]

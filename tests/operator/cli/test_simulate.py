@@ -67,3 +67,52 @@ def test_impossible_flags_end_with_exit_code_2(capsys: Capture, flags: list[str]
     with pytest.raises(SystemExit) as raised:
         serin(capsys, *BASE, *flags)
     assert raised.value.code == 2
+
+
+SHADOW = (
+    "analysis: {interval: 30s, metrics: [{name: errors, margin: 0.05}, {name: accuracy, margin: 0.02}]}\n"
+    "rollout: {strategy: STRATEGY, shadow: {percent: 20, duration: 10m}, steps: [{weight: 10, duration: 20m}]}\n"
+)
+
+
+def shadow(tmp_path: Path, strategy: str = "Shadow") -> tuple[object, ...]:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(SHADOW.replace("STRATEGY", strategy))
+    return "simulate", "--policy", policy, "--rps", 20, "--failure-rate", 0.1, "--runs", 100
+
+
+def test_a_shadow_is_judged_by_pairs_and_no_client_meets_it(capsys: Capture, tmp_path: Path) -> None:
+    flags = [*shadow(tmp_path), "--effect", 0, "--effect", "accuracy=0.02", "--effect", "errors=0.1"]
+    ran = serin(capsys, *flags, "--json")
+    equal, worse, failing = ran.lines
+    assert ran.err == ""
+    assert equal["promoted"] > 0.9 and equal["promotion_minutes"]["median"] == 10  # its least duration
+    assert worse["rolled_back"] > 0.9 and worse["promoted"] <= 0.12
+    assert worse["rollback_minutes"]["median"] < 5  # 240 pairs a minute, of which about 300 are needed
+    assert failing["rolled_back"] == 1
+    assert [line["canary_requests"] for line in ran.lines] == [0, 0, 0]
+    out = serin(capsys, *flags, "--runs", 10).out
+    assert "20 requests a second, copies of 20 % of them to the shadow." in out
+    assert "accuracy is decided by pairs: 2 % of the shadow's answers differ" in out
+
+
+def test_the_more_the_answers_differ_and_the_fewer_labels_the_later(capsys: Capture, tmp_path: Path) -> None:
+    def median(*flags: object) -> float:
+        (line,) = serin(capsys, *shadow(tmp_path), "--effect", "accuracy=0.02", *flags, "--json").lines
+        return float(line["rollback_minutes"]["median"])
+
+    assert median() < median("--disagreement", 0.06) < median("--disagreement", 0.06, "--labelled", 0.25)
+
+
+def test_the_steps_follow_a_shadow(capsys: Capture, tmp_path: Path) -> None:
+    flags = [*shadow(tmp_path, "Canary"), "--effect", 0]
+    (line,) = serin(capsys, *flags, "--json").lines
+    assert line["promoted"] > 0.9 and line["promotion_minutes"]["median"] == 30
+    assert line["canary_requests"] == pytest.approx(0.1 * 20 * 1200, rel=0.1)
+    assert "copies of 20 % of them to the shadow, then in the policy's steps" in serin(capsys, *flags).out
+
+
+def test_of_a_split_only_the_labelled_requests_count(capsys: Capture) -> None:
+    flags = ["simulate", "--rps", 10, "--failure-rate", "accuracy=0.05", "--margin", 0.02, "--runs", 100]
+    every, some = (serin(capsys, *flags, "--labelled", share, "--json").lines[0] for share in (1, 0.25))
+    assert some["promotion_minutes"]["median"] > 2 * every["promotion_minutes"]["median"]

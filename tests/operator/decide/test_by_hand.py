@@ -127,6 +127,23 @@ def test_full_promotes_at_once_and_is_watched(mark: str) -> None:
     assert world.status.watch is not None
 
 
+@pytest.mark.parametrize("mark", ["full:{}", "full:{}-1750000000"])
+def test_full_for_a_revision_promotes_no_other(mark: str) -> None:
+    """Somebody looks at v2 and allows it; what came in the same moment is v3."""
+    world = paused()
+    looked_at = world.revision("v2")
+    world.apply("v3")
+    world.until_activity("AwaitingPromotion")
+    world.ask_promote(mark.format(looked_at))
+    ignored = world.until("Ignored", within=5)
+    assert (ignored.reason, looked_at in ignored.message) == ("NothingToPromote", True)
+    assert f"the one under way is {world.revision('v3')}" in ignored.message
+    world.run(30)
+    assert world.activity == "AwaitingPromotion"
+    world.ask_promote(mark.format(world.revision("v3")))
+    assert world.until("Promoted", within=5).reason == "ByHand"
+
+
 def test_full_does_not_go_before_evidence_of_harm() -> None:
     world = paused()
     world.models[world.status.canary.sha256] = Model(errors=1.0)  # type: ignore[union-attr]

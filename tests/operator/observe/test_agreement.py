@@ -10,13 +10,15 @@ import yaml
 from serin_operator.api.spec import Metric, MetricType, seconds
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import pair_keys
+from serin_operator.decide.pairs import most_a_minute
 from serin_operator.observe.prometheus import to_points
 from serin_operator.observe.samples import Point, samples, wanted
 from serin_operator.observe.scrape import parse
 from serin_server.monitor.classes import Kind, Outcome
-from serin_server.monitor.cohorts import WINDOWS
+from serin_server.monitor.cohorts import WINDOWS, bucket_width
 from serin_server.monitor.metrics import ANOTHER, DURATION_BUCKETS, OTHER, Metrics
 from serin_server.monitor.settled import ERROR_BUCKETS
+from serin_server.shadow import settling
 from serin_server.shadow.answers import Batch, Told, ToldLabel
 from serin_server.shadow.pairs import Pairs
 
@@ -116,6 +118,11 @@ def test_pairs_are_read_as_they_came_and_at_the_age_of_the_window(window: int) -
     for key, expected in zip(pair_keys(STABLE, window), counted, strict=True):
         assert found[key] == expected
     assert found[pair_keys(STABLE)[0]] == Counts(4, 13)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_so_many_pairs_are_drawn_as_a_plan_takes_them_to_be(window: int) -> None:
+    assert most_a_minute(window) == pytest.approx(60 * settling.EACH / bucket_width(window))
 
 
 @pytest.mark.parametrize("window", [0, *WINDOWS])

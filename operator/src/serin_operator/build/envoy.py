@@ -29,6 +29,7 @@ TESTERS_ROUTE = "testers"
 GRPC = "grpc-"  # what the names of its clusters and routes begin with
 TESTER_MARK = "x-serin-tester"
 SHADOW_MARK = "x-serin-shadow"
+ATTEMPT_COUNT = "x-envoy-attempt-count"  # Envoy overwrites what clients send, where it counts
 FEEDBACK_SERVICE, FEEDBACK_METHOD = "serin.FeedbackService", "Feedback"  # gRPC's, for labels
 
 # A canary's 4xx also goes to stable: a model with another input schema answers 400 to what stable understands.

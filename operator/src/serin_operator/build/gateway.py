@@ -10,7 +10,7 @@ from typing import Any
 from serin_operator.api.callers import Testers
 from serin_operator.api.spec import GatewayRoute, Spec
 from serin_operator.api.status import Status
-from serin_operator.build.envoy import FEEDBACK_METHOD, FEEDBACK_SERVICE, SHADOW_MARK, TESTER_MARK
+from serin_operator.build.envoy import ATTEMPT_COUNT, FEEDBACK_METHOD, FEEDBACK_SERVICE, SHADOW_MARK, TESTER_MARK
 from serin_operator.build.mirroring import GRPC_METHOD, GRPC_SERVICE
 from serin_operator.build.owner import GRPC_PORT, PORT, ROUTER, SERVER, Images, Manifest, Owner, client_service
 from serin_operator.decide.observed import Route
@@ -19,7 +19,8 @@ from serin_operator.decide.roles import candidate_of, route_of, running
 API_VERSION = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE = "HTTPRoute"
 GRPC_ROUTE = "GRPCRoute"
-MARKS = (TESTER_MARK, SHADOW_MARK)
+# What tells model servers that a request is no evidence, or a copy's twin: a router may say so, a client may not.
+MARKS = (TESTER_MARK, SHADOW_MARK, ATTEMPT_COUNT)
 _EVERYTHING = {"path": {"type": "PathPrefix", "value": "/"}}
 
 Rule = dict[str, Any]

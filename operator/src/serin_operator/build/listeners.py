@@ -9,6 +9,7 @@ from serin_operator.api.spec import Traffic
 from serin_operator.build.callers import TYPE, caller_mutations
 from serin_operator.build.envoy import ROUTES, address
 from serin_operator.build.owner import PORT
+from serin_operator.build.quantity import number_of
 
 FILES = "/etc/serin/router"
 STATUS_PORT = 9902
@@ -16,9 +17,13 @@ ADMIN_PORT = 9901
 TLS_PORT = 8443
 TLS_FILES = "/etc/serin/tls"  # where the Secret is mounted
 _CERTIFICATE = "clients"
-# Connections of clients to one router, so that its memory has a bound. Requests have none: see `envoy`'s clusters.
-_MOST_CONNECTIONS = 10_000
+_MOST_CONNECTIONS = 10_000  # of clients, to one router
 _MOST_STREAMS = 256  # requests at once on one HTTP/2 connection
+# Of a router that has no limit: room for 170 of the largest requests at once, or for some 20,000 small ones.
+_MOST_MEMORY = "2Gi"
+# Above this part of it a new request is refused. The rest is for those under way, and for what memory is wasted.
+_FULL = 0.7
+_HEAP = "envoy.resource_monitors.fixed_heap"
 # What a line of the log says, by Envoy's names. Requests' ids and traces are those of the servers' logs.
 _LOGGED = {
     "time": "%START_TIME%",
@@ -55,7 +60,7 @@ def bootstrap(traffic: Traffic) -> dict[str, Any]:
             "listeners": [_inference_listener(traffic), *tls, _status_listener()],
             "clusters": [_admin_cluster()],
         },
-        "overload_manager": {"resource_monitors": [_connections()]},
+        "overload_manager": _limits(traffic),
     }
 
 
@@ -124,12 +129,41 @@ def _tls() -> dict[str, Any]:
     }
 
 
-def _connections() -> dict[str, Any]:
-    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+def _limits(traffic: Traffic) -> dict[str, Any]:
+    """A router that ran out of memory would be killed, and every request in it lost: before that it refuses new ones.
+
+    How many requests an arm has is not limited: see `envoy`'s clusters.
+    """
+    kind = "envoy.extensions.resource_monitors"
+    most = traffic.router_resources.get("limits", {}).get("memory", _MOST_MEMORY)
     return {
-        "name": "envoy.resource_monitors.global_downstream_max_connections",
-        "typed_config": {"@type": f"{TYPE}{kind}", "max_active_downstream_connections": _MOST_CONNECTIONS},
+        "refresh_interval": "0.050s",
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{TYPE}{kind}.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": _MOST_CONNECTIONS,
+                },
+            },
+            {
+                "name": _HEAP,
+                "typed_config": {
+                    "@type": f"{TYPE}{kind}.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": number_of(most),
+                },
+            },
+        ],
+        "actions": [
+            _action("shrink_heap", _FULL / 2),  # what is free goes back to the node
+            _action("stop_accepting_requests", _FULL),
+        ],
     }
+
+
+def _action(name: str, threshold: float) -> dict[str, Any]:
+    triggers = [{"name": _HEAP, "threshold": {"value": threshold}}]
+    return {"name": f"envoy.overload_actions.{name}", "triggers": triggers}
 
 
 def _access_log(sample: float | None) -> dict[str, Any]:
@@ -187,7 +221,7 @@ def _status_listener() -> dict[str, Any]:
         for path in _STATUS_PATHS
     ]
     refused = [{"match": {"prefix": "/"}, "direct_response": {"status": 404}}]
-    return _listener(
+    status = _listener(
         "status",
         STATUS_PORT,
         {
@@ -196,7 +230,9 @@ def _status_listener() -> dict[str, Any]:
             "normalize_path": True,
             "route_config": {"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": allowed + refused}]},
         },
-    ) | {"ignore_global_conn_limit": True}  # probes and scrapes go on when clients have all connections
+    )
+    # Probes and scrapes go on when clients have all connections and all memory.
+    return status | {"ignore_global_conn_limit": True, "bypass_overload_manager": True}
 
 
 def _listener(name: str, port: int, manager: dict[str, Any], tls: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -41,4 +41,6 @@ def manifests(owner: Owner, spec: Spec, status: Status, resolve: bool, images: I
         wanted.append(reached)
     if spec.server.autoscaling:
         wanted.append(autoscaler(owner, spec.server.autoscaling, status.least_replicas))
+    if status.stable.replicas > 1:  # of a single pod there is none to spare
+        wanted.append(servers.disruption_budget(owner, status.stable.revision))
     return wanted

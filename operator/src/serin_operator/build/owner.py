@@ -87,6 +87,11 @@ class Owner:
         return preview_of(self.name)
 
     @property
+    def stable(self) -> str:
+        """Name of the PodDisruptionBudget of whichever revision is stable."""
+        return f"{self.name}-stable"
+
+    @property
     def prediction_key(self) -> str:
         """Name of the Secret whose key signs prediction ids.
 

@@ -1,4 +1,4 @@
-"""A revision's model servers: one Deployment and one headless Service."""
+"""A revision's model servers: one Deployment and one headless Service. The stable one's have a disruption budget."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -113,6 +113,24 @@ def deployment(owner: Owner, revision: Revision, grace: int, images: Images, *, 
                     ],
                 },
             },
+        },
+    }
+
+
+def disruption_budget(owner: Owner, stable: str) -> Manifest:
+    """Nodes are drained of one of the stable revision's pods at a time.
+
+    There is one, which follows the role: at a promotion that is a single write, and no pod is ever in two budgets, for
+    Kubernetes evicts no such pod. Pods that are not ready answer nobody, so they keep no node from being drained.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": owner.metadata(owner.stable, owner.labels(SERVER)),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": owner.labels(SERVER, stable)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serin_operator.batch import Policy
+from serin_operator.api.spec import Step
+from serin_operator.batch import SHADOW, Policy
 from serin_operator.cli import screen
 from serin_operator.cli.records import Label
 from serin_operator.cli.trails import End, Ending, Trail
@@ -94,7 +95,7 @@ def _write_steps(shown: Sequence[float | int | str], trail: Trail) -> None:
         scrapes = sorted({0, *changed.tolist(), trail.end.scrape, len(shown) - 1})
     rows = []
     for scrape in scrapes:
-        began = [str(shown[scrape]), *([f"{steps[trail.step[scrape]].weight} %"] if steps else [])]
+        began = [str(shown[scrape]), *([_given(steps, int(trail.step[scrape]))] if steps else [])]
         for number, (place, name) in enumerate(metrics):
             estimate = float(trail.estimate[scrape, place])
             seen = "no data yet"
@@ -107,6 +108,10 @@ def _write_steps(shown: Sequence[float | int | str], trail: Trail) -> None:
     headings += ["odds worse", "odds for promotion", "verdict"]
     texts = {headings.index(text) for text in ("time", "metric", "canary minus stable", "verdict")}
     screen.table(headings, rows, left=texts)
+
+
+def _given(steps: Sequence[Step], step: int) -> str:
+    return "copies" if step == SHADOW else f"{steps[step].weight} %"
 
 
 def _write_verdicts(replayed: Sequence[Replayed]) -> None:

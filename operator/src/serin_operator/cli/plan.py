@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serin_operator.api.spec import Analysis, Metric, Mode, Rollout
-from serin_operator.cli import policy, screen
+from serin_operator.api.spec import Analysis, Metric
+from serin_operator.cli import policy, screen, waiting
 from serin_operator.cli.errors import InputError
-from serin_operator.decide import forecast, outlook, words
-from serin_operator.decide.forecast import Prospect, Schedule
+from serin_operator.cli.waiting import Shadow, Trial
+from serin_operator.decide import forecast, words
+from serin_operator.decide.forecast import Prospect
 from serin_operator.decide.standings import prospect
 from serin_operator.decide.verdict import odds_alone
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]NUMBER",
-        help="requests a second of both arms together; for metrics of labels, labelled predictions a second",
+        help="requests a second of all clients; for metrics of labels, labelled predictions a second",
     )
     parser.add_argument(
         "--failure-rate",
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PHI",
         help="overdispersion, if failures come in bursts (1)",
     )
+    waiting.add_disagreement(parser)
     parser.add_argument("--plot", metavar="FILE.svg", help="draw time against margin and traffic; needs matplotlib")
     parser.add_argument("--json", action="store_true", help="one object per metric")
     policy.add_arguments(parser)
@@ -76,23 +78,27 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints the plan. Raises InputError."""
     names = policy.named(arguments.rps, arguments.failure_rate, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
-    schedule = outlook.schedule(rollout) if rollout else [(arguments.split, 0.0)]
-    gates = _gates(analysis, arguments)
-    plans = [_plan(gate, schedule, arguments.within) for gate in gates]
-    slowest = max(plans, key=lambda plan: (plan.promoted, forecast.waits([plan.gate], schedule[-1:])))
+    trial = waiting.trial(arguments, analysis, rollout)
+    plans = [_plan(gate, trial, arguments.within) for gate in _gates(analysis, arguments)]
+    slowest = max(plans, key=lambda plan: (plan.promoted, trial.evidence(plan.gate))).gate
     if arguments.plot:
-        _draw(Path(arguments.plot), slowest.gate, schedule)
+        _draw(Path(arguments.plot), slowest, trial)
     if arguments.json:
         for plan in plans:
-            print(json.dumps(_as_json(plan)))
+            print(json.dumps(_as_json(plan, trial)))
         return
-    print(_setting(schedule, rollout))
+    print(trial.setting)
     print("Times to plan for: about seven in ten canaries that are as good as the stable revision are promoted sooner.")
     _print_plans(plans, arguments.within is not None)
-    _print_picture(slowest.gate, schedule)
+    if isinstance(trial, Shadow):
+        for plan in plans:
+            if plan.gate.name in trial.paired:
+                screen.say(_of_pairs(plan.gate, trial))
+    _print_picture(slowest, trial)
     if rollout is not None:
         limit = rollout.max_duration / 60
-        screen.say(forecast.forecast(gates, schedule, schedule, max_minutes=limit, time=0.0).message)
+        (minutes,) = trial.waits([slowest])
+        screen.say(forecast.message(slowest, minutes, trial.worsening(slowest, limit), limit))
 
 
 def _gates(analysis: Analysis, arguments: argparse.Namespace) -> list[Prospect]:
@@ -115,28 +121,18 @@ def _gate(metric: Metric, analysis: Analysis, arguments: argparse.Namespace) -> 
     return replace(gate, failure_rate=failure_rate)
 
 
-def _plan(gate: Prospect, schedule: Schedule, within: float | None) -> Plan:
-    (promoted,) = forecast.waits([gate], schedule)
+def _plan(gate: Prospect, trial: Trial, within: float | None) -> Plan:
+    (promoted,) = trial.waits([gate])
     minutes = promoted if within is None else within / 60
-    worsening = None
-    if gate.for_rollback is not None and math.isfinite(minutes):
-        worsening = forecast.detectable_worsening(
-            schedule,
-            max(0.0, minutes - gate.delay),
-            failure_rate=gate.failure_rate,
-            tolerance=gate.tolerance,
-            per_minute=gate.per_minute,
-            log_odds=gate.for_rollback,
-            phi=gate.phi,
-        )
-    return Plan(gate, promoted, minutes, worsening, smallest_margin(gate, schedule, minutes))
+    worsening = trial.worsening(gate, minutes) if math.isfinite(minutes) else None
+    return Plan(gate, promoted, minutes, worsening, smallest_margin(gate, trial, minutes))
 
 
-def smallest_margin(gate: Prospect, schedule: Schedule, minutes: float) -> float | None:
+def smallest_margin(gate: Prospect, trial: Trial, minutes: float) -> float | None:
     """The smallest margin with which a good canary passes within so many minutes; None if none does."""
 
     def passes(margin: float) -> bool:
-        return forecast.waits([replace(gate, margin=margin)], schedule)[0] <= minutes
+        return trial.waits([replace(gate, margin=margin)])[0] <= minutes
 
     low, high = gate.tolerance, 1 - gate.failure_rate - 1e-9
     if low >= high or not passes(high):
@@ -147,9 +143,9 @@ def smallest_margin(gate: Prospect, schedule: Schedule, minutes: float) -> float
     return high
 
 
-def _as_json(plan: Plan) -> dict[str, object]:
+def _as_json(plan: Plan, trial: Trial) -> dict[str, object]:
     gate = plan.gate
-    return {
+    told = {
         "metric": gate.name,
         "per_minute": gate.per_minute,
         "failure_rate": gate.failure_rate,
@@ -159,17 +155,30 @@ def _as_json(plan: Plan) -> dict[str, object]:
         "detectable": plan.worsening,
         "smallest_margin": plan.margin,
     }
+    if isinstance(trial, Shadow) and gate.name in trial.paired:
+        answers, pairs = trial.answers(gate), trial.pairs(gate)
+        told["disagreement"], told["labelled"] = answers.differ, answers.labelled
+        told["pairs"] = pairs if math.isfinite(pairs) else None
+    return told
 
 
-def _setting(schedule: Schedule, rollout: Rollout | None) -> str:
-    if rollout is not None and rollout.mode is Mode.ADAPTIVE:
-        share = f"{schedule[0][0]:g} % of the requests (maxWeight; an adaptive rollout begins with less)"
-    elif rollout is None:
-        share = f"{schedule[0][0]:g} % of the requests"
-    else:
-        share = ", ".join(f"{weight:g} % for {words.duration(minutes)}" for weight, minutes in schedule)
-        share += ", then that share for as long as it takes"
-    return f"The canary gets {share}."
+def _of_pairs(gate: Prospect, trial: Shadow) -> str:
+    """What the pairs of a shadow need, beside what a split of the requests would."""
+    answers, pairs = trial.answers(gate), trial.pairs(gate)
+    text = (
+        f"{gate.name} is decided by pairs of answers to the same request. In {words.percent(answers.differ)} the "
+        "answers are taken to differ (--disagreement), and one of the two to be right."
+    )
+    if not math.isfinite(pairs):
+        return f"{text} So it never comes to a verdict."
+    labels, (share, of_split) = pairs * answers.labelled, trial.labels_of_split(gate)
+    text += f" That takes about {words.about(pairs)} pairs, {words.about(labels)} of them with a label"
+    if trial.percent < 100:
+        text += f" ({words.about(100 * labels / trial.percent)} labels of all answers)"
+    text += f"; a split with {share:g} % for the canary needs about {words.about(of_split)} labels."
+    if math.isfinite(without := trial.pairs(replace(gate, per_minute=0.0))):
+        text += f" Without any label about {words.about(without)} pairs do, since the answers hardly differ."
+    return text
 
 
 def _print_plans(plans: Sequence[Plan], reverse: bool) -> None:
@@ -188,7 +197,7 @@ def _print_plans(plans: Sequence[Plan], reverse: bool) -> None:
     screen.table([*headings, "worsening found by then"], rows)
 
 
-def _print_picture(gate: Prospect, schedule: Schedule) -> None:
+def _print_picture(gate: Prospect, trial: Trial) -> None:
     """Bars: how long the slowest metric takes with other margins and with other traffic."""
     margins = [
         gate.margin * factor for factor in _MARGINS if gate.tolerance < gate.margin * factor < 1 - gate.failure_rate
@@ -202,7 +211,7 @@ def _print_picture(gate: Prospect, schedule: Schedule) -> None:
             [replace(gate, per_minute=rate) for rate in traffic],
         ),
     ):
-        waits = forecast.waits(gates, schedule)
+        waits = trial.waits(gates)
         longest = max((wait for wait in waits if math.isfinite(wait)), default=0.0)
         rows = [
             [label + (" ◂" if other == gate else ""), _wait(wait), screen.bar(wait, longest)]
@@ -211,12 +220,12 @@ def _print_picture(gate: Prospect, schedule: Schedule) -> None:
         screen.table([heading, f"{gate.name}: promoted after", ""], rows, left=(2,))
 
 
-def _draw(path: Path, gate: Prospect, schedule: Schedule) -> None:
+def _draw(path: Path, gate: Prospect, trial: Trial) -> None:
     try:
         from serin_operator.cli import plot
     except ImportError as error:
         raise InputError("--plot needs matplotlib: pip install 'serin-operator[cli,plot]'") from error
-    plot.draw(path, gate, schedule)
+    plot.draw(path, gate, trial.waits)
 
 
 def _wait(minutes: float) -> str:

@@ -1,6 +1,7 @@
 """The picture of a plan as a file: time to promotion against the margin, for several amounts of traffic."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from serin_operator.cli.errors import InputError
-from serin_operator.decide import forecast, words
-from serin_operator.decide.forecast import Prospect, Schedule
+from serin_operator.decide import words
+from serin_operator.decide.forecast import Prospect
 
 _TRAFFIC = (0.1, 1.0, 10.0)  # times the traffic
 _MARGINS = np.geomspace(0.25, 4, 60)  # times the margin
@@ -19,8 +20,11 @@ _MARKS_X = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # points
 _MARKS_Y = (1 / 60, 1 / 12, 0.5, 1, 2, 5, 10, 30, 60, 180, 720, 1440, 4320, 14400, 43200, 144000)  # minutes
 
 
-def draw(path: Path, gate: Prospect, schedule: Schedule) -> None:
-    """Writes the picture, as SVG, PNG or PDF by the file's name. Raises InputError when that is not possible."""
+def draw(path: Path, gate: Prospect, waits: Callable[[Sequence[Prospect]], list[float]]) -> None:
+    """Writes the picture, as SVG, PNG or PDF by the file's name. Raises InputError when that is not possible.
+
+    waits: minutes until gates are passed.
+    """
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for factor in _TRAFFIC:
@@ -28,8 +32,8 @@ def draw(path: Path, gate: Prospect, schedule: Schedule) -> None:
         gates = [replace(gate, margin=margin, per_minute=gate.per_minute * factor) for margin in margins]
         label = f"{words.count(gate.per_minute * factor / 60)} a second"
         width = 2.5 if factor == 1 else 1.2
-        axes.plot(100 * np.array(margins), forecast.waits(gates, schedule), label=label, linewidth=width)
-    (here,) = forecast.waits([gate], schedule)
+        axes.plot(100 * np.array(margins), waits(gates), label=label, linewidth=width)
+    (here,) = waits([gate])
     if math.isfinite(here):
         text = f"{words.points(gate.margin)}: {words.duration(here)}"
         axes.plot([100 * gate.margin], [here], "o", color="black")

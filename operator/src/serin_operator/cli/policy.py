@@ -17,7 +17,6 @@ from serin_operator.api.spec import (
     Mode,
     Role,
     Rollout,
-    Strategy,
     parse_analysis,
     parse_rollout,
     seconds,
@@ -25,6 +24,7 @@ from serin_operator.api.spec import (
 from serin_operator.cli.definition import Json, completed
 from serin_operator.cli.errors import InputError
 from serin_operator.cli.records import moment
+from serin_operator.decide.roles import compares
 
 DEFAULT_MARGIN = 0.02  # for metrics that flags name without a margin
 Setting = tuple[str | None, Any]  # the metric that a flag is for (None: all), and the value
@@ -100,6 +100,13 @@ def rate(text: str) -> float:
     value = number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def part(text: str) -> float:
+    """A share of something that there is, up to all of it."""
+    if not 0 < (value := number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
@@ -210,7 +217,7 @@ def resolve(arguments: argparse.Namespace, names: Sequence[str] | None) -> tuple
         if metric.bound is not None and not 0 < metric.bound < 1:
             raise InputError(f"metric {metric.name}: bound {metric.bound:g}; a bound is a share between 0 and 1")
     wanted = None if rollout is None else parse_rollout(completed("rollout", rollout))
-    if wanted is not None and wanted.strategy is not Strategy.CANARY:
+    if wanted is not None and not compares(wanted.strategy):
         text = f"serin: strategy {wanted.strategy} compares nothing; the answer is for the same policy as a canary"
         print(text, file=sys.stderr)
     return typed, wanted

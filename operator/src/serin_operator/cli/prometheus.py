@@ -16,7 +16,7 @@ import numpy as np
 from serin_operator import batch
 from serin_operator.api.spec import Analysis, MetricType
 from serin_operator.api.status import rfc3339
-from serin_operator.batch import Policy
+from serin_operator.batch import SHADOW, Policy
 from serin_operator.cli import policy, screen, trails
 from serin_operator.cli.errors import InputError
 from serin_operator.cli.trails import End, Ending, Group, Trail
@@ -45,7 +45,10 @@ class _Past(Prometheus):
 
 @dataclass(frozen=True, slots=True)
 class _Rollout:
-    """Where to look: the ModelDeployment as (namespace, name), both revisions, and their pods."""
+    """Where to look: the ModelDeployment as (namespace, name), both revisions, and their pods.
+
+    shadow: whether the canary got copies of requests first, of which its pods count the pairs.
+    """
 
     session: aiohttp.ClientSession
     address: str
@@ -53,11 +56,13 @@ class _Rollout:
     canary: str
     stable: str
     pods: tuple[Pod, ...]
+    shadow: bool
 
     async def snapshot(self, asked: Analysis, now: float) -> Snapshot:
         """What the operator would have seen. Raises InputError when the server does not answer."""
         server = _Past(self.session, self.address, now)
-        reading = await read_prometheus(server, self.place[0], self.pods, wanted(asked.metrics, asked.label_window))
+        asks = wanted(asked.metrics, asked.label_window, shadow=self.shadow)
+        reading = await read_prometheus(server, self.place[0], self.pods, asks)
         if reading.problem:
             raise InputError(reading.problem)
         arms = (self.canary, self.stable)
@@ -102,7 +107,8 @@ async def _replay(
 ) -> tuple[tuple[str, ...], Trail]:
     asked = decides.analysis
     async with aiohttp.ClientSession() as session:
-        rollout = await _rollout(session, arguments, times[-1] - times[0] + asked.calibration)
+        seconds = times[-1] - times[0] + asked.calibration
+        rollout = await _rollout(session, arguments, seconds, shadow=decides.shadow is not None)
         calibrated = ""
         for now in np.arange(times[0] - asked.calibration, times[0], step).tolist():
             snapshot = await rollout.snapshot(asked, now)
@@ -114,7 +120,9 @@ async def _replay(
     return looks.trail()
 
 
-async def _rollout(session: aiohttp.ClientSession, arguments: argparse.Namespace, seconds: float) -> _Rollout:
+async def _rollout(
+    session: aiohttp.ClientSession, arguments: argparse.Namespace, seconds: float, *, shadow: bool
+) -> _Rollout:
     """With every pod of both revisions that answered a request in the time before --end."""
     server = _Past(session, arguments.address, arguments.end)
     arms = f"{arguments.canary}|{arguments.stable}"
@@ -132,7 +140,7 @@ async def _rollout(session: aiohttp.ClientSession, arguments: argparse.Namespace
             where = f"in namespace {arguments.namespace} in the {seconds:.0f} s before --end"
             raise InputError(f"Prometheus at {arguments.address} has no requests of revision {arm} {where}")
     place = (arguments.namespace, arguments.name)
-    return _Rollout(session, arguments.address, place, arguments.canary, arguments.stable, pods)
+    return _Rollout(session, arguments.address, place, arguments.canary, arguments.stable, pods, shadow)
 
 
 class _Looks:
@@ -142,7 +150,8 @@ class _Looks:
         self._policy, self._rollout, self._calibrated = decides, rollout, calibrated
         self._state = ""
         self._began = 0.0
-        self._step = 0
+        self._steps_began = 0.0  # seconds later
+        self._step = SHADOW if decides.shadow else 0
         self._steps: list[int] = []
         self._times: list[float] = []
         self._seen: list[list[list[float]]] = []
@@ -155,9 +164,12 @@ class _Looks:
         if not self._state:
             if snapshot.problem is None:
                 self._began = now
-                self._state = analysis.step(asked, analysis.begin(asked, snapshot, *arms, now, self._calibrated))
+                shadow = self._policy.shadow is not None
+                begun = analysis.begin(asked, snapshot, *arms, now, self._calibrated, shadow=shadow)
+                self._state = analysis.step(asked, begun)
             return
-        judged = analysis.judge(asked, self._state, snapshot, *arms, now, weight=None)
+        copied = self._policy.shadow.percent if self._policy.shadow and self._step == SHADOW else 0
+        judged = analysis.judge(asked, self._state, snapshot, *arms, now, weight=None, mirror=copied)
         if judged.problem and judged.problem not in self._problems:
             self._problems.add(judged.problem)
             print(f"serin: at {rfc3339(now)}: {judged.problem}", file=sys.stderr)
@@ -179,12 +191,17 @@ class _Looks:
         elapsed = np.array([now - self._began])
         action = judged.verdict.action
         worse, good = (np.array([action is each]) for each in (Action.ROLL_BACK, Action.PROMOTE))
-        decision = batch.in_time(self._policy, worse, good, elapsed)
+        shadows, began = np.array([self._step == SHADOW]), np.array([self._steps_began])
+        decision = batch.in_time(self._policy, worse, good, elapsed, shadows=shadows, began=began)
         end = trails.end(decision, 0, len(self._times) - 1, judged.reports, judged.verdict)
         if self._end is None or self._end.ending is Ending.HOLD:
             self._end = end
         self._state = judged.state
-        reached = int(self._policy.step_at(elapsed)[0])
+        if decision.first_step[0]:
+            self._steps_began = now - self._began
+        elif self._step == SHADOW:
+            return
+        reached = int(self._policy.step_at(elapsed - self._steps_began)[0])
         if reached > self._step:
             self._state, self._step = analysis.step(asked, self._state), reached
 

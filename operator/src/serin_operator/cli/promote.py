@@ -4,6 +4,7 @@ import argparse
 
 from serin_operator.api import ANNOTATION_PROMOTE
 from serin_operator.cli import asking
+from serin_operator.cli.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,10 +12,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     asking.add_arguments(parser)
     text = "promote at once, without the evidence that it takes; evidence of harm still rolls back"
     parser.add_argument("--full", action="store_true", help=text)
+    text = "with --full: the revision to promote, if it is still the one under way (status.canary.revision)"
+    parser.add_argument("--revision", metavar="REVISION", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Sets the annotation and says what follows."""
-    asking.ask(arguments, ANNOTATION_PROMOTE, "full-" if arguments.full else "")
+    if arguments.revision and not arguments.full:
+        raise InputError("--revision is for --full: without it, the evidence decides of whatever is under way")
+    named = f":{arguments.revision}" if arguments.revision else ""
+    asking.ask(arguments, ANNOTATION_PROMOTE, f"full{named}-" if arguments.full else "")
     what = "to be promoted at once" if arguments.full else "not to wait any longer at this step"
     print(f"{arguments.name} is asked {what}. See: kubectl get mdep {arguments.name} -o wide")

@@ -97,7 +97,9 @@ def _groups(arguments: argparse.Namespace, recording: Recording) -> list[Group]:
     if arguments.policy:
         analysis, rollout = policy.resolve(arguments, ())
         columns, classes = _places(arguments.source, analysis, recording.metrics)
-        return [Group(Policy(analysis, rollout), tuple(range(len(recording.series))), columns, classes)]
+        decides = Policy(analysis, rollout)
+        _tell_of_pairs(arguments.source, decides)
+        return [Group(decides, tuple(range(len(recording.series))), columns, classes)]
     analysis, rollout = policy.resolve(arguments, recording.metrics)
     alike: dict[tuple[int, ...], list[int]] = {}
     for number, row in enumerate(recording.measured()):
@@ -111,6 +113,13 @@ def _groups(arguments: argparse.Namespace, recording: Recording) -> list[Group]:
         )
         for places, series in alike.items()
     ]
+
+
+def _tell_of_pairs(source: str, decides: Policy) -> None:
+    """A file has both arms' counts, and does not say which of them are of the same request."""
+    if names := [metric.name for metric, paired in zip(decides.metrics, decides.paired, strict=True) if paired]:
+        text = f"{source} has no pairs of answers, by which a shadow decides {', '.join(names)}; compared arm by arm"
+        print(f"serin: {text}, which takes more labels", file=sys.stderr)
 
 
 def _places(

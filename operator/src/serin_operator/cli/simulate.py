@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from serin_operator.api.spec import Metric
+from serin_operator.api.spec import Metric, Mode, Strategy
 from serin_operator.batch import Policy
-from serin_operator.cli import policy, screen
+from serin_operator.cli import policy, screen, waiting
 from serin_operator.cli.errors import InputError
 from serin_operator.decide import words
 from serin_operator.simulation import Results, World, simulate
@@ -52,7 +52,7 @@ class Outcome:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     each = policy.metric_setting
-    text = "requests a second of both arms together; every one is a trial of every metric"
+    text = "requests a second of all clients; every one is a trial of every metric"
     parser.add_argument("--rps", type=policy.positive, required=True, metavar="NUMBER", help=text)
     text = "the stable revision's share of failures: 0.05 is an accuracy of 95 %%"
     parser.add_argument(
@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "the canary's share, without steps (10)"
     parser.add_argument("--split", type=policy.percent, default=10.0, metavar="PERCENT", help=text)
+    text = "the share of requests that get a label, for metrics of labels (1)"
+    parser.add_argument("--labelled", type=policy.part, default=1.0, metavar="SHARE", help=text)
+    waiting.add_disagreement(parser)
     parser.add_argument("--runs", type=policy.whole, default=1000, metavar="NUMBER", help="rollouts per effect (1000)")
     parser.add_argument("--scrapes", type=policy.whole, default=120, metavar="NUMBER", help="scrapes per run (120)")
     text = "time between scrapes (the policy's, or 30s)"
@@ -79,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     effects = arguments.effect or [(None, 0.0)]
     names = policy.named(arguments.failure_rate, effects, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
+    waiting.check_disagreement(arguments, rollout)
     interval = arguments.interval or (analysis.interval if arguments.policy else _INTERVAL)
     simulated = Policy(replace(analysis, interval=interval), rollout)
     metrics = simulated.metrics
@@ -88,11 +92,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.runs * arguments.scrapes * len(effects) > _MOST:
         raise InputError(f"more than {_MOST:,} scrapes in all; simulate fewer runs or scrapes")
     stable = [_failure_rate(metric, arguments) for metric in metrics]
+    differ = _disagreements(simulated, arguments, stable)
     outcomes = []
     with screen.progress("simulating") as tell:
         for number, (hit, more) in enumerate(effects):
             excess = tuple(more if hit in (None, name) else 0.0 for name in given)
-            world = _world(arguments, interval, stable, excess)
+            world = _world(arguments, interval, stable, excess, differ)
             rng = np.random.default_rng(arguments.seed)
             results = simulate(simulated, world, rng, arguments.runs, progress=_part(tell, number, len(effects)))
             named = f"{more:g}" if hit is None else f"{hit}={more:g}"
@@ -101,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         for outcome in outcomes:
             print(json.dumps(_as_json(outcome)))
         return
-    _print(simulated, outcomes, arguments, interval)
+    _print(simulated, outcomes, arguments, interval, differ)
 
 
 def _failure_rate(metric: Metric, arguments: argparse.Namespace) -> float:
@@ -111,7 +116,21 @@ def _failure_rate(metric: Metric, arguments: argparse.Namespace) -> float:
     return float(found)
 
 
-def _world(arguments: argparse.Namespace, interval: float, stable: list[float], excess: tuple[float, ...]) -> World:
+def _disagreements(simulated: Policy, arguments: argparse.Namespace, stable: list[float]) -> list[float]:
+    """Per metric, how often a shadow answers otherwise; of no use to those that pairs do not decide."""
+    return [
+        waiting.disagreement(arguments.disagreement, metric.name, rate) if paired else 0.0
+        for metric, paired, rate in zip(simulated.metrics, simulated.paired, stable, strict=True)
+    ]
+
+
+def _world(
+    arguments: argparse.Namespace,
+    interval: float,
+    stable: list[float],
+    excess: tuple[float, ...],
+    differ: list[float],
+) -> World:
     canary = [rate + more for rate, more in zip(stable, excess, strict=True)]
     if wrong := [rate for rate in canary if not 0 <= rate <= 1]:
         raise InputError(f"an effect makes the canary's share of failures {wrong[0]:g}; it must be between 0 and 1")
@@ -122,6 +141,8 @@ def _world(arguments: argparse.Namespace, interval: float, stable: list[float], 
         scrapes=arguments.scrapes,
         interval=interval,
         weight=arguments.split,
+        labelled=arguments.labelled,
+        differ=differ,
     )
 
 
@@ -152,15 +173,20 @@ def _middle(delays: Delays) -> dict[str, float] | None:
     return {"median": float(np.median(delays)), "mean": float(np.mean(delays))} if len(delays) else None
 
 
-def _print(simulated: Policy, outcomes: list[Outcome], arguments: argparse.Namespace, interval: float) -> None:
+def _print(
+    simulated: Policy, outcomes: list[Outcome], arguments: argparse.Namespace, interval: float, differ: list[float]
+) -> None:
     lasts = words.duration(arguments.scrapes * interval / 60)
     each = f"{words.count(arguments.runs)} runs per effect, {arguments.scrapes} scrapes every {interval:g} s ({lasts})"
-    split = "in the policy's steps" if simulated.rollout else f"{arguments.split:g} % of them to the canary"
-    print(f"{each}, {words.count(arguments.rps)} requests a second, {split}.")
+    print(f"{each}, {words.count(arguments.rps)} requests a second, {_split(simulated, arguments)}.")
     headings = ["effect", "rolled back", "promoted", "held", "rolled back after", "promoted after"]
     rows = [_row(outcome) for outcome in outcomes]
     screen.table([*headings, "canary requests", "harmed requests"], rows, left=())
     screen.say("Shares with their standard errors; delays as median and mean.")
+    for metric, paired, share in zip(simulated.metrics, simulated.paired, differ, strict=True):
+        if paired:
+            often = f"{words.percent(share)} of the shadow's answers differ, more if its effect is larger"
+            print(f"{metric.name} is decided by pairs: {often}.")
     analysis = simulated.analysis
     for what, errors, rate in (
         ("Rolled back", [o.name for o in outcomes if _harmless(simulated, o)], analysis.false_rollback_rate),
@@ -168,6 +194,17 @@ def _print(simulated: Policy, outcomes: list[Outcome], arguments: argparse.Names
     ):
         if errors:
             print(f"{what} under effect {', '.join(errors)} is wrong: at most {words.percent(rate)} of the runs.")
+
+
+def _split(simulated: Policy, arguments: argparse.Namespace) -> str:
+    """What the canary gets of the requests."""
+    if simulated.rollout is None:
+        return f"{arguments.split:g} % of them to the canary"
+    steps = "in the policy's steps" if simulated.rollout.mode is Mode.STEPS else "by the adaptive ramp"
+    if simulated.shadow is None:
+        return steps
+    copies = f"copies of {simulated.shadow.percent} % of them to the shadow"
+    return copies if simulated.rollout.strategy is Strategy.SHADOW else f"{copies}, then {steps}"
 
 
 def _row(outcome: Outcome) -> list[str]:

@@ -109,6 +109,7 @@ def _follow(
         standings = batch.standings(state)
         seen[:, :lasting, scrape] = _seen(state, standings)
         decision = batch.decide(state, standings, elapsed)
+        state = batch.to_first_step(state, decision.first_step, elapsed)
         last = np.array(lengths[:lasting]) == scrape + 1
         for place in np.flatnonzero(decision.roll_back | decision.promote | last).tolist():
             if ends[place] is None:

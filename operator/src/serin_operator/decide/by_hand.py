@@ -22,8 +22,9 @@ def heed(observed: Observed, status: Status, now: float) -> Status:
     status = replace(status, marks=None if marks == Marks() else marks)
     if marks.abort not in (None, before.abort):
         return _asked(observed, status, ByHand.ABORT, now)
-    if marks.promote not in (None, before.promote):
-        return _asked(observed, status, ByHand.FULL if _is_full(marks.promote or "") else ByHand.STEP, now)
+    if marks.promote is not None and marks.promote != before.promote:
+        full, revision = _read(marks.promote)
+        return _asked(observed, status, ByHand.FULL if full else ByHand.STEP, now, revision)
     return status
 
 
@@ -66,16 +67,23 @@ def how_to_promote(observed: Observed) -> str:
     return f"serin promote {observed.name}, or kubectl annotate mdep {observed.name} {mark}"
 
 
-def _is_full(mark: str) -> bool:
-    """`full`, or with something after a dash that makes it new: `full-2`."""
-    return mark.partition("-")[0] == _FULL
+def _read(mark: str) -> tuple[bool, str | None]:
+    """Whether it asks for everything, and of which revision, if it says so.
+
+    That is `full` or `full:REVISION`, perhaps with something after a dash that makes it new: `full-2`.
+    """
+    asked, _, revision = mark.partition("-")[0].partition(":")
+    return asked == _FULL, revision or None
 
 
-def _asked(observed: Observed, status: Status, asked: ByHand, now: float) -> Status:
+def _asked(observed: Observed, status: Status, asked: ByHand, now: float, revision: str | None = None) -> Status:
     if status.stable is None:
         return status  # the annotations that it came with
     rollout = status.rollout
     vain = _in_vain(rollout, observed.spec, asked)
+    if not vain and revision and (status.canary is None or status.canary.revision != revision):
+        under_way = status.canary.revision if status.canary else "none"
+        vain = f"It names the revision {revision}, and the one under way is {under_way}."
     if rollout is None or vain:
         reason = "NothingToAbort" if asked is ByHand.ABORT else "NothingToPromote"
         return status.recorded(Record(now, "Ignored", reason, vain, weight=status.weight))

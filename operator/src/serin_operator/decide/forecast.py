@@ -164,12 +164,33 @@ def forecast(
         )
     return Forecast(
         time=time,
-        message=_message(slowest, minutes, detectable, max_minutes),
+        message=message(slowest, minutes, detectable, max_minutes),
         minutes=minutes if math.isfinite(minutes) else None,
         limited_by=slowest.name,
         detectable=detectable,
         per_minute=slowest.per_minute,
     )
+
+
+def message(slowest: Prospect, minutes: float, detectable: float | None, max_minutes: float) -> str:
+    """The sentence of a forecast. slowest: the gate that takes `minutes`, inf for never. detectable: a worsening."""
+    name, limit = slowest.name, duration(max_minutes)
+    if slowest.per_minute <= 0:
+        return f"No {slowest.trials} were counted yet for {name}, so nothing can be said about the time it takes."
+    good = f"better by {points(slowest.margin)}" if slowest.goal is Goal.SUPERIOR else "good"
+    if math.isfinite(minutes):
+        late = f", whose labels count {duration(slowest.delay)} after the prediction" if slowest.delay else ""
+        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {name}{late})"
+    elif slowest.bound is not None and slowest.failure_rate >= slowest.bound:
+        wait = f"{name} never allows promotion: even the stable revision breaks its bound"
+    else:
+        wait = f"{name} never comes to a verdict"
+    found = ""
+    if detectable is not None:
+        found = f"; a worsening of {name} by {points(detectable)} or more is mostly found within maxDuration ({limit})"
+    elif slowest.for_rollback is not None:
+        found = f"; no worsening of {name} is likely to be found within maxDuration ({limit})"
+    return f"At {count(slowest.per_minute)} {slowest.trials} a minute {wait}{found}."
 
 
 def divergence(
@@ -240,26 +261,6 @@ def _spent(schedule: Schedule, minutes: float) -> Iterator[tuple[float, float]]:
 
 def _weights(schedule: Schedule) -> Array:
     return np.array([weight for weight, _ in schedule], np.float64)
-
-
-def _message(slowest: Prospect, minutes: float, detectable: float | None, max_minutes: float) -> str:
-    name, limit = slowest.name, duration(max_minutes)
-    if slowest.per_minute <= 0:
-        return f"No {slowest.trials} were counted yet for {name}, so nothing can be said about the time it takes."
-    good = f"better by {points(slowest.margin)}" if slowest.goal is Goal.SUPERIOR else "good"
-    if math.isfinite(minutes):
-        late = f", whose labels count {duration(slowest.delay)} after the prediction" if slowest.delay else ""
-        wait = f"a verdict takes about {duration(minutes)} if the canary is {good} (longest for {name}{late})"
-    elif slowest.bound is not None and slowest.failure_rate >= slowest.bound:
-        wait = f"{name} never allows promotion: even the stable revision breaks its bound"
-    else:
-        wait = f"{name} never comes to a verdict"
-    found = ""
-    if detectable is not None:
-        found = f"; a worsening of {name} by {points(detectable)} or more is mostly found within maxDuration ({limit})"
-    elif slowest.for_rollback is not None:
-        found = f"; no worsening of {name} is likely to be found within maxDuration ({limit})"
-    return f"At {count(slowest.per_minute)} {slowest.trials} a minute {wait}{found}."
 
 
 def _kl(f: npt.ArrayLike, g: npt.ArrayLike) -> Array:

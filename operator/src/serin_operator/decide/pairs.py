@@ -9,6 +9,7 @@ all are labelled at random, the other does.
 After the shadow the mean stays as it is, and what the two arms show later multiplies it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,9 @@ from serin_operator.decide.observed import Samples
 from serin_operator.decide.paired import Paired
 from serin_operator.decide.projection import Array, Integers
 
-_PER_METRIC = 2  # tests: of all pairs, and of those with a label
+PER_METRIC = 2  # tests: of all pairs, and of those with a label
+# Pairs that a model server draws of each sixtieth of the label window, but at least a second.
+OF_A_BUCKET = 333
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +115,11 @@ def paired_metrics(analysis: Analysis) -> list[Metric]:
     return [metric for metric in analysis.metrics if metric.type is MetricType.ACCURACY]
 
 
+def most_a_minute(window: float) -> float:
+    """Pairs that one of the canary's servers counts at the age of a label window, in seconds; 0 for none."""
+    return 60 * OF_A_BUCKET / max(1.0, window / 60) if window else math.inf
+
+
 def keys_of(pairs: Pairs) -> tuple[str, ...]:
     """What has to be counted for them."""
     return (pair_keys(pairs.stable)[0], *pair_keys(pairs.stable, pairs.window))
@@ -138,15 +146,15 @@ def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
         pairs = replace(_empty(pairs.stable, analysis.label_window, pairs.seen), ended=pairs.ended)
     metrics = paired_metrics(analysis)
     names = tuple(metric.name for metric in metrics)
-    limits = [[m.tolerance, m.margin] for m in metrics for _ in range(_PER_METRIC)]
+    limits = [[m.tolerance, m.margin] for m in metrics for _ in range(PER_METRIC)]
     tolerance, margin = np.array(limits).reshape(-1, 2).T
     tests = pairs.tests
     if names != pairs.names:
         fresh = paired.start(tolerance=tolerance, margin=margin)
         both = paired.concat([tests, fresh])
         place = [
-            len(tests) + i if name not in pairs.names else _PER_METRIC * pairs.names.index(name) + i % _PER_METRIC
-            for i, name in enumerate(name for name in names for _ in range(_PER_METRIC))
+            len(tests) + i if name not in pairs.names else PER_METRIC * pairs.names.index(name) + i % PER_METRIC
+            for i, name in enumerate(name for name in names for _ in range(PER_METRIC))
         ]
         tests = paired.take(both, np.array(place, np.int64))
     if not (np.array_equal(tests.tolerance, tolerance) and np.array_equal(tests.margin, margin)):
@@ -170,11 +178,32 @@ def counted(pairs: Pairs, counts: Mapping[str, tuple[Counts, Counts]]) -> Pairs:
     )
     if not any(new.numbers):
         return pairs
-    both_wrong_or_right = settled.trials - new.only_canary - new.only_stable
-    every = [new.all - new.different + max(0, both_wrong_or_right), new.only_canary, new.only_stable, 0]
-    labelled = [new.labelled - new.only_canary - new.only_stable, new.only_canary, new.only_stable, 0]
-    block = np.array([every, labelled] * len(pairs.names), np.int64).reshape(-1, 4)
-    return replace(pairs, tests=paired.update(pairs.tests, block.clip(min=0)), totals=pairs.totals.plus(new))
+    block = np.tile(kinds(np.array([new.numbers], np.int64)), (len(pairs.names), 1))
+    return replace(pairs, tests=paired.update(pairs.tests, block), totals=pairs.totals.plus(new))
+
+
+def kinds(new: Integers) -> Integers:
+    """What both tests of a metric are given, one after the other. new: (N, 7), of each metric as `Totals` has them."""
+    every, different, labelled, settled, canary_wrong, stable_wrong, only_canary = new.T
+    only_stable = only_canary + stable_wrong - canary_wrong
+    neither = np.maximum(0, settled - only_canary - only_stable)  # both wrong, or both right
+    same = np.stack([every - different + neither, labelled - only_canary - only_stable], axis=1)
+    block = np.zeros((len(new), PER_METRIC, 4), np.int64)
+    block[..., 0], block[..., 1], block[..., 2] = same, only_canary[:, None], only_stable[:, None]
+    return np.asarray(block.clip(min=0).reshape(-1, 4))
+
+
+def with_waiting(tests: Paired, waiting: Integers) -> Paired:
+    """For what is to be shown of the canary. waiting: (N,), of each metric the pairs that differ and have no label."""
+    block = np.zeros((len(waiting), PER_METRIC, 2), np.int64)
+    block[:, 0, 1] = waiting
+    return paired.with_waiting(tests, block.reshape(-1, 2))
+
+
+def odds(tests: Paired, seen: Paired) -> tuple[Array, Array, Array]:
+    """(N,) each, log odds that the canary is worse, worse by less than the margin, better. seen: of `with_waiting`."""
+    worse, good, better = (paired.log_e_worse(tests), paired.log_e_non_inferior(seen), paired.log_e_superior(seen))
+    return _mean(worse), _mean(good), _mean(better)
 
 
 def ended(pairs: Pairs, now: float) -> Pairs:
@@ -191,16 +220,14 @@ def numbers(pairs: Pairs, *, alpha: float, beta: float) -> dict[str, PairNumbers
     """Per metric, what its pairs show. A pair whose answers differ counts against the canary until a label tells."""
     if not pairs.names:
         return {}
-    waiting = np.array([[0, pairs.totals.waiting], [0, 0]] * len(pairs.names), np.int64)
-    seen = paired.with_waiting(pairs.tests, waiting)
-    worse = _mean(paired.log_e_worse(pairs.tests))
-    good, better = _mean(paired.log_e_non_inferior(seen)), _mean(paired.log_e_superior(seen))
-    every, labelled = paired.difference(pairs.tests).reshape(-1, _PER_METRIC).T
+    seen = with_waiting(pairs.tests, np.full(len(pairs.names), pairs.totals.waiting))
+    worse, good, better = odds(pairs.tests, seen)
+    every, labelled = paired.difference(pairs.tests).reshape(-1, PER_METRIC).T
     difference = np.where(np.isnan(labelled), every, labelled)  # as people count it, once there are labels
     # Each of the two is at half the levels, so both hold together at the whole ones.
     between = paired.interval(seen, alpha=alpha / 2, beta=beta / 2)
-    low = np.maximum(between[::_PER_METRIC, 0], between[1::_PER_METRIC, 0])
-    high = np.minimum(between[::_PER_METRIC, 1], between[1::_PER_METRIC, 1])
+    low = np.maximum(between[::PER_METRIC, 0], between[1::PER_METRIC, 0])
+    high = np.minimum(between[::PER_METRIC, 1], between[1::PER_METRIC, 1])
     columns = (difference, np.minimum(low, high), np.maximum(low, high), worse, good, better)
     return {
         name: PairNumbers(pairs.totals, *each)
@@ -241,4 +268,4 @@ def _empty(stable: str, window: float, seen: Counts) -> Pairs:
 
 def _mean(log_e: Array) -> Array:
     """The mean of each metric's two e-values."""
-    return np.asarray(log_even(log_e.reshape(-1, _PER_METRIC)))
+    return np.asarray(log_even(log_e.reshape(-1, PER_METRIC)))

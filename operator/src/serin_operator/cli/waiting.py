@@ -1,0 +1,214 @@
+"""How long a gate waits for its evidence, and what it finds meanwhile: in a split of the requests, or as a shadow.
+
+A shadow answers copies of some requests beside stable, and its metrics are decided as the operator does: the accuracy
+by pairs of answers to the same request, the others arm by arm.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from serin_operator.api import spec
+from serin_operator.api.spec import Analysis, Goal, Mode, Strategy
+from serin_operator.cli import policy
+from serin_operator.cli.errors import InputError
+from serin_operator.decide import forecast, outlook, paired_forecast, words
+from serin_operator.decide.forecast import Prospect, Schedule
+from serin_operator.decide.paired_forecast import Answers
+from serin_operator.decide.pairs import most_a_minute, paired_metrics
+from serin_operator.decide.roles import shadow_of
+
+DISAGREEMENT = 0.02  # where nobody says how often the answers differ
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The canary's share of the requests rises by a schedule, and every metric is compared arm by arm."""
+
+    schedule: Schedule
+    adaptive: bool = False
+
+    def waits(self, gates: Sequence[Prospect]) -> list[float]:
+        """Minutes to plan for until each gate lets a good canary be promoted; inf for never."""
+        return forecast.waits(gates, self.schedule)
+
+    def evidence(self, gate: Prospect) -> float:
+        """The same without the time that the steps before the last have to last."""
+        return forecast.waits([gate], self.schedule[-1:])[0]
+
+    def worsening(self, gate: Prospect, minutes: float) -> float | None:
+        """The smallest that is mostly rolled back within so many minutes; None if none is."""
+        return None if gate.for_rollback is None else _of_arms(gate, self.schedule, minutes)
+
+    @property
+    def setting(self) -> str:
+        """What the canary gets, in a sentence."""
+        if self.adaptive:
+            share = f"{self.schedule[0][0]:g} % of the requests (maxWeight; an adaptive rollout begins with less)"
+        elif len(self.schedule) == 1 and not self.schedule[0][1]:
+            share = f"{self.schedule[0][0]:g} % of the requests"
+        else:
+            share = f"{_steps(self.schedule)}, then that share for as long as it takes"
+        return f"The canary gets {share}."
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """The canary gets copies of `percent` of the requests, for `least` minutes at least, then what `follows`.
+
+    requests: of clients, a minute. paired: names of the metrics that are decided by pairs. disagreement: as the user
+    says, if so.
+    """
+
+    percent: int
+    least: float
+    follows: Split | None
+    requests: float
+    paired: frozenset[str]
+    disagreement: float | None
+
+    def waits(self, gates: Sequence[Prospect]) -> list[float]:
+        """Minutes to plan for until each gate lets a good canary be promoted: what follows takes its least time."""
+        after = sum(minutes for _, minutes in self.follows.schedule) if self.follows else 0.0
+        return [max(self.least, self.evidence(gate)) + after for gate in gates]
+
+    def evidence(self, gate: Prospect) -> float:
+        """Minutes until the shadow has passed the gate, however long it has to last."""
+        arms = self._arms(gate)
+        if gate.name not in self.paired:
+            return forecast.waits([arms], self._copied)[0]
+        (under_bound,) = forecast.waits([replace(arms, missing=0.0)], self._copied)
+        return max(under_bound, gate.silence + self.pairs(gate) / self._pairs_a_minute(gate))
+
+    def worsening(self, gate: Prospect, minutes: float) -> float | None:
+        """The smallest that is mostly rolled back within so many minutes, none of which any client gets."""
+        if gate.for_rollback is None:
+            return None
+        if gate.name not in self.paired:
+            return _of_arms(self._arms(gate), self._copied, minutes)
+        return paired_forecast.detectable_worsening(
+            self.answers(gate),
+            max(0.0, minutes - gate.delay) * self._pairs_a_minute(gate),
+            tolerance=gate.tolerance,
+            most=1 - gate.failure_rate,
+            log_odds=gate.for_rollback,
+        )
+
+    def pairs(self, gate: Prospect) -> float:
+        """Pairs to plan for until a good canary passes the gate; inf if it never does."""
+        better_by = min(gate.margin, 0.99 * gate.failure_rate) if gate.goal is Goal.SUPERIOR else None
+        return paired_forecast.pairs_to_promotion(
+            self.answers(gate), margin=gate.margin, log_odds=gate.missing, better_by=better_by
+        )
+
+    def answers(self, gate: Prospect) -> Answers:
+        """What the pairs of this metric are like."""
+        labelled = gate.per_minute / max(self.requests, gate.per_minute)
+        return Answers(disagreement(self.disagreement, gate.name, gate.failure_rate), labelled)
+
+    def labels_of_split(self, gate: Prospect) -> tuple[float, float]:
+        """The canary's share in a split of the requests, and the labels that this would need in both arms together."""
+        share = min(self.percent, 50)
+        (minutes,) = forecast.waits([replace(gate, missing_under=0.0, delay=0.0)], [(share, 0.0)])
+        return share, gate.per_minute * minutes
+
+    @property
+    def setting(self) -> str:
+        """What the canary gets, a sentence a line."""
+        copies = (
+            f"The canary gets copies of {self.percent} % of the requests, for {words.duration(self.least)} at least"
+        )
+        text = f"{copies}, and clients get none of its answers."
+        if self.follows is None:
+            return text
+        if self.follows.adaptive:
+            return f"{text}\nThe adaptive ramp that follows is taken to be over soon."
+        steps = _steps(self.follows.schedule)
+        return f"{text}\nThen it gets {steps}; the shadow's odds count on, so no more is planned for."
+
+    @property
+    def _copied(self) -> Schedule:
+        """The canary's part of what both answer."""
+        return [(100 * self.percent / (100 + self.percent), 0.0)]
+
+    def _arms(self, gate: Prospect) -> Prospect:
+        """With the canary's trials, which come on top of those of clients' requests."""
+        return replace(gate, per_minute=gate.per_minute * (1 + self.percent / 100))
+
+    def _pairs_a_minute(self, gate: Prospect) -> float:
+        """With one server of the canary; more of them count more at the age of a label window."""
+        copies = max(self.requests, gate.per_minute) * self.percent / 100
+        return min(copies, most_a_minute(60 * gate.delay))
+
+
+Trial = Split | Shadow
+
+
+def add_disagreement(parser: argparse.ArgumentParser) -> None:
+    """The flag for what shadows need to be told."""
+    parser.add_argument(
+        "--disagreement",
+        type=policy.rate,
+        metavar="SHARE",
+        help="of a shadow: how often its answers differ from stable's"
+        f" ({DISAGREEMENT}, or twice the failure rate if that is less)",
+    )
+
+
+def check_disagreement(arguments: argparse.Namespace, rollout: spec.Rollout | None) -> None:
+    """Raises InputError for --disagreement without a shadow."""
+    shadowed = rollout is not None and shadow_of(rollout.strategy, rollout) is not None
+    if arguments.disagreement is not None and not shadowed:
+        raise InputError(
+            "--disagreement is for policies with a shadow; add rollout.shadow to the policy, or leave it out"
+        )
+
+
+def disagreement(given: float | None, metric: str, failure_rate: float) -> float:
+    """How often the answers of a canary differ that fails as often as stable. Raises InputError.
+
+    Of two answers that differ at least one is wrong.
+    """
+    most = 2 * failure_rate
+    if given is not None and given > most:
+        raise InputError(
+            f"--disagreement {given:g}: of two answers that differ one is wrong, and with a failure rate of"
+            f" {failure_rate:g} for {metric} that can be so in {most:g} of the requests at most"
+        )
+    return min(DISAGREEMENT, most) if given is None else given
+
+
+def trial(arguments: argparse.Namespace, analysis: Analysis, rollout: spec.Rollout | None) -> Trial:
+    """How the canary is tried under this policy. Raises InputError."""
+    check_disagreement(arguments, rollout)
+    if rollout is None:
+        return Split([(arguments.split, 0.0)])
+    shadow = shadow_of(rollout.strategy, rollout)
+    split = Split(outlook.schedule(replace(rollout, strategy=Strategy.CANARY)), rollout.mode is Mode.ADAPTIVE)
+    if shadow is None:
+        return split
+    return Shadow(
+        percent=shadow.percent,
+        least=shadow.duration / 60,
+        follows=split if rollout.strategy is Strategy.CANARY else None,
+        requests=60 * max(value for _, value in arguments.rps),
+        paired=frozenset(metric.name for metric in paired_metrics(analysis)),
+        disagreement=arguments.disagreement,
+    )
+
+
+def _of_arms(gate: Prospect, schedule: Schedule, minutes: float) -> float | None:
+    assert gate.for_rollback is not None
+    return forecast.detectable_worsening(
+        schedule,
+        max(0.0, minutes - gate.delay),
+        failure_rate=gate.failure_rate,
+        tolerance=gate.tolerance,
+        per_minute=gate.per_minute,
+        log_odds=gate.for_rollback,
+        phi=gate.phi,
+    )
+
+
+def _steps(schedule: Schedule) -> str:
+    return ", ".join(f"{weight:g} % for {words.duration(minutes)}" for weight, minutes in schedule)
