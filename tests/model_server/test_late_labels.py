@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -39,18 +40,18 @@ def remembered(memory: Thinned[int], arrivals: int, behind: int) -> float:
 
 @pytest.mark.parametrize(("behind", "least", "most"), [(99, 1, 1), (1_100, 0.02, 0.04), (10_100, 0.002, 0.004)])
 def test_the_older_the_fewer_are_remembered(behind: int, least: float, most: float) -> None:
-    memory: Thinned[int] = Thinned(100, each=20, bits=random.Random(1).getrandbits)
+    memory: Thinned[int] = Thinned(100, each=20)
     share = remembered(memory, 50_000, behind)
     assert 0.9 * least <= share <= 1.1 * most
 
 
 def test_one_in_64_labels_counts_that_comes_half_an_hour_late_at_100_requests_a_second() -> None:
-    memory: Thinned[int] = Thinned(REMEMBERED, bits=random.Random(1).getrandbits)
+    memory: Thinned[int] = Thinned(REMEMBERED)
     assert remembered(memory, 40_000, 30 * 60 * 100) == pytest.approx(1 / 64, rel=0.15)
 
 
 def test_what_is_remembered_of_what_is_old_is_bounded() -> None:
-    memory: Thinned[int] = Thinned(100, each=20, bits=random.Random(1).getrandbits)
+    memory: Thinned[int] = Thinned(100, each=20)
     for number in range(100_000):
         memory.put(str(number), number)
     assert 200 < sum(memory.take(str(number)) is not None for number in range(100_000)) <= 100 + 18 * 20
@@ -58,13 +59,13 @@ def test_what_is_remembered_of_what_is_old_is_bounded() -> None:
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_each_pair_of_a_bucket_is_drawn_with_the_same_chance(window: int) -> None:
-    draw, width = random.Random(2), bucket_width(window)
+    width = bucket_width(window)
     drawn: Counter[int] = Counter()
     for turn in range(2_000):
-        settling = Settling(window, each=3, below=draw.randrange)
+        settling = Settling(window, each=3)
         made = START // width * width
         for number in range(12):
-            settling.add(Pair(STABLE, Outcome(Kind.NUMBER, str(number)), CAT, made), "")
+            settling.add(Pair(STABLE, Outcome(Kind.NUMBER, str(number)), CAT, made), f"{turn} {number}")
         assert not list(settling.settled(made + width + window - 1)), turn
         drawn.update(int(pair.own.text) for pair, _ in settling.settled(made + width + window))
     assert sum(drawn.values()) == 3 * 2_000
@@ -124,7 +125,6 @@ def passes(count: Count, seconds: int, rate: int, late: int) -> Iterator[None]:
 
 def test_late_labels_weigh_as_much_as_early_ones_at_the_age_of_a_window() -> None:
     """At 100 requests a second half of the labels come four minutes later, and say the opposite."""
-    random.seed(3)
     count = Count(window=300, remembered=1_000)
     for _ in passes(count, 450, 100, 240):
         pairs, labels = count.settled()
@@ -229,6 +229,33 @@ def test_a_server_that_does_not_say_when_a_label_came_is_taken_to_tell_it_at_onc
     count.hear(START + 60, ToldLabel("a", "cat"))
     count.hear(START + 70, ToldLabel("b", "cat"))
     assert sum(count.settled()[1].values()) == 1
+
+
+def test_of_many_labels_at_once_those_are_told_that_others_draw_too() -> None:
+    """60,000 come between two askings, in an order of their own: all 333 pairs that wait for theirs get it."""
+    count, answers, keyring = Count(window=60), Answers(Keyring.of(KEY), "m", STABLE), Keyring.of(KEY)
+    names = [str(number) for number in range(60_000)]
+    place = ""
+
+    def carried(now: float) -> None:
+        nonlocal place
+        for _ in range(4):
+            sealed = answers.batch(place)
+            place = sealed.partition(b" ")[0].decode()
+            count.pairs.take(replace(parse_batch(sealed, keyring, "m"), window=60), now)
+
+    copied = names[::3]
+    count.pairs.answered([Told(name, "", CAT, START) for name in copied])
+    answers.answered([Told(name, name, CAT) for name in copied])
+    carried(START)
+    for name in sorted(names):
+        answers.labelled(STABLE, name, "cat", START + 30)
+    carried(START + 30)
+    carried(START + 70)
+    assert count.settled() == (
+        {'answers="same",window="60"': settling.EACH},
+        {'answers="same",wrong="none",window="60"': settling.EACH},
+    )
 
 
 @pytest.mark.parametrize(("first", "window"), [(b"1800", 1800), (b"0", 0), (b"7", 0), (b"e.5 1", 0), (b"", 0)])

@@ -20,12 +20,16 @@ from serin_server.monitor.classes import Kind, Outcome, bounded
 from serin_server.monitor.cohorts import WINDOWS
 from serin_server.monitor.keys import Keyring
 from serin_server.protocol.errors import RequestError, invalid
+from serin_server.shadow.memory import Drawn, draw_of
 
 # Of one request; its other rows have no part in pairs.
 MOST_ROWS = 16
 # What is told later than after so many others is lost: ten seconds at 2,000 marked rows a second. About 6 MB.
 REMEMBERED = 20_000
 MOST_AT_ONCE = 5_000
+# Labels from one asking to the next: so many as they come, and of a batch that somebody sends at night a sample.
+LABELS_AS_THEY_COME = 5_000
+LABELS_DRAWN = 10_000
 _PURPOSE = b"serin answers 1\0"
 
 
@@ -80,6 +84,8 @@ class Answers:
         self._first = 0  # the number of the oldest that is remembered
         self._entries: deque[list[object]] = deque()
         self._remembered = remembered
+        self._labels = 0  # noted since somebody asked
+        self._drawn: Drawn[list[object]] = Drawn(LABELS_DRAWN)
 
     def answered(self, told: Sequence[Told]) -> None:
         """Note answers to marked requests."""
@@ -89,10 +95,16 @@ class Answers:
     def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Note a label that counts, if it may belong to a marked request of this server's revision."""
         if self._entries and revision == self._revision and isinstance(value, str | int | float):
-            self._note([nonce, bounded(value) if isinstance(value, str) else value, int(now)])
+            entry = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
+            self._labels += 1
+            if self._labels <= LABELS_AS_THEY_COME:
+                self._note(entry)
+            else:
+                self._drawn.put(draw_of(nonce), entry)
 
     def batch(self, place: str) -> bytes:
         """At most MOST_AT_ONCE entries from a place on that another batch told; "" is the oldest that is there."""
+        self._note_drawn()
         epoch, _, number = place.partition(".")
         known = epoch == self._epoch and number.isdecimal()
         begin = max(int(number), self._first) if known else self._first
@@ -104,6 +116,12 @@ class Answers:
         key = self._keyring.keys[-1]  # the oldest: every server has it
         more = end < len(self._entries)
         return b"%s %d\n%s\n%s" % (following.encode(), more, _seal(key.secret, self._model, body), body)
+
+    def _note_drawn(self) -> None:
+        for entry in self._drawn:
+            self._note(entry)
+        self._drawn = Drawn(LABELS_DRAWN)
+        self._labels = 0
 
     def _note(self, entry: list[object]) -> None:
         if len(self._entries) >= self._remembered:

@@ -6,11 +6,12 @@ one bucket of time has the same chance, whenever its label comes and whatever it
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from serin_server.monitor.classes import Outcome
 from serin_server.monitor.cohorts import bucket_width
+from serin_server.shadow.memory import Drawn, draw_of
 
 # Of each bucket. A window has 60 buckets and those that are being filled: 20,000 pairs or so.
 EACH = 333
@@ -38,41 +39,28 @@ class _Waiting:
     label: Label | None = None
 
 
-@dataclass(slots=True)
-class _Bucket:
-    seen: int = 0
-    drawn: list[_Waiting] = field(default_factory=list)
-
-
 class Settling:
     """The pairs that are not yet as old as `window`, in seconds: of each bucket of time at most `each`."""
 
-    def __init__(self, window: int, each: int = EACH, below: Callable[[int], int] = random.randrange) -> None:
+    def __init__(self, window: int, each: int = EACH) -> None:
         self.window = window
         self._width = bucket_width(window)
         self._each = each
-        self._below = below
-        self._buckets: dict[int, _Bucket] = {}
+        self._buckets: dict[int, Drawn[_Waiting]] = {}
         self._by_nonce: dict[str, _Waiting] = {}
 
     def add(self, pair: Pair, nonce: str) -> None:
-        """Remember the pair, if it is drawn: of n pairs of its bucket each is with the chance each / n (a reservoir).
+        """Remember the pair, if it is drawn: of n pairs of its bucket each is with the chance each / n.
 
         nonce: of the stable revision's prediction id; "" if it gave none, and no label can come.
         """
-        bucket = self._buckets.setdefault(pair.made // self._width, _Bucket())
-        bucket.seen += 1
+        drawn = self._buckets.setdefault(pair.made // self._width, Drawn(self._each))
         waiting = _Waiting(pair, nonce)
-        if len(bucket.drawn) < self._each:
-            bucket.drawn.append(waiting)
-        else:
-            place = self._below(bucket.seen)
-            if place >= self._each:
-                return
-            self._by_nonce.pop(bucket.drawn[place].nonce, None)
-            bucket.drawn[place] = waiting
         if nonce:
             self._by_nonce[nonce] = waiting
+        gone = drawn.put(draw_of(nonce) if nonce else random.getrandbits(64), waiting)
+        if gone is not None:
+            self._by_nonce.pop(gone.nonce, None)
 
     def label(self, nonce: str, label: Label, at: float) -> None:
         """The label of a pair, if that is remembered; it counts if it came in time, `at` in seconds since 1970."""
@@ -84,6 +72,6 @@ class Settling:
         """What is old enough at `until`, and is forgotten by that."""
         closing = [number for number in self._buckets if (number + 1) * self._width + self.window <= until]
         for number in closing:
-            for waiting in self._buckets.pop(number).drawn:
+            for waiting in self._buckets.pop(number):
                 self._by_nonce.pop(waiting.nonce, None)
                 yield waiting.pair, waiting.label
