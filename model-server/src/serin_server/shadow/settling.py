@@ -1,8 +1,8 @@
 """A sample of pairs that waits until they are of one age, as `monitor/cohorts.py` does for all labels.
 
 Labels that come early must not weigh more than those that come late. So which pairs are remembered is decided by their
-draws alone (`memory`), and those are remembered until they are counted, with or without a label: each pair of one bucket
-of time has the same chance, whenever its label comes and whatever it says.
+draws alone (`memory`), and those are remembered until they are counted, with or without a label: each pair of one
+bucket of time has the same chance, whenever its label comes and whatever it says.
 """
 
 import random
