@@ -208,7 +208,9 @@ def _kill(world: World, pod: Manifest, container: str) -> None:
     world.node.send(pod, container, signal.SIGKILL)
 
     def noticed() -> bool:
-        found = world.cluster.kubectl("get", "pod", name, "-n", world.mdep.namespace, "--ignore-not-found", "-o", "json")
+        found = world.cluster.kubectl(
+            "get", "pod", name, "-n", world.mdep.namespace, "--ignore-not-found", "-o", "json"
+        )
         return not found or _identity(json.loads(found), container) != identity
 
     eventually(noticed)
