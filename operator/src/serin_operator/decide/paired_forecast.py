@@ -21,7 +21,7 @@ from serin_operator.decide.pairs import Totals
 _HALVINGS = 40
 _LEAST = 1e-9  # of a share, so that no bet is lost for certain
 # From so many pairs on that a share of the margin would be so many, and from so many labels on, something is said.
-_ENOUGH_DIFFERENT, _ENOUGH_LABELLED = 2, 5
+_ENOUGH_DIFFERENT, _ENOUGH_LABELLED = 4, 5
 
 
 def by_pairs(gate: Prospect, totals: Totals, per_minute: float) -> Prospect:
@@ -38,7 +38,8 @@ def observed(totals: Totals, margin: float) -> Answers | None:
         return None
     known = totals.only_canary + totals.only_stable  # of the others that differ, both are wrong
     differ, labelled = known + totals.waiting, totals.labelled / totals.all
-    return Answers((0.5 + differ) / (1 + totals.all), labelled, (labelled + known) / (1 + differ))
+    # As if half a pair more differed, and had its label: that none was seen yet does not mean that there are none.
+    return Answers((0.5 + differ) / (0.5 + totals.all), labelled, settled=(0.5 + known) / (0.5 + differ))
 
 
 def pairs_missing(gate: Prospect) -> float:
