@@ -7,7 +7,8 @@ import pytest
 
 from serin_operator.decide import paired_forecast
 from serin_operator.decide.forecast import PLANNING_FACTOR, Answers, minutes_to_promotion
-from serin_operator.decide.paired_forecast import detectable_worsening, pairs_to_promotion
+from serin_operator.decide.paired_forecast import detectable_worsening, observed, pairs_to_promotion
+from serin_operator.decide.pairs import Totals
 
 ENOUGH = math.log(20)
 
@@ -91,3 +92,30 @@ def test_the_growth_is_the_largest_mean_of_any_bet() -> None:
     means += (1 - b - c) * np.log1p(-strengths * limit)
     assert paired_forecast.growth(limit, b, c, below=True) == pytest.approx(means.max(), rel=1e-5)
     assert paired_forecast.growth(limit, b, c, below=False) == 0
+
+
+@pytest.mark.parametrize(("different", "settled"), [(20, 20), (30, 30)])  # of the last, both answers of ten are wrong
+def test_pairs_that_were_counted_give_the_plan_of_pairs_that_are_like_them(different: int, settled: int) -> None:
+    totals = Totals(1000, different, 1000, settled, canary_wrong=100, stable_wrong=100, only_canary=10)
+    found = observed(totals, 0.02)
+    assert found is not None
+    plan = pairs_to_promotion(found, margin=0.02, log_odds=ENOUGH)
+    assert plan == pytest.approx(to_promotion(0.02), rel=0.03)
+
+
+def test_labels_where_answers_differ_are_worth_nearly_those_of_all() -> None:
+    every, asked_for = (
+        observed(Totals(1000, 20, labelled, 20, labelled // 10, labelled // 10, 10), 0.02) for labelled in (1000, 60)
+    )
+    assert every is not None and asked_for is not None
+    plans = [pairs_to_promotion(each, margin=0.02, log_odds=ENOUGH) for each in (every, asked_for)]
+    assert plans[0] < plans[1] < 1.2 * plans[0]
+
+
+@pytest.mark.parametrize(("pairs", "labelled", "known"), [(199, 199, False), (200, 4, False), (200, 5, True)])
+def test_few_pairs_and_few_labels_tell_nothing(pairs: int, labelled: int, known: bool) -> None:
+    assert (observed(Totals(pairs, 0, labelled), 0.02) is not None) is known
+
+
+def test_what_is_shown_already_takes_no_more_pairs() -> None:
+    assert pairs_to_promotion(answers_of(0.02, 1.0), margin=0.02, log_odds=-0.5) == 0

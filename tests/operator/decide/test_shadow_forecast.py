@@ -1,7 +1,7 @@
 """What the status of a shadow forecasts, against when shadows that are as good as stable are promoted. Seeded."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from serin_operator.api.status import Forecast, Rollout
 from serin_operator.decide import analysis
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import pair_keys
-from serin_operator.decide.observed import Snapshot
+from serin_operator.decide.observed import Samples, Snapshot
 from serin_operator.decide.outlook import foreseen
 from serin_operator.decide.projection import Integers
 from serin_operator.decide.verdict import Action
 
 STABLE, CANARY = "a" * 10, "b" * 10
-POD = "canary-0/1750000000"
+POD, OF_STABLE = "canary-0/1750000000", "stable-0/1750000000"
 BEGIN = 1_750_000_000.0
 PERCENT, RUNS = 20, 24
 STEPS = [{"weight": 10, "duration": "2m"}, {"weight": 50, "duration": "5m"}]
@@ -49,21 +49,29 @@ class Pairs:
         return np.array(counts)
 
 
+def snapshot(samples: Samples) -> Snapshot:
+    processes = frozenset({POD, OF_STABLE})
+    return Snapshot(samples=samples, processes=processes, pods=frozenset(each.partition("/")[0] for each in processes))
+
+
 def looks(spec: Spec, kind: Pairs, rng: np.random.Generator, pairs: int) -> Iterator[tuple[Forecast, bool]]:
     """What each look at a shadow forecasts, and whether it is the one that promotes. pairs: of a minute, and a look."""
-    pods = {"processes": frozenset({POD}), "pods": frozenset({"canary-0"})}
-    state = analysis.begin(spec.analysis, Snapshot(**pods), CANARY, STABLE, BEGIN, shadow=True)
+    state = analysis.begin(spec.analysis, snapshot({}), CANARY, STABLE, BEGIN, shadow=True)
     rollout = Rollout(strategy=spec.rollout.strategy, started_at=BEGIN, step=0, step_started_at=BEGIN, mirror=PERCENT)
     total = np.zeros((4, 2), np.int64)
     for minute in range(1, 1000):
         now = BEGIN + 60 * minute
         total += kind.draw(rng, pairs)
-        samples = {
+        samples: dict[str, Mapping[str, Mapping[str, Counts]]] = {
             key: {CANARY: {POD: Counts(int(failures), int(trials))}}
             for key, (failures, trials) in zip(pair_keys(STABLE), total, strict=True)
         }
-        samples["requests"] = {CANARY: {POD: Counts(0, int(total[0, 1]))}}
-        seen = Snapshot(samples=samples, **pods)
+        # Both count their labels as without a shadow, and stable those of all that it answers.
+        samples["accuracy@0"] = {
+            CANARY: {POD: samples[pair_keys(STABLE)[2]][CANARY][POD]},
+            STABLE: {OF_STABLE: Counts(*(int(each) * 100 // PERCENT for each in total[3]))},
+        }
+        seen = snapshot(samples)
         judged = analysis.judge(spec.analysis, state, seen, CANARY, STABLE, now, weight=None, mirror=PERCENT)
         state = judged.state
         rollout = foreseen(rollout, spec.rollout, judged.prospects, 60.0 * minute, now)
@@ -122,7 +130,7 @@ def test_it_names_pairs_and_what_they_find() -> None:
 
 
 def test_a_bound_waits_for_the_labels_of_the_copies() -> None:
-    for bound, least, most in ((0.3, 0.0, 0.1), (0.12, 0.5, 5.0)):
+    for bound, least, most in ((0.3, 0.0, 0.1), (0.12, 1.0, 30.0)):
         told, _ = next(looks(spec(bound=bound), Pairs(0.005, 0.25, 0.25), np.random.default_rng(1), 5000))
         assert told.minutes is not None and least <= told.minutes <= most
 
