@@ -120,8 +120,10 @@ class Shadow:
         """With what is counted: pairs of answers, or the canary's trials on top of those of clients' requests."""
         if gate.name not in self.paired:
             return replace(gate, per_minute=gate.per_minute * (1 + self.percent / 100))
-        pairs = max(self.requests, gate.per_minute) * self.percent / 100
-        return replace(gate, paired=True, per_minute=pairs, answers=self.answers(gate))
+        return replace(gate, paired=True, per_minute=self._pairs_a_minute(gate), answers=self.answers(gate))
+
+    def _pairs_a_minute(self, gate: Prospect) -> float:
+        return max(self.requests, gate.per_minute) * self.percent / 100
 
 
 Trial = Split | Shadow
