@@ -344,11 +344,12 @@ def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
     app = make_app(loaded)
     metrics = app.served.metrics
     metrics.feedback_refused("damaged")
-    pairs = cast(Alone, app.shared).book.pairs
-    pairs.answered([Told("key", "", Outcome(Kind.NUMBER, "1"))])
-    pairs.take(Batch("aaaaaaaaaa", [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))], [ToldLabel("nonce", 1)]))
-    pairs.answered([Told("other", "", Outcome(Kind.QUANTITY, "1"))])
-    pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], []))
+    pairs, made = cast(Alone, app.shared).book.pairs, 1_800_000_000
+    pairs.answered([Told("key", "", Outcome(Kind.NUMBER, "1"), made)])
+    theirs = [Told("key", "nonce", Outcome(Kind.NUMBER, "0"))]
+    pairs.take(Batch("aaaaaaaaaa", theirs, [ToldLabel("nonce", 1, made)], window=60), made)
+    pairs.answered([Told("other", "", Outcome(Kind.QUANTITY, "1"), made)])
+    pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], [], window=60), made + 70)
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
 
     async def told() -> str:

@@ -173,8 +173,8 @@ def metric(client: httpx.Client, name: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "not within 10 s"
+        assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.01)

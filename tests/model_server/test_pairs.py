@@ -15,9 +15,11 @@ from serin_server.monitor.settled import ERROR_BUCKETS
 from serin_server.protocol.errors import RequestError
 from serin_server.shadow.answers import MOST_AT_ONCE, Answers, Batch, Told, ToldLabel, key_of, parse_batch
 from serin_server.shadow.pairs import Pairs
+from serin_server.shadow.settling import Label, Pair
 
 STABLE = "aaaaaaaaaa"
 RING = Keyring.of(KEY)
+NOW = 1_800_000_000
 CLASSES = ("cat", "dog", "emu")
 
 
@@ -42,8 +44,8 @@ class Labels:
     def __init__(self) -> None:
         self.seen: Counter[tuple[str, object]] = Counter()
 
-    def __call__(self, own: Told, value: str | int | float | bool) -> None:
-        self.seen[own.outcome.text, value] += 1
+    def __call__(self, pair: Pair, label: Label, window: int) -> None:
+        self.seen[pair.own.text, label] += 1
 
 
 Request = tuple[str, str, str | None]  # stable's class, the canary's, and the label
@@ -85,11 +87,11 @@ def test_each_pair_and_label_counts_once_in_any_order(asked: list[Request], seed
     random.Random(seed).shuffle(events)
     for kind, value in events:
         if isinstance(value, ToldLabel):
-            pairs.take(Batch(STABLE, [], [value]))
+            pairs.take(Batch(STABLE, [], [value]), NOW)
         elif isinstance(value, Told) and kind == "own":
             pairs.answered([value])
         elif isinstance(value, Told):
-            pairs.take(Batch(STABLE, [value], []))
+            pairs.take(Batch(STABLE, [value], []), NOW)
     assert (counts(pairs), labels.seen) == expected(asked)
 
 
@@ -97,31 +99,31 @@ def test_a_replay_of_everything_changes_nothing() -> None:
     pairs = Pairs("m", REVISION, Labels())
     batch = Batch(STABLE, [told("k", "cat", "n"), told("k2", "dog", "n2")], [ToldLabel("n", "dog")])
     pairs.answered([told("k", "dog"), told("k2", "dog")])
-    pairs.take(batch)
+    pairs.take(batch, NOW)
     before = counts(pairs)
     for _ in range(3):
-        pairs.take(batch)
+        pairs.take(batch, NOW)
     assert counts(pairs) == before
 
 
 def test_a_servers_own_batch_makes_no_pairs() -> None:
     pairs = Pairs("m", REVISION, Labels())
     pairs.answered([told("k", "cat")])
-    pairs.take(Batch(REVISION, [told("k", "dog")], []))
+    pairs.take(Batch(REVISION, [told("k", "dog")], []), NOW)
     assert counts(pairs) == {}
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
     pairs = Pairs("m", REVISION, Labels(), remembered=3)
     pairs.answered([told(f"k{number}", "cat") for number in range(5)])
-    pairs.take(Batch(STABLE, [told(f"k{number}", "cat") for number in range(5)], []))
+    pairs.take(Batch(STABLE, [told(f"k{number}", "cat") for number in range(5)], []), NOW)
     assert counts(pairs) == {'serin_pairs_total{answers="same"}': 3.0}
 
 
 def test_the_classes_that_move_are_bounded() -> None:
     pairs = Pairs("m", REVISION, Labels())
     pairs.answered([told(f"k{number}", f"c{number}") for number in range(200)])
-    pairs.take(Batch(STABLE, [told(f"k{number}", f"s{number}") for number in range(200)], []))
+    pairs.take(Batch(STABLE, [told(f"k{number}", f"s{number}") for number in range(200)], []), NOW)
     moved = [name for name in counts(pairs) if name.startswith("serin_pairs_moved_total")]
     assert len(moved) <= 2 * 51
     assert 'serin_pairs_moved_total{by="canary",predicted="other"}' in moved
@@ -131,7 +133,7 @@ def test_a_number_is_no_class_and_its_label_still_counts_for_the_canary() -> Non
     labels = Labels()
     pairs = Pairs("m", REVISION, labels)
     pairs.answered([Told("k", "", Outcome(Kind.QUANTITY, "1.5"))])
-    pairs.take(Batch(STABLE, [Told("k", "n", Outcome(Kind.QUANTITY, "1.25"))], [ToldLabel("n", 1.25)]))
+    pairs.take(Batch(STABLE, [Told("k", "n", Outcome(Kind.QUANTITY, "1.25"))], [ToldLabel("n", 1.25)]), NOW)
     found = counts(pairs)
     assert found['serin_pairs_total{answers="different"}'] == 1
     distances = {name: count for name, count in found.items() if name.startswith("serin_pairs_distance_bucket")}
@@ -151,7 +153,7 @@ def parsed(batch: bytes) -> Batch:
 def test_batches_go_on_where_the_last_one_ended() -> None:
     answers = Answers(RING, "m", STABLE)
     answers.answered([told(f"k{number}", "cat", f"n{number}") for number in range(MOST_AT_ONCE + 2)])
-    answers.labelled(STABLE, "n0", "dog")
+    answers.labelled(STABLE, "n0", "dog", NOW)
     place, found = "", []
     for more in (b"1", b"0", b"0"):
         batch = answers.batch(place)
@@ -160,7 +162,7 @@ def test_batches_go_on_where_the_last_one_ended() -> None:
         assert head[1] == more
         found.append(parsed(batch))
     assert [len(batch.answers) for batch in found] == [MOST_AT_ONCE, 2, 0]
-    assert found[1].labels == [ToldLabel("n0", "dog")]
+    assert found[1].labels == [ToldLabel("n0", "dog", NOW)]
     assert found[1].answers[1] == told(f"k{MOST_AT_ONCE + 1}", "cat", f"n{MOST_AT_ONCE + 1}")
 
 
@@ -173,10 +175,10 @@ def test_an_unknown_place_is_the_oldest_that_is_there(place: str) -> None:
 
 def test_labels_of_others_predictions_are_not_told() -> None:
     answers = Answers(RING, "m", STABLE)
-    answers.labelled(STABLE, "n", "cat")  # no marked request yet
+    answers.labelled(STABLE, "n", "cat", NOW)  # no marked request yet
     answers.answered([told("k", "cat", "n")])
-    answers.labelled("bbbbbbbbbb", "n", "cat")
-    answers.labelled(STABLE, "n", ["no", "label"])
+    answers.labelled("bbbbbbbbbb", "n", "cat", NOW)
+    answers.labelled(STABLE, "n", ["no", "label"], NOW)
     assert parsed(answers.batch("")).labels == []
 
 

@@ -61,13 +61,15 @@ def call(server: Server, row: list[float], **metadata: str) -> str:
     return str(texts["prediction_id"][4:], "ascii")  # after the length of the text
 
 
-def carried(stable: Server, canary: Server, place: str = "") -> str:
+def carried(stable: Server, canary: Server, place: str = "", window: int = 0) -> str:
+    """As the operator does it, with a label window."""
     with stable.client() as teller, canary.client() as hearer:
         batch = teller.post(NEW, content=place.encode())
         assert batch.status_code == 200
-        taken = hearer.post(TAKE, content=batch.content)
+        first, _, sealed = batch.content.partition(b"\n")
+        taken = hearer.post(TAKE, content=b"%d\n%s" % (window, sealed))
         assert taken.status_code == 200, taken.text
-    return batch.content.partition(b" ")[0].decode()
+    return first.partition(b" ")[0].decode()
 
 
 def counted(server: Server, name: str, **labels: str) -> float:
@@ -217,3 +219,37 @@ def test_one_id_for_different_requests_pairs_none_of_them(stable: Server, canary
 
     wait_until(arrived)
     assert pairs(canary) == (different, same + 1)
+
+
+def test_pairs_are_counted_at_the_age_of_the_label_window(stable: Server, canary: Server) -> None:
+    place = carried(stable, canary, window=10)  # pairs of before are not among them
+    ids = []
+    for number, row in enumerate(ROWS):
+        copied = marked(f"aged {number}")
+        ids.append(ask(stable, row, **copied))
+        ask(canary, row, **copied)
+    with stable.client() as client:
+        client.post(FEEDBACK, json=[{"prediction_id": ids[0], "label": 0}])
+
+    def found() -> Counter[str]:
+        own = {"revision": CANARY, "attempt": "first", "predicted": "1", "window": "10"}
+        labels = "serin_paired_labels_settled_total"
+        with canary.client() as client:
+            told = {
+                "different": metric(client, "serin_pairs_settled_total", answers="different", window="10"),
+                "same": metric(client, "serin_pairs_settled_total", answers="same", window="10"),
+                "canary wrong": metric(client, labels, answers="different", wrong="canary", window="10"),
+                "the canary's label 0": metric(client, "serin_feedback_settled_total", actual="0", **own),
+            }
+        return Counter({name: int(value or 0) for name, value in told.items()})
+
+    def aged() -> bool:
+        nonlocal place
+        place = carried(stable, canary, place, window=10)
+        return found().total() > 0
+
+    before = found()
+    assert before.total() == 0
+    wait_until(aged, seconds=40)
+    wait_until(lambda: aged() and found()["different"] + found()["same"] == 3)
+    assert found() == {"different": 2, "same": 1, "canary wrong": 1, "the canary's label 0": 1}

@@ -23,11 +23,12 @@ from tests.operator.observe.http import pod
 from tests.router.grpc_upstream import INFER
 from tests.router.harness import CANARY, OWNER, STABLE, TRAFFIC
 
+from serin_operator.api.spec import Analysis
 from serin_operator.build import envoy as config
 from serin_operator.build import listeners
 from serin_operator.decide import analysis
 from serin_operator.decide.analysis import Judgement
-from serin_operator.decide.observed import Route
+from serin_operator.decide.observed import Route, Snapshot
 from serin_operator.decide.verdict import Action
 from serin_operator.observe import courier, scrape
 from serin_operator.observe.courier import carry
@@ -40,6 +41,7 @@ HOSTS = {STABLE: "127.0.0.2", CANARY: "127.0.0.3"}
 PODS = [pod(f"pod-{revision}", host, revision=revision) for revision, host in HOSTS.items()]
 METRICS = [{"name": "errors", "margin": 0.02}, {"name": "accuracy", "margin": 0.02}]
 SPEC = make_spec(analysis={"metrics": METRICS}).analysis
+AGED = make_spec(analysis={"metrics": METRICS, "labelWindow": "10s"}).analysis
 AT_ONCE = 16
 LABELLED = 0.25  # of the requests
 
@@ -67,6 +69,7 @@ class Shadow:
     session: aiohttp.ClientSession
     url: str
     channel: grpc.aio.Channel | None = None  # for inferences by gRPC
+    spec: Analysis = SPEC
     asked: int = 0
     labelled: int = 0
     heard: set[str] = field(default_factory=set)
@@ -111,16 +114,20 @@ class Shadow:
         told = dict(await running.trailing_metadata())
         return outputs["prediction_id"].bytes_contents[0].decode(), told["x-serin-revision"]
 
+    async def seen(self) -> Snapshot:
+        arms = CANARY, STABLE
+        seen = await look(self.session, None, ("team", "iris"), PODS, self.spec, arms, time.time(), shadow=True)
+        assert seen.problem is None and not seen.unread
+        return seen
+
     async def begun(self) -> str:
-        seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
-        assert seen.problem is None
-        return analysis.begin(SPEC, seen, CANARY, STABLE, time.time(), shadow=True)
+        return analysis.begin(self.spec, await self.seen(), CANARY, STABLE, time.time(), shadow=True)
 
     async def judged(self, state: str) -> Judgement:
-        self.places = await carry(self.session, "iris", PODS, STABLE, CANARY, self.places)
-        seen = await look(self.session, None, ("team", "iris"), PODS, SPEC, (CANARY, STABLE), time.time(), shadow=True)
-        assert seen.problem is None and not seen.unread
-        return analysis.judge(SPEC, state, seen, CANARY, STABLE, time.time(), weight=100, mirror=100)
+        window = self.spec.label_window
+        self.places = await carry(self.session, "iris", PODS, (CANARY, STABLE), window, self.places)
+        seen = await self.seen()
+        return analysis.judge(self.spec, state, seen, CANARY, STABLE, time.time(), weight=100, mirror=100)
 
     async def verdict(self, most: int) -> Judgement:
         """The first that is not to wait."""
@@ -193,6 +200,21 @@ async def test_a_candidate_that_is_as_good_is_promoted_on_few_labels(
     assert world.labelled < 1000
     assert found.exposed == 0
     assert not found.share_mismatch
+
+
+async def test_labels_count_by_pairs_also_at_the_age_of_a_label_window(
+    envoy_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shadow(envoy_binary, tmp_path, models.harmful().data, monkeypatch) as world:
+        world.spec = AGED
+        found = await world.verdict(most=100_000)
+    assert found.verdict.action is Action.ROLL_BACK, found.summary
+    assert found.reason_for_rollback()[0] == "LessAccurate"
+    (accuracy,) = (report for report in found.reports if report.name == "accuracy")
+    (differ,) = (remark for remark in found.remarks if remark.reason == "AnswersDiffer")
+    print(f"dropped after {world.asked} requests: {accuracy.message} {differ.message}")
+    assert "requests that both answered" in accuracy.message
+    assert "drawn by chance, with the labels that came within 10 s" in differ.message
 
 
 async def test_a_worse_candidate_is_dropped_and_no_client_got_an_answer_of_it(

@@ -329,7 +329,7 @@ class Loop:
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
         if wanted.snapshot:
-            await self._carry(place, status, memory, pods)
+            await self._carry(place, spec, memory, pods)
         cache = self._cache
         sight = Sight(self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place))
         following = status.routing.next if status.routing else None
@@ -360,13 +360,14 @@ class Loop:
         address = spec.analysis.prometheus or self._settings.prometheus
         return await look_for_drift(self._session, address, place, pods, revision, memory.binned, time.time())
 
-    async def _carry(self, place: Place, status: Status, memory: Memory, pods: list[Pod]) -> None:
+    async def _carry(self, place: Place, spec: Spec, memory: Memory, pods: list[Pod]) -> None:
         """While the canary is a shadow, brings its servers the answers that theirs are compared with."""
+        status = memory.status
         if status.stable is None or status.canary is None or status.rollout is None or not status.rollout.mirror:
             memory.carried = {}
             return
-        stable, canary = status.stable.revision, status.canary.revision
-        memory.carried = await carry(self._session, place[1], pods, stable, canary, memory.carried)
+        both, window = (status.canary.revision, status.stable.revision), spec.analysis.label_window
+        memory.carried = await carry(self._session, place[1], pods, both, window, memory.carried)
 
     async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
         address = spec.analysis.prometheus or self._settings.prometheus

@@ -168,6 +168,13 @@ def test_with_a_label_window_the_same_is_planned_as_much_later(capsys: Capture, 
     assert waited["minutes"] > 30 + at_once["minutes"] - 1
 
 
+def test_with_a_label_window_of_a_day_pairs_are_a_sample(capsys: Capture, tmp_path: Path) -> None:
+    """333 of 24 minutes, where 20 % of 600 requests a minute are copied."""
+    late = SHADOW.replace("{metrics", "{labelWindow: 24h, metrics")
+    (_, waited) = planned(capsys, *shadow(tmp_path, text=late))
+    assert waited["minutes"] == pytest.approx(24 * 60 + waited["pairs"] / 333 * 24, rel=1e-3)
+
+
 def test_the_steps_after_a_shadow_take_their_time(capsys: Capture, tmp_path: Path) -> None:
     alone, before = (planned(capsys, *shadow(tmp_path, strategy)) for strategy in ("Shadow", "Canary"))
     for mere, stepped in zip(alone, before, strict=True):

@@ -1,7 +1,9 @@
 """What is counted of pairs becomes evidence: in whatever pieces, as text and back, and under margins that change."""
 
 import itertools
+import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +22,9 @@ POD = "canary-0/1750000000"
 LEVELS = {"alpha": 0.05, "beta": 0.05}
 
 
-def spec(**changes: float) -> Analysis:
-    return make_spec(analysis={"metrics": [{"name": "accuracy", "margin": 0.02, **changes}]}).analysis
+def spec(window: str = "0s", **changes: float) -> Analysis:
+    metrics = [{"name": "accuracy", "margin": 0.02, **changes}]
+    return make_spec(analysis={"metrics": metrics, "labelWindow": window}).analysis
 
 
 # Labelled: same and right, same and wrong, only the canary wrong, only stable wrong, both wrong; then same, different.
@@ -97,12 +100,15 @@ def test_without_any_pair_there_is_no_evidence() -> None:
     assert worse == pytest.approx(1) and good == pytest.approx(1)
 
 
-def snapshot(scale: int = 1) -> Snapshot:
+def snapshot(scale: int = 1, window: float = 0.0) -> Snapshot:
+    """window: the age at which pairs are counted; more have been seen then."""
     sizes = ((10, 500), (2, 6), (30, 400), (28, 400))
     samples = {
         key: {CANARY: {POD: Counts(failures * scale, trials * scale)}}
-        for key, (failures, trials) in zip(pair_keys(STABLE), sizes, strict=True)
+        for key, (failures, trials) in zip(pair_keys(STABLE, window), sizes, strict=True)
     }
+    if window:
+        samples[pair_keys(STABLE)[0]] = {CANARY: {POD: Counts(80 * scale, 4000 * scale)}}
     samples["requests"] = {CANARY: {POD: Counts(0, 500 * scale)}}
     return Snapshot(samples=samples, processes=frozenset({POD}), pods=frozenset({"canary-0"}))
 
@@ -123,6 +129,87 @@ def test_the_state_goes_through_the_status_and_counts_nothing_twice() -> None:
     more = judged(spec(), first.state, snapshot(2))
     assert more.canary_trials == {"accuracy": 2 * (400 + 500)}
     assert len(more.state) < 4096
+
+
+def test_pairs_that_are_counted_at_an_age_are_evidence_as_those_that_count_as_they_come() -> None:
+    at_once = judged(spec(), begun(spec()), snapshot())
+    aged = judged(spec("60s"), begun(spec("60s")), snapshot(window=60))
+    assert aged.reports == at_once.reports
+    assert aged.canary_trials == at_once.canary_trials
+    differ = [next(r.message for r in found.remarks if r.reason == "AnswersDiffer") for found in (at_once, aged)]
+    assert differ[0].startswith("2.00 % of 500 requests") and "drawn" not in differ[0]
+    assert differ[1].startswith("2.0 % of 4,000 requests") and "500 of them, drawn by chance" in differ[1]
+
+
+def with_labels_of_arms(seen: Snapshot) -> Snapshot:
+    """Beside what pairs count: labels of both arms at the age of a minute, of far fewer of the canary's predictions."""
+    accuracy = {CANARY: {POD: Counts(300, 400)}, STABLE: {"stable-0/1750000000": Counts(30, 400)}}
+    coverage = {CANARY: {POD: Counts(400, 90_000)}, STABLE: {"stable-0/1750000000": Counts(400, 800)}}
+    return replace(seen, samples={**seen.samples, "accuracy@60": accuracy, "coverage@60": coverage})
+
+
+def after_three_looks(seen: Snapshot) -> analysis.Judgement:
+    """From the second on, both arms can have labels of that age."""
+    asked, state = spec("60s"), begun(spec("60s"))
+    for now in (1_750_000_120.0, 1_750_000_180.0, 1_750_000_240.0):
+        found = analysis.judge(asked, state, seen, CANARY, STABLE, now, weight=None, mirror=50)
+        state, seen = found.state, doubled(seen)
+    return found
+
+
+def test_pairs_take_the_place_of_labels_arm_by_arm_and_of_their_coverage() -> None:
+    """Both answers of a pair have its label; and only a sample of pairs has any."""
+    found = after_three_looks(with_labels_of_arms(snapshot(window=60)))
+    assert found.reports == after_three_looks(snapshot(window=60)).reports
+    assert {remark.reason for remark in found.remarks} == {"AnswersDiffer"}
+
+
+def test_labels_count_arm_by_arm_where_servers_count_no_pairs_at_an_age() -> None:
+    """As those of earlier versions."""
+    found = after_three_looks(with_labels_of_arms(snapshot()))
+    assert found.reports[0].verdict == "Worse"
+    assert "requests that both answered" not in found.reports[0].message
+    assert {remark.reason for remark in found.remarks} == {"AnswersDiffer", "LabelCoverageDiffers"}
+
+
+def test_after_a_shadow_labels_are_compared_when_the_first_since_then_are_old_enough() -> None:
+    """Until then only the stable revision has any: nobody carries them for the copies that the canary answered."""
+    asked = spec("60s")
+    seen, state = with_labels_of_arms(snapshot(window=60)), begun(asked)
+    noticed = []
+    for seconds in (60, 120, 150, 180, 240, 300):
+        now, mirror = 1_750_000_000.0 + seconds, 50 if seconds < 120 else 0
+        found = analysis.judge(asked, state, seen, CANARY, STABLE, now, weight=None, mirror=mirror)
+        state, seen = found.state, doubled(seen)
+        noticed.append("LabelCoverageDiffers" in {remark.reason for remark in found.remarks})
+    assert noticed == [False, False, False, False, False, True]
+
+
+def doubled(seen: Snapshot) -> Snapshot:
+    samples = {
+        key: {arm: {one: at + at for one, at in of_arm.items()} for arm, of_arm in of_key.items()}
+        for key, of_key in seen.samples.items()
+    }
+    return replace(seen, samples=samples)
+
+
+def test_another_label_window_begins_the_test_anew() -> None:
+    first = judged(spec(), begun(spec()), snapshot())
+    aged = analysis.recall(spec("60s"), first.state, None)
+    assert aged.reports[0].odds_non_inferior == pytest.approx(1)
+    back = judged(spec("60s"), first.state, snapshot(window=60))
+    assert next(r.message for r in back.remarks if r.reason == "AnswersDiffer").count("4,000") == 1
+
+
+def test_a_state_of_an_earlier_version_is_read() -> None:
+    """It had no window, and all pairs that were seen were those of the test."""
+    asked = spec()
+    first = judged(asked, begun(asked), snapshot())
+    value = json.loads(first.state)
+    assert value.pop("aged") == [0.0, None, 10, 500]
+    assert analysis.recall(asked, json.dumps(value), None, mirror=50).reports == first.reports
+    again = judged(asked, json.dumps(value), snapshot())
+    assert again.remarks == first.remarks
 
 
 def test_a_margin_that_is_edited_starts_the_test_again() -> None:
@@ -172,3 +259,11 @@ def test_the_difference_is_that_of_the_labelled_pairs_once_there_are_some() -> N
     assert numbers.difference == pytest.approx(11 / 48)
     without = pairs.numbers(counted(pairs.start(spec(), STABLE), (0, 0, 0, 0, 0, 99, 1)), **LEVELS)["accuracy"]
     assert without.difference == 0
+
+
+def test_a_forecast_counts_the_pairs_that_are_tested() -> None:
+    """At an age those are a sample, and labels of the arms are many more."""
+    asked = spec("60s")
+    (gate,) = judged(asked, begun(asked), with_labels_of_arms(snapshot(window=60))).prospects
+    assert (gate.paired, gate.per_minute) == (True, pytest.approx(500))
+    assert gate.answers is not None and gate.answers.labelled == pytest.approx(400 / 500)

@@ -9,13 +9,16 @@ import yaml
 
 from serin_operator.api.spec import Metric, MetricType, seconds
 from serin_operator.decide.evidence import Counts
+from serin_operator.decide.keys import pair_keys
+from serin_operator.decide.pairs import most_a_minute
 from serin_operator.observe.prometheus import to_points
 from serin_operator.observe.samples import Point, samples, wanted
 from serin_operator.observe.scrape import parse
 from serin_server.monitor.classes import Kind, Outcome
-from serin_server.monitor.cohorts import WINDOWS
+from serin_server.monitor.cohorts import WINDOWS, bucket_width
 from serin_server.monitor.metrics import ANOTHER, DURATION_BUCKETS, OTHER, Metrics
 from serin_server.monitor.settled import ERROR_BUCKETS
+from serin_server.shadow import settling
 from serin_server.shadow.answers import Batch, Told, ToldLabel
 from serin_server.shadow.pairs import Pairs
 
@@ -86,12 +89,14 @@ def test_two_of_the_classes_without_a_name_are_a_wrong_answer() -> None:
     assert read(server, other, 0, NOW) == {f"recall:{OTHER}@0": Counts(1, 2)}
 
 
-def pairs(stable: str, kind: Kind, answers: Sequence[tuple[str, str]]) -> str:
+def pairs(stable: str, kind: Kind, answers: Sequence[tuple[str, str]], window: int) -> str:
     """What the canary's server counts of these pairs of answers, its own first; every label is its own answer."""
-    found = Pairs("m", CANARY, lambda _told, _label: None)
+    found = Pairs("m", CANARY, lambda _pair, _label, _window: None)
     theirs = [Told(str(number), str(number), Outcome(kind, other)) for number, (_, other) in enumerate(answers)]
-    found.answered([Told(str(number), "", Outcome(kind, own)) for number, (own, _) in enumerate(answers)])
-    found.take(Batch(stable, theirs, [ToldLabel(str(number), own) for number, (own, _) in enumerate(answers)]))
+    found.answered([Told(str(number), "", Outcome(kind, own), MADE) for number, (own, _) in enumerate(answers)])
+    labels = [ToldLabel(str(number), own) for number, (own, _) in enumerate(answers)]
+    found.take(Batch(stable, theirs, labels, window), NOW)
+    found.take(Batch(stable, [], [], window), NOW + 2 * window + 60)
     return found.render()
 
 
@@ -105,14 +110,30 @@ EVERYTHING = (
 
 
 @pytest.mark.parametrize("window", [0, *WINDOWS])
+def test_pairs_are_read_as_they_came_and_at_the_age_of_the_window(window: int) -> None:
+    shown = pairs(STABLE, Kind.TEXT, [*[("0", "0")] * 9, ("0", "1"), *[("1", "0")] * 3], window)
+    _, points = parse("pod-0", STARTED + shown, wanted(EVERYTHING, window, shadow=True))
+    found = {key: arms[CANARY][SERIES] for key, arms in samples(EVERYTHING, points, window).items() if CANARY in arms}
+    counted = (Counts(4, 13), Counts(0, 4), Counts(0, 13), Counts(4, 13))
+    for key, expected in zip(pair_keys(STABLE, window), counted, strict=True):
+        assert found[key] == expected
+    assert found[pair_keys(STABLE)[0]] == Counts(4, 13)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_so_many_pairs_are_drawn_as_a_plan_takes_them_to_be(window: int) -> None:
+    assert most_a_minute(window) == pytest.approx(60 * settling.EACH / bucket_width(window))
+
+
+@pytest.mark.parametrize("window", [0, *WINDOWS])
 def test_prometheus_has_the_same_counts_as_the_servers(window: int) -> None:
     server, numbers = classifier(), Metrics("m", EARLIER, None)
     for code, attempt, took in ((200, "first", 0.1), (503, "first", 0.3), (200, "retry", 0.1)):
         server.request_done(code, attempt, took)
     for error in (0.1, 0.3):
         numbers.error_counted(EARLIER, error, "first", MADE, NOW)
-    classes = pairs(STABLE, Kind.TEXT, [*[("0", "0")] * 9, ("0", "1"), *[("1", "0")] * 3])
-    quantities = pairs(EARLIER, Kind.QUANTITY, [("1.0", "1.0"), ("1.0", "1.3"), ("1.0", "9.0")])
+    classes = pairs(STABLE, Kind.TEXT, [*[("0", "0")] * 9, ("0", "1"), *[("1", "0")] * 3], window)
+    quantities = pairs(EARLIER, Kind.QUANTITY, [("1.0", "1.0"), ("1.0", "1.3"), ("1.0", "9.0")], window)
     shown = [one.render(NOW + 30 * 86400).decode() for one in (server, numbers)]
     lines = {line for text in (*shown, classes, quantities) for line in text.splitlines() if line[0] != "#"}
     exposed = STARTED + "\n".join(sorted(line for line in lines if not line.startswith("process_start_time"))) + "\n"

@@ -14,6 +14,7 @@ from serin_operator.observe.courier import carry
 from serin_operator.observe.pods import Pod
 
 STABLE, CANARY = "a" * 10, "b" * 10
+ARMS = CANARY, STABLE
 NEW, TAKE = "/v2/models/iris/answers/new", "/v2/models/iris/answers"
 
 
@@ -79,13 +80,20 @@ async def test_everything_goes_to_every_server_of_the_canary_once(
 ) -> None:
     s0, s1, c0, c1 = Server(batches=2), Server(batches=1), Server(), Server()
     async with running(port, s0=s0, s1=s1, c0=c0, c1=c1):
-        places = await carry(session, "iris", pods, STABLE, CANARY, {})
+        places = await carry(session, "iris", pods, ARMS, 0, {})
         assert places == {"s0": "e.2", "s1": "e.1"}
-        assert sorted(c0.heard) == sorted(c1.heard)
-        assert [each.partition("\n")[2] for each in sorted(c0.heard)] == ["sealed 0", "sealed 0", "sealed 1"]
-        assert await carry(session, "iris", pods, STABLE, CANARY, places) == places
-    assert len(c0.heard) == 3
-    assert s0.asked == ["", "e.1", "e.2"]
+        assert sorted(c0.heard) == sorted(c1.heard) == ["0\nsealed 0", "0\nsealed 0", "0\nsealed 1"]
+    assert s0.asked == ["", "e.1"]
+
+
+async def test_that_there_is_nothing_new_is_told_with_the_label_window(
+    port: int, pods: list[Pod], session: aiohttp.ClientSession
+) -> None:
+    s0, c0 = Server(batches=1), Server()
+    async with running(port, s0=s0, c0=c0):
+        places = await carry(session, "iris", pods[:1] + pods[2:3], ARMS, 604800.0, {"s0": "e.1"})
+    assert places == {"s0": "e.1"}
+    assert c0.heard == ["604800\nsealed 1"]
 
 
 async def test_a_server_is_asked_a_few_times_at_most_in_one_pass(
@@ -93,7 +101,7 @@ async def test_a_server_is_asked_a_few_times_at_most_in_one_pass(
 ) -> None:
     s0, c0 = Server(batches=1000), Server()
     async with running(port, s0=s0, c0=c0):
-        places = await carry(session, "iris", pods[:1] + pods[2:3], STABLE, CANARY, {})
+        places = await carry(session, "iris", pods[:1] + pods[2:3], ARMS, 0, {})
     assert places == {"s0": "e.4"}
     assert len(s0.asked) == len(c0.heard) == 4
 
@@ -103,7 +111,7 @@ async def test_one_that_does_not_answer_is_asked_from_the_same_place_next_time(
 ) -> None:
     s1, c0 = Server(batches=1), Server()
     async with running(port, s0=Server(batches=5, status=503), s1=s1, c0=c0):
-        places = await carry(session, "iris", pods, STABLE, CANARY, {"s0": "e.3"})
+        places = await carry(session, "iris", pods, ARMS, 0, {"s0": "e.3"})
     assert places == {"s0": "e.3", "s1": "e.1"}
     assert len(c0.heard) == 1
 
@@ -113,7 +121,7 @@ async def test_one_that_does_not_hear_holds_nobody_up(
 ) -> None:
     s0, c0, c1 = Server(batches=1), Server(), Server(status=500)
     async with running(port, s0=s0, c0=c0, c1=c1):
-        assert await carry(session, "iris", pods, STABLE, CANARY, {}) == {"s0": "e.1", "s1": ""}
+        assert await carry(session, "iris", pods, ARMS, 0, {}) == {"s0": "e.1", "s1": ""}
     assert len(c0.heard) == 1
 
 
@@ -122,7 +130,7 @@ async def test_without_a_server_that_hears_nothing_is_asked(
 ) -> None:
     s0 = Server(batches=1)
     async with running(port, s0=s0):
-        assert await carry(session, "iris", pods[:2], STABLE, CANARY, {"s0": "e.0"}) == {"s0": "e.0"}
+        assert await carry(session, "iris", pods[:2], ARMS, 0, {"s0": "e.0"}) == {"s0": "e.0"}
     assert s0.asked == []
 
 
@@ -136,5 +144,5 @@ async def test_an_answer_that_is_none_is_left_for_the_next_time(
 
     monkeypatch.setattr(s0, "handle", nonsense)
     async with running(port, s0=s0, c0=c0):
-        assert await carry(session, "iris", pods, STABLE, CANARY, {}) == {"s0": "", "s1": ""}
+        assert await carry(session, "iris", pods, ARMS, 0, {}) == {"s0": "", "s1": ""}
     assert c0.heard == []

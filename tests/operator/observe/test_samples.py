@@ -207,12 +207,9 @@ def test_what_the_router_sent_again_is_left_out() -> None:
 def test_only_what_is_needed_is_read(metrics: list[Metric], window: float, families: set[str]) -> None:
     needed = wanted(metrics, window)
     assert set(needed.families) == families | {"serin_requests_total", "process_start_time_seconds"}
-    of_pairs = {
-        "serin_pairs_total",
-        "serin_paired_labels_total",
-        "serin_pairs_moved_total",
-        "serin_pairs_distance_bucket",
-    }
+    of_age = {"serin_pairs_settled_total", "serin_paired_labels_settled_total"}
+    of_pairs = {"serin_pairs_total", "serin_pairs_moved_total", "serin_pairs_distance_bucket"}
+    of_pairs |= of_age if window else {"serin_paired_labels_total"}
     assert set(wanted(metrics, window, shadow=True).families) == {*needed.families, *of_pairs}
     assert needed.window == f"{window:g}"
 

@@ -75,6 +75,13 @@ class Cohorts(Generic[Key]):
         if len(self._recent) >= _MOST_RECENT:
             self._settle(self._latest)
 
+    def settle(self, key: Key, window: int, amount: float = 1) -> None:
+        """Count in this window, and now, what somebody else has kept until it was so old."""
+        column = self._columns.setdefault(key, len(self._columns))
+        chosen = self._windows[self._limits.index(window)]
+        chosen.reserve(len(self._columns))
+        chosen.settled[column] += amount
+
     def settled(self, now: float) -> Iterator[tuple[Key, list[float]]]:
         """Every key with the amounts that have settled by `now`, one for each window."""
         self._settle(now)

@@ -37,7 +37,7 @@ class LabelLog(Protocol):
 class LabelTeller(Protocol):
     """Who tells other servers of labels."""
 
-    def labelled(self, revision: str, nonce: str, value: object) -> None:
+    def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Called for each label that counts for evidence; must be quick, and must not raise."""
 
 
@@ -85,7 +85,7 @@ class FeedbackCounter:
             if self._label_log is not None:
                 self._label_log.labelled(label.prediction_id, label.value, now)
             if self._teller is not None and prediction.attempt is Attempt.FIRST:
-                self._teller.labelled(prediction.revision, prediction.nonce.hex(), label.value)
+                self._teller.labelled(prediction.revision, prediction.nonce.hex(), label.value, now)
         return Receipt(accepted, duplicates, refused)
 
     async def count_in_turns(self, labels: Sequence[Label], now: float) -> Receipt:
@@ -100,12 +100,25 @@ class FeedbackCounter:
             await asyncio.sleep(0)
         return Receipt(accepted, duplicates, refused)
 
-    def count_of_pair(self, prediction: Prediction, value: object, now: float) -> None:
-        """Count the label of another revision's answer for this prediction, the answer to the same request."""
+    def count_of_pair(self, prediction: Prediction, value: object, window: int, now: float) -> None:
+        """Count the label of another revision's answer for this prediction, the answer to the same request.
+
+        window: in which it counts, alone; 0 for at arrival, and then in no other.
+        """
         try:
-            self._count_one(prediction, _judged(prediction, value), now)
+            judged = _judged(prediction, value)
         except (TokenRefusedError, ValueError):
             return  # no label for what this model predicts
+        revision, predicted, attempt = prediction.revision, prediction.outcome.text, prediction.attempt
+        match judged, window:
+            case float(), 0:
+                self._metrics.error_arrived(revision, judged, attempt, prediction.time, now)
+            case float(), _:
+                self._metrics.error_settled(revision, judged, attempt, window)
+            case _, 0:
+                self._metrics.feedback_arrived(revision, judged, predicted, attempt, prediction.time, now)
+            case _:
+                self._metrics.feedback_settled(revision, judged, predicted, attempt, window)
 
     def _count_one(self, prediction: Prediction, judged: str | float, now: float) -> None:
         revision, made = prediction.revision, prediction.time

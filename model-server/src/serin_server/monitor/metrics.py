@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from serin_server.monitor.activity import Activity
 from serin_server.monitor.histogram import Histogram, Observed
-from serin_server.monitor.settled import SettledMetrics
+from serin_server.monitor.settled import Cell, SettledMetrics
 
 # The bounds that `slowerThan` of the resource may name.
 DURATION_BUCKETS = (
@@ -130,18 +130,31 @@ class Metrics:
 
     def feedback_counted(self, revision: str, actual: str, predicted: str, attempt: str, made: int, now: float) -> None:
         """Count the true class for the revision that predicted one; prediction and label in seconds since 1970."""
-        predicted_label = self._class_label(revision, predicted)
-        actual_label = self._class_label(revision, actual)
-        if actual != predicted and actual_label == predicted_label:
-            actual_label = ANOTHER
-        self._feedback.labels(self._model, revision, actual_label, predicted_label, attempt).inc()
-        self._settled.labelled(revision, actual_label, predicted_label, attempt, made, now)
-        self._delays.labels(self._model, revision).observe(max(0.0, now - made))
+        cell = self._cell(revision, actual, predicted, attempt)
+        self._arrived(cell, now - made)
+        self._settled.labelled(cell, made, now)
+
+    def feedback_arrived(self, revision: str, actual: str, predicted: str, attempt: str, made: int, now: float) -> None:
+        """The same, of a label that counts in no window."""
+        self._arrived(self._cell(revision, actual, predicted, attempt), now - made)
+
+    def feedback_settled(self, revision: str, actual: str, predicted: str, attempt: str, window: int) -> None:
+        """The same, of a label that counts in this window alone, now."""
+        self._settled.labelled_in(window, self._cell(revision, actual, predicted, attempt))
 
     def error_counted(self, revision: str, error: float, attempt: str, made: int, now: float) -> None:
         """Count how far the prediction of a number was off, for the revision that predicted it."""
+        self.error_arrived(revision, error, attempt, made, now)
         self._settled.erred(revision, attempt, error, made, now)
+
+    def error_arrived(self, revision: str, error: float, attempt: str, made: int, now: float) -> None:
+        """The same, of a label that counts in no window."""
+        self._settled.erred_at_arrival(revision, attempt, error)
         self._delays.labels(self._model, revision).observe(max(0.0, now - made))
+
+    def error_settled(self, revision: str, error: float, attempt: str, window: int) -> None:
+        """The same, of a label that counts in this window alone, now."""
+        self._settled.erred_in(window, revision, attempt, error)
 
     def feedback_refused(self, reason: str) -> None:
         self._refused.labels(self._model, reason).inc()
@@ -168,6 +181,18 @@ class Metrics:
             child = self._durations.labels(self._model, self._revision, attempt)
             self._by_attempt[attempt] = child
         return child
+
+    def _arrived(self, cell: Cell, delay: float) -> None:
+        self._feedback.labels(self._model, *cell).inc()
+        self._delays.labels(self._model, cell[0]).observe(max(0.0, delay))
+
+    def _cell(self, revision: str, actual: str, predicted: str, attempt: str) -> Cell:
+        """Where a label is counted, with the classes that have a label of their own."""
+        predicted_label = self._class_label(revision, predicted)
+        actual_label = self._class_label(revision, actual)
+        if actual != predicted and actual_label == predicted_label:
+            actual_label = ANOTHER
+        return revision, actual_label, predicted_label, attempt
 
     def _class_label(self, revision: str, name: str) -> str:
         """The class itself while its revision has fewer than MAX_CLASSES known ones, else OTHER.

@@ -49,18 +49,33 @@ class SettledMetrics:
         """Count rows that got a prediction id."""
         self._predictions.add((revision, attempt), int(now), now, rows)
 
-    def labelled(self, revision: str, actual: str, predicted: str, attempt: str, made: int, now: float) -> None:
+    def labelled(self, cell: Cell, made: int, now: float) -> None:
         """Count a label for a class that was predicted at `made`."""
-        self._labels.add((revision, actual, predicted, attempt), made, now)
+        self._labels.add(cell, made, now)
+
+    def labelled_in(self, window: int, cell: Cell) -> None:
+        """Count a label whose prediction is as old as the window now, there alone."""
+        self._labels.settle(cell, window)
 
     def erred(self, revision: str, attempt: str, error: float, made: int, now: float) -> None:
         """Count a label for a number that was predicted at `made` and is off by `error`, finite and not negative."""
-        arm = (revision, attempt)
-        self._expect_errors(arm)
-        bucket = bisect_left(ERROR_BUCKETS, error)
-        for index, amount in ((bucket, 1.0), (_SUM, error)):
-            self._arrived[arm][index] += amount
-            self._errors.add((arm, index), made, now, amount)
+        for index, amount in self._parts(revision, attempt, error):
+            self._errors.add(((revision, attempt), index), made, now, amount)
+
+    def erred_in(self, window: int, revision: str, attempt: str, error: float) -> None:
+        """As `labelled_in`."""
+        for index, amount in self._parts(revision, attempt, error):
+            self._errors.settle(((revision, attempt), index), window, amount)
+
+    def erred_at_arrival(self, revision: str, attempt: str, error: float) -> None:
+        """Count such a label in the window 0."""
+        for index, amount in self._parts(revision, attempt, error):
+            self._arrived[revision, attempt][index] += amount
+
+    def _parts(self, revision: str, attempt: str, error: float) -> tuple[tuple[int, float], tuple[int, float]]:
+        """What an error adds to which number of its arm, whose series exist from now on."""
+        self._expect_errors((revision, attempt))
+        return (bisect_left(ERROR_BUCKETS, error), 1.0), (_SUM, error)
 
     def render(self, now: float) -> bytes:
         """All series as they stand at `now`."""

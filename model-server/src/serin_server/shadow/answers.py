@@ -1,9 +1,9 @@
 """What a server tells of marked requests: its answers, and the labels that reach it, as batches of lines.
 
 A batch is `place " " more "\\n" seal "\\n" JSON`: where the next one begins and whether it is there already, for who
-carries it, then what only servers read. The seal is an HMAC with a key that the servers of a model share
-(`monitor/keys.py`), so that nobody else can make up pairs. A batch holds no inputs: only digests of request ids,
-predicted classes and labels.
+carries it, then what only servers read. In place of the first line the carrier writes the label window. The seal is an
+HMAC with a key that the servers of a model share (`monitor/keys.py`), so that nobody else can make up pairs. A batch
+holds no inputs: only digests of request ids, predicted classes and labels.
 """
 
 import hashlib
@@ -12,18 +12,24 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 
 from serin_server.monitor.classes import Kind, Outcome, bounded
+from serin_server.monitor.cohorts import WINDOWS
 from serin_server.monitor.keys import Keyring
 from serin_server.protocol.errors import RequestError, invalid
+from serin_server.shadow.memory import Drawn, draw_of
 
 # Of one request; its other rows have no part in pairs.
 MOST_ROWS = 16
 # What is told later than after so many others is lost: ten seconds at 2,000 marked rows a second. About 6 MB.
 REMEMBERED = 20_000
 MOST_AT_ONCE = 5_000
+# Labels from one asking to the next: so many as they come, and of a batch that somebody sends at night a sample.
+LABELS_AS_THEY_COME = 5_000
+LABELS_DRAWN = 10_000
 _PURPOSE = b"serin answers 1\0"
 
 
@@ -42,19 +48,24 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class ToldLabel:
-    """A label for the prediction whose id has this nonce, as the client sent it."""
+    """A label for the prediction whose id has this nonce, as the client sent it.
+
+    at: when it came, in seconds since 1970; 0 if the server that told it did not say.
+    """
 
     nonce: str
     value: str | int | float | bool
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one server told."""
+    """What one server told. window: at which age whoever carries it wants pairs counted; 0 for none."""
 
     revision: str
     answers: Sequence[Told]
     labels: Sequence[ToldLabel]
+    window: int = 0
 
 
 def key_of(shared_by: str, row: int) -> str:
@@ -73,19 +84,27 @@ class Answers:
         self._first = 0  # the number of the oldest that is remembered
         self._entries: deque[list[object]] = deque()
         self._remembered = remembered
+        self._labels = 0  # noted since somebody asked
+        self._drawn: Drawn[list[object]] = Drawn(LABELS_DRAWN)
 
     def answered(self, told: Sequence[Told]) -> None:
         """Note answers to marked requests."""
         for one in told:
             self._note([one.key, one.nonce, one.outcome.kind, one.outcome.text])
 
-    def labelled(self, revision: str, nonce: str, value: object) -> None:
+    def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Note a label that counts, if it may belong to a marked request of this server's revision."""
         if self._entries and revision == self._revision and isinstance(value, str | int | float):
-            self._note([nonce, bounded(value) if isinstance(value, str) else value])
+            entry = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
+            self._labels += 1
+            if self._labels <= LABELS_AS_THEY_COME:
+                self._note(entry)
+            else:
+                self._drawn.put(draw_of(nonce), entry)
 
     def batch(self, place: str) -> bytes:
         """At most MOST_AT_ONCE entries from a place on that another batch told; "" is the oldest that is there."""
+        self._note_drawn()
         epoch, _, number = place.partition(".")
         known = epoch == self._epoch and number.isdecimal()
         begin = max(int(number), self._first) if known else self._first
@@ -98,6 +117,12 @@ class Answers:
         more = end < len(self._entries)
         return b"%s %d\n%s\n%s" % (following.encode(), more, _seal(key.secret, self._model, body), body)
 
+    def _note_drawn(self) -> None:
+        for entry in self._drawn:
+            self._note(entry)
+        self._drawn = Drawn(LABELS_DRAWN)
+        self._labels = 0
+
     def _note(self, entry: list[object]) -> None:
         if len(self._entries) >= self._remembered:
             self._entries.popleft()
@@ -107,18 +132,29 @@ class Answers:
 
 def parse_batch(sealed: bytes, keyring: Keyring, model: str) -> Batch:
     """What a server of the same model told. Raises RequestError for anything else."""
-    _, _, rest = sealed.partition(b"\n")
+    first, _, rest = sealed.partition(b"\n")
     seal, _, body = rest.partition(b"\n")
     good = [_seal(key.secret, model.encode(), body) for key in keyring.keys]
     if not any(hmac.compare_digest(seal, each) for each in good):
         raise RequestError(403, "these answers were not told by a server of this model")
     try:
         revision, entries = orjson.loads(body)
-        answers = [Told(e[0], e[1], Outcome(Kind(e[2]), e[3])) for e in entries if len(e) == 4]
-        labels = [ToldLabel(*e) for e in entries if len(e) == 2]
+        answers = [Told(e[0], e[1], shared_outcome(e[2], e[3])) for e in entries if len(e) == 4]
+        labels = [ToldLabel(*e) for e in entries if len(e) in (2, 3)]
     except (ValueError, TypeError, IndexError):
         raise invalid("a batch of answers is a revision and a list of entries") from None
-    return Batch(revision, answers, labels)
+    return Batch(revision, answers, labels, _window(first))
+
+
+@lru_cache(maxsize=1024)
+def shared_outcome(kind: int, text: str) -> Outcome:
+    """One object for equal outcomes, of which many may be remembered."""
+    return Outcome(Kind(kind), text)
+
+
+def _window(first: bytes) -> int:
+    """What the carrier wrote in place of the line that was for it; one of the earlier versions leaves that line."""
+    return next((window for window in WINDOWS if b"%d" % window == first), 0)
 
 
 def _seal(secret: bytes, model: bytes, body: bytes) -> bytes:

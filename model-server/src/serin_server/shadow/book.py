@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from serin_server.monitor.attempts import Attempt
-from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.feedback import FeedbackCounter
 from serin_server.monitor.keys import Keyring
 from serin_server.monitor.tokens import Prediction, nonce_of
 from serin_server.protocol.metadata import PREDICTION_ID
 from serin_server.protocol.tensors import InferResponse
 from serin_server.serving.inquiry import Inquiry
-from serin_server.shadow.answers import MOST_ROWS, Answers, Told, key_of, parse_batch
+from serin_server.shadow.answers import MOST_ROWS, Answers, Told, key_of, parse_batch, shared_outcome
 from serin_server.shadow.pairs import Pairs
+from serin_server.shadow.settling import Label, Pair
 
 
 class Book:
@@ -39,12 +39,13 @@ class Book:
 
     def take(self, sealed: bytes) -> None:
         """Take in what another server told. Raises RequestError for what none did."""
-        self._keyring.look(time.time())
-        self.pairs.take(parse_batch(sealed, self._keyring, self._model))
+        now = time.time()
+        self._keyring.look(now)
+        self.pairs.take(parse_batch(sealed, self._keyring, self._model), now)
 
-    def _label(self, own: Told, value: str | int | float | bool) -> None:
-        prediction = Prediction(self._revision, own.made, b"", Attempt.FIRST, own.outcome)
-        self._feedback.count_of_pair(prediction, value, time.time())
+    def _label(self, pair: Pair, label: Label, window: int) -> None:
+        prediction = Prediction(self._revision, pair.made, b"", Attempt.FIRST, pair.own)
+        self._feedback.count_of_pair(prediction, label, window, time.time())
 
 
 class ShadowWatcher:
@@ -77,4 +78,5 @@ def dump_told(told: Sequence[Told]) -> bytes:
 
 def parse_told(payload: bytes) -> list[Told]:
     """What `dump_told` wrote."""
-    return [Told(key, nonce, Outcome(Kind(kind), text), made) for key, nonce, kind, text, made in orjson.loads(payload)]
+    told = orjson.loads(payload)
+    return [Told(key, nonce, shared_outcome(kind, text), made) for key, nonce, kind, text, made in told]

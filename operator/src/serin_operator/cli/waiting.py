@@ -14,7 +14,7 @@ from serin_operator.cli import policy
 from serin_operator.cli.errors import InputError
 from serin_operator.decide import course, forecast, outlook, paired_forecast, words
 from serin_operator.decide.forecast import Answers, Prospect, Schedule
-from serin_operator.decide.pairs import paired_metrics
+from serin_operator.decide.pairs import most_a_minute, paired_metrics
 from serin_operator.decide.roles import shadow_of
 
 DISAGREEMENT = 0.02  # where nobody says how often the answers differ
@@ -123,7 +123,9 @@ class Shadow:
         return replace(gate, paired=True, per_minute=self._pairs_a_minute(gate), answers=self.answers(gate))
 
     def _pairs_a_minute(self, gate: Prospect) -> float:
-        return max(self.requests, gate.per_minute) * self.percent / 100
+        """With one server of the canary; more of them count more at the age of a label window."""
+        copies = max(self.requests, gate.per_minute) * self.percent / 100
+        return min(copies, most_a_minute(60 * gate.delay))
 
 
 Trial = Split | Shadow

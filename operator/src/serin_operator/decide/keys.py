@@ -14,6 +14,7 @@
 | pairs/REVISION | requests that this stable revision and the canary answered; failures: their answers differ |
 | pairs-settled/REVISION | of those that differ, the labelled ones; failures: only the canary's answer is wrong |
 | pairs-canary/REVISION, pairs-stable/REVISION | labelled pairs; failures: this one's answer is wrong |
+| pairs/REVISION@60, and so on | the same of the pairs that were counted at the age of 60 s: a sample of them |
 | moves/REVISION:7 | pairs that differ and in which one answer is class 7; failures: the canary's is |
 """
 
@@ -79,9 +80,10 @@ def coverage_key(window: float) -> str:
     return f"coverage@{window:g}"
 
 
-def pair_keys(stable: str) -> tuple[str, str, str, str]:
+def pair_keys(stable: str, window: float = 0.0) -> tuple[str, str, str, str]:
     """Name the counts of the pairs with a stable revision: all, settled, and what is wrong in either arm."""
-    return (f"pairs/{stable}", f"pairs-settled/{stable}", f"pairs-canary/{stable}", f"pairs-stable/{stable}")
+    where = f"{stable}@{window:g}" if window else stable
+    return (f"pairs/{where}", f"pairs-settled/{where}", f"pairs-canary/{where}", f"pairs-stable/{where}")
 
 
 def moves_key(stable: str, label: str) -> str:

@@ -16,7 +16,6 @@ from serin_operator.decide.keys import (
     labelled,
     macro,
     metric_key,
-    pair_keys,
 )
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.one_arm import OneArm
@@ -58,7 +57,7 @@ def keys_of(state: State, analysis: Analysis) -> list[str]:
         for metric, one in zip(macros_of(analysis), state.macros, strict=True)
         for key in strata(analysis, metric, one.classes)
     ]
-    of_pairs = pair_keys(state.pairs.stable) if state.pairs is not None and state.promoted_at is None else ()
+    of_pairs = pairs.keys_of(state.pairs) if state.pairs is not None and state.promoted_at is None else ()
     return list(dict.fromkeys([REQUESTS, *(row.key for row in state.plain.rows), *of_macros, *of_pairs]))
 
 

@@ -4,8 +4,9 @@ What is counted but not compared, in both arms alike:
 
 - the first looks after a change of the weight (`warm_up`);
 - labels with a window, until the first prediction since the rollout's begin is as old as that: before, only the stable
-  revision has any, and they would be compared with the canary's of a later time. Likewise after a promotion, when the
-  last prediction of the old stable is as old as that: then a metric is compared with its record.
+  revision has any, and they would be compared with the canary's of a later time. Likewise after a shadow, for whose
+  copies no more labels are carried; and after a promotion, when the last prediction of the old stable is as old as
+  that: then a metric is compared with its record.
 """
 
 import math
@@ -20,7 +21,16 @@ from serin_operator.decide import counters, evidence, one_arm, pairs
 from serin_operator.decide.counters import Ledger, NotACounter
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import REQUESTS, labelled, macro, metric_key
-from serin_operator.decide.lineup import SHARE, against_record, aligned, keys_of, macros_of, over_bound, strata
+from serin_operator.decide.lineup import (
+    COVERAGE,
+    SHARE,
+    against_record,
+    aligned,
+    keys_of,
+    macros_of,
+    over_bound,
+    strata,
+)
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.projection import Integers
 from serin_operator.decide.record import upper_limit
@@ -78,12 +88,13 @@ def look(
             continue
         ledgers[key], counts[key] = (canary, stable), (in_canary, in_stable)
     following = replace(state, ledgers=ledgers)
-    if following.pairs is not None and shadow:
-        following = replace(following, pairs=pairs.counted(following.pairs, counts))
+    if following.pairs is not None:
+        found = pairs.counted(following.pairs, counts) if shadow else pairs.ended(following.pairs, now)
+        following = replace(following, pairs=found)
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
     if state.warming == 0:
-        by_pairs = following.pairs.names if following.pairs is not None and shadow else ()
+        by_pairs = _by_pairs(following, snapshot) if shadow else ()
         following = _alone(_compared(following, analysis, counts, by_pairs, alike), analysis, counts, share)
     following = replace(
         following,
@@ -132,7 +143,8 @@ def compared(state: State, window: float) -> bool:
     """Whether what is counted now was made by both arms side by side. window: of the labels; 0 without labels."""
     if window == 0:
         return state.promoted_at is None
-    return state.since + window <= state.at and (state.promoted_at is None or state.at < state.promoted_at + window)
+    begun = state.pairs.ended if state.pairs is not None and state.pairs.ended is not None else state.since
+    return begun + window <= state.at and (state.promoted_at is None or state.at < state.promoted_at + window)
 
 
 def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | None:
@@ -144,6 +156,13 @@ def record_limit(state: State, analysis: Analysis, metric: Metric) -> float | No
     log_odds = math.log(odds_for_record(metric, analysis.metrics, alpha=analysis.false_rollback_rate))
     limit = upper_limit(failures, trials, log_odds=log_odds, phi=float(state.plain.tests.phi[place])) + metric.margin
     return limit if limit < _HIGHEST_LIMIT else None
+
+
+def _by_pairs(state: State, snapshot: Snapshot) -> tuple[str, ...]:
+    """The tests of two arms that pairs take the place of. Both answers of a pair get their label, or neither does."""
+    if state.pairs is None or not pairs.told(state.pairs, snapshot.samples):
+        return ()
+    return (*state.pairs.names, COVERAGE)
 
 
 def _compared(

@@ -1,6 +1,7 @@
 """A shadow's pairs of answers: what the canary's servers counted of them, given to the paired test of each metric.
 
-While the canary is a shadow, this test takes the place of that of two arms for the accuracy. It counts in both of the
+While the canary is a shadow, this test takes the place of that of two arms for the accuracy. With a label window it is
+given the pairs that the servers counted at that age, a sample, else all of them as they come. It counts in both of the
 ways of `paired`, every pair and the labelled ones only, and its evidence is the mean of both: an e-process as well, for
 which nobody has to choose beforehand. Where labels are few, the one decides as soon as answers hardly differ; where
 all are labelled at random, the other does.
@@ -8,6 +9,7 @@ all are labelled at random, the other does.
 After the shadow the mean stays as it is, and what the two arms show later multiplies it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,10 +20,13 @@ from serin_operator.decide import disagreement, paired
 from serin_operator.decide.bets import log_even
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.keys import pair_keys
+from serin_operator.decide.observed import Samples
 from serin_operator.decide.paired import Paired
 from serin_operator.decide.projection import Array, Integers
 
 PER_METRIC = 2  # tests: of all pairs, and of those with a label
+# Pairs that a model server draws of each sixtieth of the label window, but at least a second.
+OF_A_BUCKET = 333
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,12 +75,20 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """The pairs of one canary with one stable revision. `tests` has two for each of `names`, metrics."""
+    """The pairs of one canary with one stable revision. `tests` has two for each of `names`, metrics.
+
+    totals: what the tests were given, pairs that were counted at the age of `window`; 0 for all, as they came.
+    seen: all pairs, also those that are not so old or not drawn; failures: the answers differ.
+    ended: the first look at which the canary was no shadow any more, in seconds since the epoch; None while it is one.
+    """
 
     stable: str
     names: tuple[str, ...]
     tests: Paired
     totals: Totals
+    window: float
+    seen: Counts
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +105,28 @@ class PairNumbers:
 
 
 def paired_metrics(analysis: Analysis) -> list[Metric]:
-    """The metrics that pairs can decide: a label that comes only later, at an age, is counted arm by arm."""
-    return [m for m in analysis.metrics if m.type is MetricType.ACCURACY and analysis.label_window == 0]
+    """The metrics that pairs can decide."""
+    return [metric for metric in analysis.metrics if metric.type is MetricType.ACCURACY]
+
+
+def most_a_minute(window: float) -> float:
+    """Pairs that one of the canary's servers counts at the age of a label window, in seconds; 0 for none."""
+    return 60 * OF_A_BUCKET / max(1.0, window / 60) if window else math.inf
+
+
+def keys_of(pairs: Pairs) -> tuple[str, ...]:
+    """What has to be counted for them."""
+    return (pair_keys(pairs.stable)[0], *pair_keys(pairs.stable, pairs.window))
+
+
+def told(pairs: Pairs, samples: Samples) -> bool:
+    """Whether the canary's servers count pairs as the tests need them; earlier versions do not at an age."""
+    return pairs.window == 0 or pair_keys(pairs.stable, pairs.window)[0] in samples
 
 
 def start(analysis: Analysis, stable: str) -> Pairs:
     """No pairs yet."""
-    return aligned(Pairs(stable, (), no_tests(), Totals()), analysis)
+    return aligned(_empty(stable, analysis.label_window, Counts()), analysis)
 
 
 def no_tests() -> Paired:
@@ -107,7 +135,9 @@ def no_tests() -> Paired:
 
 
 def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
-    """With exactly the tests that the analysis asks for now, under its margins of now."""
+    """With exactly the tests that the analysis asks for now, under its margins of now; anew with another window."""
+    if pairs.window != analysis.label_window:
+        pairs = replace(_empty(pairs.stable, analysis.label_window, pairs.seen), ended=pairs.ended)
     metrics = paired_metrics(analysis)
     names = tuple(metric.name for metric in metrics)
     limits = [[m.tolerance, m.margin] for m in metrics for _ in range(PER_METRIC)]
@@ -129,7 +159,8 @@ def aligned(pairs: Pairs, analysis: Analysis) -> Pairs:
 def counted(pairs: Pairs, counts: Mapping[str, tuple[Counts, Counts]]) -> Pairs:
     """With what the canary's servers have counted since the last look."""
     nothing = (Counts(), Counts())
-    pair, settled, canary, stable = (counts.get(key, nothing)[0] for key in pair_keys(pairs.stable))
+    pairs = replace(pairs, ended=None, seen=pairs.seen + counts.get(pair_keys(pairs.stable)[0], nothing)[0])
+    pair, settled, canary, stable = (counts.get(key, nothing)[0] for key in pair_keys(pairs.stable, pairs.window))
     new = Totals(
         all=pair.trials,
         different=pair.failures,
@@ -169,6 +200,11 @@ def odds(tests: Paired, seen: Paired) -> tuple[Array, Array, Array]:
     return _mean(worse), _mean(good), _mean(better)
 
 
+def ended(pairs: Pairs, now: float) -> Pairs:
+    """From now on the canary is no shadow."""
+    return pairs if pairs.ended is not None else replace(pairs, ended=now)
+
+
 def onset(pairs: Pairs) -> Pairs:
     """Harm may begin here."""
     return replace(pairs, tests=paired.onset(pairs.tests))
@@ -193,9 +229,9 @@ def numbers(pairs: Pairs, *, alpha: float, beta: float) -> dict[str, PairNumbers
     }
 
 
-def disagreement_interval(totals: Totals, *, alpha: float) -> tuple[float, float]:
+def disagreement_interval(seen: Counts, *, alpha: float) -> tuple[float, float]:
     """A confidence sequence for the share of requests whose answers differ."""
-    low, high = disagreement.interval(np.array([[totals.different, totals.all]], np.int64), alpha=alpha)[0].tolist()
+    low, high = disagreement.interval(np.array([[seen.failures, seen.trials]], np.int64), alpha=alpha)[0].tolist()
     return low, high
 
 
@@ -218,6 +254,10 @@ def moved(moves: Mapping[str, Counts], odds: float) -> list[tuple[str, int, int]
         for name, log_e in zip(names, each.tolist(), strict=True)
         if log_e >= enough
     ]
+
+
+def _empty(stable: str, window: float, seen: Counts) -> Pairs:
+    return Pairs(stable, (), no_tests(), Totals(), window, seen)
 
 
 def _mean(log_e: Array) -> Array:

@@ -11,7 +11,7 @@ from serin_operator.decide.lineup import SHARE
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.standings import Numbers, Standings
 from serin_operator.decide.tracks import State
-from serin_operator.decide.words import count, percent, shares, two_digits
+from serin_operator.decide.words import count, duration, percent, shares, two_digits
 
 SHARE_MISMATCH = "TrafficShareMismatch"
 DISAGREEMENT = "AnswersDiffer"
@@ -39,12 +39,15 @@ def remarks(state: State, analysis: Analysis, found: Standings) -> tuple[Remark,
 
 def of_pairs(state: State, analysis: Analysis, snapshot: Snapshot, canary: str) -> tuple[Remark, ...]:
     """What pairs of answers tell, also without any label: how often they differ, and which classes move."""
-    if state.pairs is None or not state.pairs.totals.all:
+    if state.pairs is None or not state.pairs.seen.trials:
         return ()
-    totals = state.pairs.totals
-    low, high = pairs.disagreement_interval(totals, alpha=analysis.false_rollback_rate)
-    seen, least, most = shares(totals.different / totals.all, low, high)
-    text = f"{seen} of {count(totals.all)} requests got another answer from the canary (between {least} and {most})."
+    seen = state.pairs.seen
+    low, high = pairs.disagreement_interval(seen, alpha=analysis.false_rollback_rate)
+    share, least, most = shares(seen.failures / seen.trials, low, high)
+    text = f"{share} of {count(seen.trials)} requests got another answer from the canary (between {least} and {most})."
+    if state.pairs.window and state.pairs.totals.all:
+        tested, age = count(state.pairs.totals.all), duration(state.pairs.window / 60)
+        text += f" Tested are {tested} of them, drawn by chance, with the labels that came within {age}."
     start = moves_key(state.pairs.stable, "")
     moves = {
         key.removeprefix(start): sum(of_key.get(canary, {}).values(), Counts())

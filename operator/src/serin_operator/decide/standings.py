@@ -134,7 +134,7 @@ def prospects(state: State, analysis: Analysis, found: Standings, *, shadow: boo
     if state.pairs is None or not shadow:
         return gates
     names, totals = state.pairs.names, state.pairs.totals
-    per_minute = state.per_minute(pair_keys(state.pairs.stable)[0])
+    per_minute = state.per_minute(pair_keys(state.pairs.stable, state.pairs.window)[0])
     return tuple(paired_forecast.by_pairs(gate, totals, per_minute) if gate.name in names else gate for gate in gates)
 
 

@@ -136,6 +136,7 @@ def dump(state: State) -> str:
     if state.pairs is not None:
         pairs = state.pairs
         value["pairs"] = [pairs.stable, pairs.names, pairs.totals.numbers, paired.encode(pairs.tests)]
+        value["aged"] = [pairs.window, pairs.ended, pairs.seen.failures, pairs.seen.trials]
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -178,12 +179,24 @@ def _load(value: Mapping[str, Any]) -> State:
             for name, key, classes, late, test in value.get("macros", [])
         ),
         arms=Arms(names, counts, one_arm.decode(list(value["arms"].values()))),
-        pairs=_pairs(*value["pairs"]) if "pairs" in value else None,
+        pairs=_pairs(*value["pairs"], *value.get("aged", [])) if "pairs" in value else None,
     )
 
 
-def _pairs(stable: str, names: list[str], totals: list[int], tests: list[str]) -> Pairs:
-    return Pairs(stable, tuple(names), paired.decode(tests) if tests else pairs_of.no_tests(), Totals(*totals))
+def _pairs(
+    stable: str,
+    names: list[str],
+    totals: list[int],
+    tests: list[str],
+    window: float = 0.0,
+    ended: float | None = None,
+    *seen: int,
+) -> Pairs:
+    """Earlier versions wrote no window and nothing more that was seen: their pairs were counted as they came."""
+    of_tests = Totals(*totals)
+    counts = Counts(*seen) if seen else Counts(of_tests.different, of_tests.all)
+    batch = paired.decode(tests) if tests else pairs_of.no_tests()
+    return Pairs(stable, tuple(names), batch, of_tests, window, counts, ended)
 
 
 def no_tests() -> Evidence:

@@ -2,7 +2,8 @@
 
 They find the pairs and count them; the operator reads their counters as it reads all others. So nothing depends on what
 is carried: it may come twice, late or not at all, and a courier that dies only costs pairs. Every one of the canary's
-servers gets everything, because only one of them knows the other half of a pair.
+servers gets everything, because only one of them knows the other half of a pair. That there is nothing new is told as
+well, with the label window: pairs that are old enough are counted when no more labels of theirs can come.
 """
 
 import asyncio
@@ -22,31 +23,39 @@ Places = Mapping[str, str]
 
 
 async def carry(
-    session: aiohttp.ClientSession, model: str, pods: Iterable[Pod], stable: str, canary: str, places: Places
+    session: aiohttp.ClientSession,
+    model: str,
+    pods: Iterable[Pod],
+    arms: tuple[str, str],
+    window: float,
+    places: Places,
 ) -> Places:
-    """Asks every server of the stable revision, side by side. One that cannot be asked is asked the next time."""
+    """Asks every server of the stable revision, side by side. One that cannot be asked is asked the next time.
+
+    arms: the revisions, canary and stable. window: `analysis.label_window`, in seconds.
+    """
+    canary, stable = arms
     servers = [pod for pod in pods if pod.component == "server" and pod.serving]
     hearers = [pod for pod in servers if pod.revision == canary]
     tellers = [pod for pod in servers if pod.revision == stable]
     if not hearers:
         return places
     found = await asyncio.gather(
-        *(_carry_of(session, model, teller, hearers, places.get(teller.name, "")) for teller in tellers)
+        *(_carry_of(session, model, teller, hearers, window, places.get(teller.name, "")) for teller in tellers)
     )
     return dict(zip((teller.name for teller in tellers), found, strict=True))
 
 
 async def _carry_of(
-    session: aiohttp.ClientSession, model: str, teller: Pod, hearers: Collection[Pod], place: str
+    session: aiohttp.ClientSession, model: str, teller: Pod, hearers: Collection[Pod], window: float, place: str
 ) -> str:
     """The place after what was carried. A server that hears nothing now will not hear it later."""
     for _ in range(_MOST_BATCHES):
         try:
-            batch, following, more = await _ask(session, model, teller, place)
+            sealed, following, more = await _ask(session, model, teller, place)
         except _NO_ANSWER:
             return place
-        if following == place:
-            return place
+        batch = b"%d\n%s" % (window, sealed)
         await asyncio.gather(*(_tell(session, model, hearer, batch) for hearer in hearers), return_exceptions=True)
         place = following
         if not more:
@@ -55,13 +64,14 @@ async def _carry_of(
 
 
 async def _ask(session: aiohttp.ClientSession, model: str, pod: Pod, place: str) -> tuple[bytes, str, bool]:
-    """A batch, the place of the next one, and whether there is one already."""
+    """A batch without its first line, the place of the next one, and whether there is one already."""
     url = f"http://{pod.ip}:{_PORT}/v2/models/{model}/answers/new"
     async with session.post(url, data=place.encode(), timeout=_TIMEOUT) as answer:
         answer.raise_for_status()
         batch = await answer.read()
-    following, more = batch.partition(b"\n")[0].decode().split(" ")
-    return batch, following, more == "1"
+    first, _, sealed = batch.partition(b"\n")
+    following, more = first.decode().split(" ")
+    return sealed, following, more == "1"
 
 
 async def _tell(session: aiohttp.ClientSession, model: str, pod: Pod, batch: bytes) -> None:

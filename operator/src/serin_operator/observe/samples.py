@@ -39,9 +39,11 @@ _SETTLED_PREDICTIONS = "serin_predictions_settled_total"
 _ERRORS = "serin_feedback_error_bucket"
 _PAIRS = "serin_pairs_total"
 _PAIRED_LABELS = "serin_paired_labels_total"
+_SETTLED_PAIRS = "serin_pairs_settled_total"
+_SETTLED_PAIRED_LABELS = "serin_paired_labels_settled_total"
 _MOVES = "serin_pairs_moved_total"
 _DISTANCES = "serin_pairs_distance_bucket"
-_WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS)
+_WITH_WINDOW = (_SETTLED_FEEDBACK, _SETTLED_PREDICTIONS, _ERRORS, _SETTLED_PAIRS, _SETTLED_PAIRED_LABELS)
 _OTHER, _ANOTHER = "other", "another"
 _MOST = 2.0**53  # beyond it a counter of floating point does not rise by ones
 
@@ -112,7 +114,10 @@ def wanted(metrics: Sequence[Metric], window: float, *, shadow: bool = False) ->
     shadow: whether the canary gets, or will get, copies of requests.
     """
     types = {metric.type for metric in metrics}
-    families = [STARTED, _REQUESTS, *([_PAIRS, _PAIRED_LABELS, _MOVES, _DISTANCES] if shadow else [])]
+    families = [STARTED, _REQUESTS]
+    if shadow:
+        families += [_PAIRS, _MOVES, _DISTANCES]
+        families += [_SETTLED_PAIRS, _SETTLED_PAIRED_LABELS] if window else [_PAIRED_LABELS]
     if MetricType.LATENCY in types:
         families.append(_DURATIONS)
     if any(labelled(metric) for metric in metrics):
@@ -155,6 +160,7 @@ def samples(metrics: Sequence[Metric], points: Iterable[Point], window: float) -
         labels = [*by_family[_SETTLED_FEEDBACK], *(p for p in by_family[_ERRORS] if _bound(p) == math.inf)]
         found[coverage_key(window)] = _coverage(_totals(labels), _totals(by_family[_SETTLED_PREDICTIONS]))
     found |= _pairs(by_family[_PAIRS], by_family[_PAIRED_LABELS]) | _moves(by_family[_MOVES])
+    found |= _pairs(by_family[_SETTLED_PAIRS], by_family[_SETTLED_PAIRED_LABELS], window)
     within = next((metric.within for metric in metrics if metric.type is MetricType.REGRESSION), None)
     if within is not None:
         found |= _apart(by_family[_DISTANCES], within)
@@ -167,15 +173,18 @@ def _apart(distances: Sequence[Point], within: float) -> dict[str, _PerArm]:
     return {pair_keys(stable)[0]: _over(_where(distances, "stable", stable), within) for stable in stables}
 
 
-def _pairs(pairs: Sequence[Point], labelled: Sequence[Point]) -> dict[str, _PerArm]:
-    """Of each stable revision whose answers the canary's servers have put beside their own."""
+def _pairs(pairs: Sequence[Point], labelled: Sequence[Point], window: float = 0.0) -> dict[str, _PerArm]:
+    """Of each stable revision whose answers the canary's servers have put beside their own.
+
+    window: the age at which these were counted; 0 for as they came.
+    """
     found: dict[str, _PerArm] = {}
     for stable in sorted({point.labels.get("stable", "") for point in (*pairs, *labelled)}):
         all_pairs, labels = (
             [point for point in points if point.labels.get("stable") == stable] for points in (pairs, labelled)
         )
         settled = _where(labels, "answers", "different")
-        keys = pair_keys(stable)
+        keys = pair_keys(stable, window)
         found[keys[0]] = _part(_where(all_pairs, "answers", "different"), all_pairs)
         found[keys[1]] = _part(_where(settled, "wrong", "canary"), settled)
         found[keys[2]] = _part(_where(labels, "wrong", "canary", "both"), labels)

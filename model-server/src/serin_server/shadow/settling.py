@@ -1,0 +1,77 @@
+"""A sample of pairs that waits until they are of one age, as `monitor/cohorts.py` does for all labels.
+
+Labels that come early must not weigh more than those that come late. So it is decided by chance alone which pairs are
+remembered, when they are made, and those are remembered until they are counted, with or without a label: each pair of
+one bucket of time has the same chance, whenever its label comes and whatever it says.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from serin_server.monitor.classes import Outcome
+from serin_server.monitor.cohorts import bucket_width
+from serin_server.shadow.memory import Drawn, draw_of
+
+# Of each bucket. A window has 60 buckets and those that are being filled: 20,000 pairs or so.
+EACH = 333
+
+Label = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one row of a request: a server's own, and that of the stable revision `stable`.
+
+    made: when, in seconds since 1970.
+    """
+
+    stable: str
+    own: Outcome
+    theirs: Outcome
+    made: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    pair: Pair
+    nonce: str
+    label: Label | None = None
+
+
+class Settling:
+    """The pairs that are not yet as old as `window`, in seconds: of each bucket of time at most `each`."""
+
+    def __init__(self, window: int, each: int = EACH) -> None:
+        self.window = window
+        self._width = bucket_width(window)
+        self._each = each
+        self._buckets: dict[int, Drawn[_Waiting]] = {}
+        self._by_nonce: dict[str, _Waiting] = {}
+
+    def add(self, pair: Pair, nonce: str) -> None:
+        """Remember the pair, if it is drawn: of n pairs of its bucket each is with the chance each / n.
+
+        nonce: of the stable revision's prediction id; "" if it gave none, and no label can come.
+        """
+        drawn = self._buckets.setdefault(pair.made // self._width, Drawn(self._each))
+        waiting = _Waiting(pair, nonce)
+        if nonce:
+            self._by_nonce[nonce] = waiting
+        gone = drawn.put(draw_of(nonce) if nonce else random.getrandbits(64), waiting)
+        if gone is not None:
+            self._by_nonce.pop(gone.nonce, None)
+
+    def label(self, nonce: str, label: Label, at: float) -> None:
+        """The label of a pair, if that is remembered; it counts if it came in time, `at` in seconds since 1970."""
+        waiting = self._by_nonce.get(nonce)
+        if waiting is not None and waiting.label is None and at - waiting.pair.made <= self.window:
+            waiting.label = label
+
+    def settled(self, until: float) -> Iterator[tuple[Pair, Label | None]]:
+        """What is old enough at `until`, and is forgotten by that."""
+        closing = [number for number in self._buckets if (number + 1) * self._width + self.window <= until]
+        for number in closing:
+            for waiting in self._buckets.pop(number):
+                self._by_nonce.pop(waiting.nonce, None)
+                yield waiting.pair, waiting.label
