@@ -265,5 +265,5 @@ def test_a_forecast_counts_the_pairs_that_are_tested() -> None:
     """At an age those are a sample, and labels of the arms are many more."""
     asked = spec("60s")
     (gate,) = judged(asked, begun(asked), with_labels_of_arms(snapshot(window=60))).prospects
-    assert (gate.paired, gate.per_minute) == (True, pytest.approx(500))
+    assert gate.paired and gate.per_minute == pytest.approx(500)
     assert gate.answers is not None and gate.answers.labelled == pytest.approx(400 / 500)
