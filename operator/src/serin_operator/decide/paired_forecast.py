@@ -18,7 +18,8 @@ from serin_operator.decide import bets
 from serin_operator.decide.forecast import PLANNING_FACTOR, Answers, Prospect, canary_trials
 from serin_operator.decide.pairs import Totals
 
-_HALVINGS = 40
+_PRECISION = 1e-5  # of a detectable worsening, as a fraction
+_HALVINGS = 40  # for a number of pairs
 _LEAST = 1e-9  # of a share, so that no bet is lost for certain
 # From so many pairs on that a share of the margin would be so many, and from so many labels on, something is said.
 _ENOUGH_DIFFERENT, _ENOUGH_LABELLED = 4, 5
@@ -48,8 +49,11 @@ def pairs_missing(gate: Prospect) -> float:
         return 0.0
     if gate.answers is None:
         return math.inf
+    pairs = pairs_to_goal(gate, gate.answers)
+    if gate.bound is None:
+        return pairs
     (labels,) = canary_trials([replace(gate, missing=0.0)], [100.0])
-    return max(pairs_to_goal(gate, gate.answers), labels / max(gate.answers.labelled, _LEAST))
+    return max(pairs, labels / max(gate.answers.labelled, _LEAST))
 
 
 def labels_missing(gate: Prospect) -> float | None:
@@ -90,12 +94,12 @@ def detectable_worsening(
     """The smallest excess, up to `most`, that gains `log_odds` for *worse* within so many pairs; None if none does."""
 
     def found(excess: float) -> bool:
-        return _pairs(*_growths(answers, tolerance, excess, below=False), PLANNING_FACTOR * log_odds) <= pairs
+        return _gained(pairs, *_growths(answers, tolerance, excess, below=False)) >= PLANNING_FACTOR * log_odds
 
     low, high = tolerance, most
     if low >= high or not found(high):
         return None
-    for _ in range(_HALVINGS):
+    while high - low > _PRECISION:
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)
     return high
@@ -124,6 +128,11 @@ def _growths(answers: Answers, limit: float, excess: float, *, below: bool) -> t
     return every, labelled * growth(limit, b / labelled, c / labelled, below=below) if labelled else 0.0
 
 
+def _gained(pairs: float, every: float, labelled: float) -> float:
+    """Log odds of the mean of both tests' odds after so many pairs. every, labelled: log odds per pair."""
+    return float(np.logaddexp(pairs * every, pairs * labelled)) - math.log(2)
+
+
 def _pairs(every: float, labelled: float, log_odds: float) -> float:
     """How many pairs until the mean of both tests' odds has grown to that. every, labelled: log odds per pair."""
     faster, slower = max(every, labelled), min(every, labelled)
@@ -132,6 +141,6 @@ def _pairs(every: float, labelled: float, log_odds: float) -> float:
     low, high = log_odds / faster, (log_odds + math.log(2)) / faster
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        enough = np.logaddexp(middle * faster, middle * slower) - math.log(2) >= log_odds
+        enough = _gained(middle, faster, slower) >= log_odds
         low, high = (low, middle) if enough else (middle, high)
     return high
