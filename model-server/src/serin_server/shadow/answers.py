@@ -95,7 +95,7 @@ class Answers:
     def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Note a label that counts, if it may belong to a marked request of this server's revision."""
         if self._entries and revision == self._revision and isinstance(value, str | int | float):
-            entry = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
+            entry: list[object] = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
             self._labels += 1
             if self._labels <= LABELS_AS_THEY_COME:
                 self._note(entry)

@@ -83,6 +83,10 @@ class Drawn(Generic[V]):
         self._came = 0
         self._heap: list[tuple[int, int, V]] = []  # the largest draw first
 
+    def takes(self, draw: int) -> bool:
+        """Whether an entry with this draw would be among them."""
+        return len(self._heap) < self._most or draw < -self._heap[0][0]
+
     def put(self, draw: int, value: V) -> V | None:
         """Returns the entry that is not among them any more, if there is one: perhaps this one."""
         self._came += 1

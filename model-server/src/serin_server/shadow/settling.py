@@ -1,8 +1,8 @@
 """A sample of pairs that waits until they are of one age, as `monitor/cohorts.py` does for all labels.
 
-Labels that come early must not weigh more than those that come late. So it is decided by chance alone which pairs are
-remembered, when they are made, and those are remembered until they are counted, with or without a label: each pair of
-one bucket of time has the same chance, whenever its label comes and whatever it says.
+Labels that come early must not weigh more than those that come late. So which pairs are remembered is decided by their
+draws alone (`memory`), and those are remembered until they are counted, with or without a label: each pair of one
+bucket of time has the same chance, whenever its label comes and whatever it says.
 """
 
 import random
@@ -55,12 +55,15 @@ class Settling:
         nonce: of the stable revision's prediction id; "" if it gave none, and no label can come.
         """
         drawn = self._buckets.setdefault(pair.made // self._width, Drawn(self._each))
+        draw = draw_of(nonce) if nonce else random.getrandbits(64)
+        if not drawn.takes(draw):
+            return
         waiting = _Waiting(pair, nonce)
-        if nonce:
-            self._by_nonce[nonce] = waiting
-        gone = drawn.put(draw_of(nonce) if nonce else random.getrandbits(64), waiting)
+        gone = drawn.put(draw, waiting)
         if gone is not None:
             self._by_nonce.pop(gone.nonce, None)
+        if nonce:
+            self._by_nonce[nonce] = waiting
 
     def label(self, nonce: str, label: Label, at: float) -> None:
         """The label of a pair, if that is remembered; it counts if it came in time, `at` in seconds since 1970."""
