@@ -206,7 +206,14 @@ def _kill(world: World, pod: Manifest, container: str) -> None:
     """Over when the kubelet has noticed: until then the pod is called ready, and the next strike would count on it."""
     name, identity = pod["metadata"]["name"], _identity(pod, container)
     world.node.send(pod, container, signal.SIGKILL)
-    eventually(lambda: _identity(world.cluster.get("pod", name, world.mdep.namespace), container) != identity)
+
+    def noticed() -> bool:
+        found = world.cluster.kubectl(
+            "get", "pod", name, "-n", world.mdep.namespace, "--ignore-not-found", "-o", "json"
+        )
+        return not found or _identity(json.loads(found), container) != identity
+
+    eventually(noticed)
 
 
 def _identity(pod: Manifest, container: str) -> str | None:

@@ -119,3 +119,9 @@ def test_the_bound_of_the_accuracy_is_tested_on_the_labels_of_the_copies() -> No
 def test_answers_differ_no_more_often_than_one_is_wrong() -> None:
     results = run(Policy(ONE, MERE), World(50, 0.001, 0.001, differ=0.5), 50)
     assert share(results.promoted, results) == 1
+
+
+@pytest.mark.parametrize(("canary", "stable"), [(0.6, 0.6), (1.0, 0.5), (0.5, 0.5), (0.0, 0.3), (0.99, 0.99)])
+def test_answers_differ_no_more_often_than_one_is_right(canary: float, stable: float) -> None:
+    results = run(Policy(ONE, MERE), World(50, canary, stable, differ=0.95), 50)
+    assert (results.rolled_back.max() < results.scrapes) == (canary > stable)

@@ -237,15 +237,19 @@ class _Traffic:
     def _pairs(self, metric: int, number: int, copies: Ints) -> Ints:
         """(runs, 7), what becomes of copies in the order of `pairs.Totals`."""
         of_canary, of_stable = (float(rates[metric][number]) for rates in self._failure_rates)
-        differ = min(float(self._differ[metric]), of_canary + of_stable)  # one of two answers that differ is wrong
+        wrong = of_canary + of_stable
+        differ = min(
+            float(self._differ[metric]), wrong, 2 - wrong
+        )  # one of two answers that differ is right, one wrong
         b, c = one_wrong(differ, of_canary - of_stable)
         both = max(0.0, of_stable - c)
         known = self._with_label(copies)
-        _, both_wrong, only_canary, only_stable = self._rng.multinomial(known, [1 - both - b - c, both, b, c]).T
+        shares = [max(0.0, 1 - both - b - c), both, b, c]
+        _, both_wrong, only_canary, only_stable = self._rng.multinomial(known, shares).T
         settled = only_canary + only_stable
         different = settled + self._rng.binomial(copies - known, b + c)
-        wrong = both_wrong + only_canary, both_wrong + only_stable
-        return np.stack([copies, different, known, settled, *wrong, only_canary], axis=1)
+        each = both_wrong + only_canary, both_wrong + only_stable
+        return np.stack([copies, different, known, settled, *each, only_canary], axis=1)
 
     def _failures(self, requests: Ints, rate: float) -> Ints:
         world, rng = self._world, self._rng

@@ -94,6 +94,13 @@ def test_envoy_accepts_the_files(status: Status, tmp_path: Path) -> None:
     assert "deprecated" not in said.lower()
 
 
+@pytest.mark.parametrize("memory", [0, "0", "0Mi", 67108864, "64Mi", "2Gi", "1T"])
+def test_envoy_starts_with_every_limit_of_memory(memory: str | int, tmp_path: Path) -> None:
+    """Kubernetes takes 0 for no limit. To Envoy it would be wrong."""
+    resources = {"requests": {"cpu": "50m"}, "limits": {"memory": memory}}
+    validate(tmp_path, with_routes(files(SERVING, make_spec(traffic={"router": {"resources": resources}}).traffic)))
+
+
 @pytest.mark.parametrize("status", [ROLLING, shadow(20)], ids=["rolling", "shadow"])
 @pytest.mark.parametrize("timeout", ["1ms", "0.001ms", "30s", "2.5s", "1h"])
 def test_envoy_accepts_clusters_and_routes(timeout: str, status: Status, tmp_path: Path) -> None:

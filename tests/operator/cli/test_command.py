@@ -124,6 +124,8 @@ def test_it_asks_by_an_annotation(
 def test_a_revision_is_named_for_all_or_nothing(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "iris", "--revision", "5176af88bf"]) == 1
     assert "--revision is for --full" in capsys.readouterr().err
+    assert main(["promote", "iris", "--full", "--revision", ""]) == 1
+    assert "--revision is empty" in capsys.readouterr().err
     assert not (kubectl / "called").exists()
 
 

@@ -217,8 +217,18 @@ def test_answers_can_not_differ_more_often_than_one_is_wrong(capsys: Capture, tm
     assert accuracy["disagreement"] == 0.008
     ran = serin(capsys, *flags, "--disagreement", 0.02)
     assert ran.code == 1 and "in 0.008 of the requests at most" in ran.err
+    often_wrong = serin(capsys, *shadow(tmp_path), "--failure-rate", 0.6, "--disagreement", 0.9)
+    assert often_wrong.code == 1 and "in 0.8 of the requests at most" in often_wrong.err
 
 
 def test_a_disagreement_without_a_shadow_is_told(capsys: Capture) -> None:
     ran = serin(capsys, *BASE, "--disagreement", 0.02)
     assert ran.code == 1 and "--disagreement is for policies with a shadow" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("metric", "other"), [("{name: accuracy", "{name: latency"), ("{metrics", "{labelWindow: 30m, metrics")]
+)
+def test_a_disagreement_that_decides_nothing_is_told(capsys: Capture, tmp_path: Path, metric: str, other: str) -> None:
+    ran = serin(capsys, *shadow(tmp_path, text=SHADOW.replace(metric, other)), "--disagreement", 0.02)
+    assert ran.code == 1 and "--disagreement is for an accuracy without labelWindow" in ran.err

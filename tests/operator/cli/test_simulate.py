@@ -116,3 +116,8 @@ def test_of_a_split_only_the_labelled_requests_count(capsys: Capture) -> None:
     flags = ["simulate", "--rps", 10, "--failure-rate", "accuracy=0.05", "--margin", 0.02, "--runs", 100]
     every, some = (serin(capsys, *flags, "--labelled", share, "--json").lines[0] for share in (1, 0.25))
     assert some["promotion_minutes"]["median"] > 2 * every["promotion_minutes"]["median"]
+
+
+def test_labels_for_metrics_that_need_none_are_told(capsys: Capture) -> None:
+    ran = serin(capsys, *BASE, "--labelled", 0.25)
+    assert ran.code == 1 and "--labelled is for metrics of labels" in ran.err

@@ -144,6 +144,22 @@ def test_full_for_a_revision_promotes_no_other(mark: str) -> None:
     assert world.until("Promoted", within=5).reason == "ByHand"
 
 
+@pytest.mark.parametrize("mark", ["full:", "full:-1750000000"])
+def test_full_for_a_revision_without_a_name_promotes_nothing(mark: str) -> None:
+    """It is what a script writes that found no canary to look at."""
+    world = paused()
+    world.ask_promote(mark)
+    assert world.until("Ignored", within=5).reason == "NothingToPromote"
+    assert world.activity == "AwaitingPromotion"
+
+
+@pytest.mark.parametrize("mark", ["Mon Nov 30 11:35:36 UTC 2026", "11:35:36", "ship it: yes"])
+def test_a_colon_names_a_revision_only_after_full(mark: str) -> None:
+    world = paused()
+    world.ask_promote(mark)
+    assert world.until("Advanced", within=5).reason == "ByHand"
+
+
 def test_full_does_not_go_before_evidence_of_harm() -> None:
     world = paused()
     world.models[world.status.canary.sha256] = Model(errors=1.0)  # type: ignore[union-attr]

@@ -135,7 +135,7 @@ def _limits(traffic: Traffic) -> dict[str, Any]:
     How many requests an arm has is not limited: see `envoy`'s clusters.
     """
     kind = "envoy.extensions.resource_monitors"
-    most = traffic.router_resources.get("limits", {}).get("memory", _MOST_MEMORY)
+    most = number_of(traffic.router_resources.get("limits", {}).get("memory", 0))
     return {
         "refresh_interval": "0.050s",
         "resource_monitors": [
@@ -150,7 +150,7 @@ def _limits(traffic: Traffic) -> dict[str, Any]:
                 "name": _HEAP,
                 "typed_config": {
                     "@type": f"{TYPE}{kind}.fixed_heap.v3.FixedHeapConfig",
-                    "max_heap_size_bytes": number_of(most),
+                    "max_heap_size_bytes": most or number_of(_MOST_MEMORY),  # Kubernetes takes 0 for no limit, too
                 },
             },
         ],

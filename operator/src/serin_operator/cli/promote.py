@@ -18,8 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Sets the annotation and says what follows."""
-    if arguments.revision and not arguments.full:
+    if arguments.revision is not None and not arguments.full:
         raise InputError("--revision is for --full: without it, the evidence decides of whatever is under way")
+    if arguments.revision == "":  # as of a script that found no canary
+        raise InputError("--revision is empty: name one, or leave the flag out to promote whatever is under way")
     named = f":{arguments.revision}" if arguments.revision else ""
     asking.ask(arguments, ANNOTATION_PROMOTE, f"full{named}-" if arguments.full else "")
     what = "to be promoted at once" if arguments.full else "not to wait any longer at this step"

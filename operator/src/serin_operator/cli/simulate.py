@@ -14,6 +14,7 @@ from serin_operator.batch import Policy
 from serin_operator.cli import policy, screen, waiting
 from serin_operator.cli.errors import InputError
 from serin_operator.decide import words
+from serin_operator.decide.keys import labelled
 from serin_operator.simulation import Results, World, simulate
 
 _INTERVAL = 30.0  # seconds, where no policy file says another
@@ -82,10 +83,12 @@ def run(arguments: argparse.Namespace) -> None:
     effects = arguments.effect or [(None, 0.0)]
     names = policy.named(arguments.failure_rate, effects, arguments.margin) or ["failures"]
     analysis, rollout = policy.resolve(arguments, names)
-    waiting.check_disagreement(arguments, rollout)
     interval = arguments.interval or (analysis.interval if arguments.policy else _INTERVAL)
     simulated = Policy(replace(analysis, interval=interval), rollout)
     metrics = simulated.metrics
+    waiting.check_disagreement(arguments, simulated)
+    if arguments.labelled < 1 and not any(labelled(metric) for metric in metrics):
+        raise InputError("--labelled is for metrics of labels, such as the accuracy, and none is given; leave it out")
     given = [metric.name for metric in metrics]
     policy.check_names("--failure-rate", arguments.failure_rate, given)
     policy.check_names("--effect", effects, given)

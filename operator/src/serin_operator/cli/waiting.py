@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from serin_operator.api import spec
 from serin_operator.api.spec import Analysis, Mode, Strategy
+from serin_operator.batch import Policy
 from serin_operator.cli import policy
 from serin_operator.cli.errors import InputError
 from serin_operator.decide import course, forecast, outlook, paired_forecast, words
@@ -138,28 +139,30 @@ def add_disagreement(parser: argparse.ArgumentParser) -> None:
         type=policy.rate,
         metavar="SHARE",
         help="of a shadow: how often its answers differ from stable's"
-        f" ({DISAGREEMENT}, or twice the failure rate if that is less)",
+        f" ({DISAGREEMENT}, or less where the failure rate allows no more)",
     )
 
 
-def check_disagreement(arguments: argparse.Namespace, rollout: spec.Rollout | None) -> None:
-    """Raises InputError for --disagreement without a shadow."""
-    shadowed = rollout is not None and shadow_of(rollout.strategy, rollout) is not None
-    if arguments.disagreement is not None and not shadowed:
+def check_disagreement(arguments: argparse.Namespace, decides: Policy) -> None:
+    """Raises InputError for --disagreement where pairs decide nothing."""
+    if arguments.disagreement is None or any(decides.paired):
+        return
+    if decides.shadow is None:
         raise InputError(
             "--disagreement is for policies with a shadow; add rollout.shadow to the policy, or leave it out"
         )
+    raise InputError("--disagreement is for an accuracy without labelWindow, and the policy has none; leave it out")
 
 
 def disagreement(given: float | None, metric: str, failure_rate: float) -> float:
     """How often the answers of a canary differ that fails as often as stable. Raises InputError.
 
-    Of two answers that differ at least one is wrong.
+    Of two answers that differ just one is taken to be right.
     """
-    most = 2 * failure_rate
+    most = 2 * min(failure_rate, 1 - failure_rate)
     if given is not None and given > most:
         raise InputError(
-            f"--disagreement {given:g}: of two answers that differ one is wrong, and with a failure rate of"
+            f"--disagreement {given:g}: of two answers that differ one is taken to be right, and with a failure rate of"
             f" {failure_rate:g} for {metric} that can be so in {most:g} of the requests at most"
         )
     return min(DISAGREEMENT, most) if given is None else given
@@ -167,7 +170,7 @@ def disagreement(given: float | None, metric: str, failure_rate: float) -> float
 
 def trial(arguments: argparse.Namespace, analysis: Analysis, rollout: spec.Rollout | None) -> Trial:
     """How the canary is tried under this policy. Raises InputError."""
-    check_disagreement(arguments, rollout)
+    check_disagreement(arguments, Policy(analysis, rollout))
     if rollout is None:
         return Split([(arguments.split, 0.0)])
     shadow = shadow_of(rollout.strategy, rollout)

@@ -70,10 +70,12 @@ def how_to_promote(observed: Observed) -> str:
 def _read(mark: str) -> tuple[bool, str | None]:
     """Whether it asks for everything, and of which revision, if it says so.
 
-    That is `full` or `full:REVISION`, perhaps with something after a dash that makes it new: `full-2`.
+    That is `full` or `full:REVISION`, perhaps with something after a dash that makes it new: `full-2`. Anything else
+    asks for a step, a time of day with its colons as well.
     """
-    asked, _, revision = mark.partition("-")[0].partition(":")
-    return asked == _FULL, revision or None
+    asked, names, revision = mark.partition("-")[0].partition(":")
+    full = asked == _FULL
+    return full, revision if full and names else None
 
 
 def _asked(observed: Observed, status: Status, asked: ByHand, now: float, revision: str | None = None) -> Status:
@@ -81,9 +83,9 @@ def _asked(observed: Observed, status: Status, asked: ByHand, now: float, revisi
         return status  # the annotations that it came with
     rollout = status.rollout
     vain = _in_vain(rollout, observed.spec, asked)
-    if not vain and revision and (status.canary is None or status.canary.revision != revision):
+    if not vain and revision is not None and (status.canary is None or status.canary.revision != revision):
         under_way = status.canary.revision if status.canary else "none"
-        vain = f"It names the revision {revision}, and the one under way is {under_way}."
+        vain = f"It names the revision {revision or '(empty)'}, and the one under way is {under_way}."
     if rollout is None or vain:
         reason = "NothingToAbort" if asked is ByHand.ABORT else "NothingToPromote"
         return status.recorded(Record(now, "Ignored", reason, vain, weight=status.weight))
