@@ -151,7 +151,7 @@ def check_disagreement(arguments: argparse.Namespace, decides: Policy) -> None:
         raise InputError(
             "--disagreement is for policies with a shadow; add rollout.shadow to the policy, or leave it out"
         )
-    raise InputError("--disagreement is for an accuracy without labelWindow, and the policy has none; leave it out")
+    raise InputError("--disagreement is for an accuracy, and the policy has none; leave it out")
 
 
 def disagreement(given: float | None, metric: str, failure_rate: float) -> float:
