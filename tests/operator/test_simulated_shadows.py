@@ -8,7 +8,8 @@ from tests.operator.policies import ACCURACY, ANALYSIS, ERRORS, ROLLOUT
 
 from serin_operator.api.spec import Mode, Shadow, Strategy
 from serin_operator.batch import Ints, Policy
-from serin_operator.decide.paired_forecast import Answers, pairs_to_promotion
+from serin_operator.decide.forecast import Answers
+from serin_operator.decide.paired_forecast import pairs_to_promotion
 from serin_operator.simulation import Results, World, simulate
 
 RUNS = 400
@@ -58,7 +59,7 @@ def test_the_table_of_the_decision_record(
 
 @pytest.mark.parametrize(("differ", "labelled"), [(0.02, 1.0), (0.02, 0.25), (0.005, 0.05), (0.05, 1.0)])
 def test_about_seven_in_ten_are_promoted_within_the_time_to_plan_for(differ: float, labelled: float) -> None:
-    plan = pairs_to_promotion(Answers(differ, labelled), margin=0.02, log_odds=np.log(20))
+    plan = pairs_to_promotion(Answers(differ, labelled, settled=labelled), margin=0.02, log_odds=np.log(20))
     rate = plan / 60 / 30 / (PERCENT / 100)  # sixty scrapes are the plan
     world = World(rate, 0.1, 0.1, labelled=labelled, differ=differ)
     results = run(Policy(ONE, replace(MERE, shadow=Shadow(PERCENT, 0))), world)

@@ -229,4 +229,4 @@ def test_a_disagreement_without_a_shadow_is_told(capsys: Capture) -> None:
 def test_a_disagreement_that_decides_nothing_is_told(capsys: Capture, tmp_path: Path) -> None:
     text = SHADOW.replace("{name: accuracy", "{name: latency")
     ran = serin(capsys, *shadow(tmp_path, text=text), "--disagreement", 0.02)
-    assert ran.code == 1 and "--disagreement is for an accuracy" in ran.err
+    assert ran.code == 1 and "--disagreement is for an accuracy, and the policy has none" in ran.err

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serin_operator.api.spec import Goal
+from serin_operator.decide.course import Split
 from serin_operator.decide.forecast import (
     PLANNING_FACTOR,
     Prospect,
@@ -19,6 +20,7 @@ from serin_operator.decide.forecast import (
 )
 
 ENOUGH = math.log(20)
+TENTH = Split([(10, 0)], [(10, 0)])
 
 
 def wait(schedule: list[tuple[float, float]], per_minute: float = 600.0, log_odds: float = ENOUGH) -> float:
@@ -164,7 +166,7 @@ def gate(name: str = "accuracy", **changes: object) -> Prospect:
         ),
         ([gate(), gate("errors", trials="requests", per_minute=60)], "At 60 requests a minute a verdict takes about 4"),
         ([gate(goal=Goal.SUPERIOR)], "if the canary is better by 2 points"),
-        ([gate(per_minute=0.0)], "No labelled predictions were counted yet for accuracy"),
+        ([gate(per_minute=0.0)], "Too few labelled predictions were counted yet for accuracy"),
         ([gate(for_rollback=None)], "if the canary is good (longest for accuracy)."),
         ([gate(bound=0.04, missing_under=ENOUGH)], "accuracy never allows promotion: even the stable revision breaks"),
         ([gate(per_minute=0.001)], "no worsening of accuracy is likely to be found within maxDuration (24 h)"),
@@ -173,11 +175,11 @@ def gate(name: str = "accuracy", **changes: object) -> Prospect:
     ],
 )  # fmt: skip
 def test_what_people_read(gates: list[Prospect], says: str) -> None:
-    assert says in forecast(gates, [(10, 0)], [(10, 0)], max_minutes=1440, time=0).message
+    assert says in forecast(gates, TENTH, max_minutes=1440, time=0).message
 
 
 def test_the_slowest_gate_limits_the_forecast() -> None:
-    told = forecast([gate(), gate("errors", per_minute=60.0)], [(10, 0)], [(10, 0)], max_minutes=1440, time=7.0)
+    told = forecast([gate(), gate("errors", per_minute=60.0)], TENTH, max_minutes=1440, time=7.0)
     assert (told.limited_by, told.per_minute, told.time) == ("errors", 60.0, 7.0)
     assert told.minutes == pytest.approx(wait([(10, 0)], 60.0))
     assert told.detectable == detectable([(10, 0)], 1440, per_minute=60.0)
@@ -210,11 +212,11 @@ def test_a_delay_costs_at_most_itself(schedule: list[tuple[float, float]], delay
 
 
 def test_nothing_is_found_in_time_that_ends_before_the_first_label_counts() -> None:
-    told = forecast([gate(delay=30.0)], [(10, 0)], [(10, 0)], max_minutes=60, time=0)
+    told = forecast([gate(delay=30.0)], TENTH, max_minutes=60, time=0)
     assert told.detectable == detectable([(10, 0)], 30)
-    assert forecast([gate(delay=90.0)], [(10, 0)], [(10, 0)], max_minutes=60, time=0).detectable is None
+    assert forecast([gate(delay=90.0)], TENTH, max_minutes=60, time=0).detectable is None
 
 
 def test_what_never_comes_has_no_minutes() -> None:
-    told = forecast([gate(per_minute=0.0)], [(10, 0)], [(10, 0)], max_minutes=1440, time=0)
+    told = forecast([gate(per_minute=0.0)], TENTH, max_minutes=1440, time=0)
     assert (told.minutes, told.detectable) == (None, None)

@@ -23,7 +23,7 @@ def facts(
     counts: tuple[tuple[int, int, int, int], ...] = (COUNTS,),
     classes: tuple[str, ...] = (),
     alone: float | None = 20.2,
-    trials: float = 1234.5,
+    trials: float | None = 1234.5,
     since: Since | None = None,
     seen: bool = True,
 ) -> Facts:
@@ -148,6 +148,10 @@ def test_what_a_message_says(given: Facts, says: str) -> None:
             facts(metric(bound=0.01), bound=(1, 3, 1), trials=math.inf),
             "needs odds of 20 : 1 that it is under its bound of 1 % (now 3 : 1): which never come if it is as good as "
             "stable.",
+        ),
+        (
+            facts(metric(), non_inferior=4, trials=None),
+            "needs odds of 20 : 1 that it is worse by less than 2 points (now 4 : 1).",
         ),
         (facts(metric(role=Role.GUARD), non_inferior=4), ""),
         (facts(metric(role=Role.OBSERVE), non_inferior=4), ""),

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from serin_operator.api import spec
-from serin_operator.api.spec import Analysis, Goal, Mode, Strategy
+from serin_operator.api.spec import Analysis, Mode, Strategy
 from serin_operator.batch import Policy
 from serin_operator.cli import policy
 from serin_operator.cli.errors import InputError
-from serin_operator.decide import forecast, outlook, paired_forecast, words
-from serin_operator.decide.forecast import Prospect, Schedule
-from serin_operator.decide.paired_forecast import Answers
+from serin_operator.decide import course, forecast, outlook, paired_forecast, words
+from serin_operator.decide.forecast import Answers, Prospect, Schedule
 from serin_operator.decide.pairs import most_a_minute, paired_metrics
 from serin_operator.decide.roles import shadow_of
 
@@ -31,7 +30,7 @@ class Split:
 
     def waits(self, gates: Sequence[Prospect]) -> list[float]:
         """Minutes to plan for until each gate lets a good canary be promoted; inf for never."""
-        return forecast.waits(gates, self.schedule)
+        return self._course.waits(gates)
 
     def evidence(self, gate: Prospect) -> float:
         """The same without the time that the steps before the last have to last."""
@@ -39,7 +38,7 @@ class Split:
 
     def worsening(self, gate: Prospect, minutes: float) -> float | None:
         """The smallest that is mostly rolled back within so many minutes; None if none is."""
-        return None if gate.for_rollback is None else _of_arms(gate, self.schedule, minutes)
+        return self._course.worsening(gate, minutes)
 
     @property
     def setting(self) -> str:
@@ -51,6 +50,10 @@ class Split:
         else:
             share = f"{_steps(self.schedule)}, then that share for as long as it takes"
         return f"The canary gets {share}."
+
+    @property
+    def _course(self) -> course.Split:
+        return course.Split(self.schedule, self.schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,42 +73,24 @@ class Shadow:
 
     def waits(self, gates: Sequence[Prospect]) -> list[float]:
         """Minutes to plan for until each gate lets a good canary be promoted: what follows takes its least time."""
-        after = sum(minutes for _, minutes in self.follows.schedule) if self.follows else 0.0
-        return [max(self.least, self.evidence(gate)) + after for gate in gates]
+        return self._course.waits([self._seen(gate) for gate in gates])
 
     def evidence(self, gate: Prospect) -> float:
         """Minutes until the shadow has passed the gate, however long it has to last."""
-        arms = self._arms(gate)
-        if gate.name not in self.paired:
-            return forecast.waits([arms], self._copied)[0]
-        (under_bound,) = forecast.waits([replace(arms, missing=0.0)], self._copied)
-        return max(under_bound, gate.silence + self.pairs(gate) / self._pairs_a_minute(gate))
+        return self._course.evidence(self._seen(gate))
 
     def worsening(self, gate: Prospect, minutes: float) -> float | None:
         """The smallest that is mostly rolled back within so many minutes, none of which any client gets."""
-        if gate.for_rollback is None:
-            return None
-        if gate.name not in self.paired:
-            return _of_arms(self._arms(gate), self._copied, minutes)
-        return paired_forecast.detectable_worsening(
-            self.answers(gate),
-            max(0.0, minutes - gate.delay) * self._pairs_a_minute(gate),
-            tolerance=gate.tolerance,
-            most=1 - gate.failure_rate,
-            log_odds=gate.for_rollback,
-        )
+        return self._course.worsening(self._seen(gate), minutes)
 
     def pairs(self, gate: Prospect) -> float:
         """Pairs to plan for until a good canary passes the gate; inf if it never does."""
-        better_by = min(gate.margin, 0.99 * gate.failure_rate) if gate.goal is Goal.SUPERIOR else None
-        return paired_forecast.pairs_to_promotion(
-            self.answers(gate), margin=gate.margin, log_odds=gate.missing, better_by=better_by
-        )
+        return paired_forecast.pairs_to_goal(gate, self.answers(gate))
 
     def answers(self, gate: Prospect) -> Answers:
         """What the pairs of this metric are like."""
         labelled = gate.per_minute / max(self.requests, gate.per_minute)
-        return Answers(disagreement(self.disagreement, gate.name, gate.failure_rate), labelled)
+        return Answers(disagreement(self.disagreement, gate.name, gate.failure_rate), labelled, settled=labelled)
 
     def labels_of_split(self, gate: Prospect) -> tuple[float, float]:
         """The canary's share in a split of the requests, and the labels that this would need in both arms together."""
@@ -128,13 +113,15 @@ class Shadow:
         return f"{text}\nThen it gets {steps}; the shadow's odds count on, so no more is planned for."
 
     @property
-    def _copied(self) -> Schedule:
-        """The canary's part of what both answer."""
-        return [(100 * self.percent / (100 + self.percent), 0.0)]
+    def _course(self) -> course.Shadow:
+        after = sum(minutes for _, minutes in self.follows.schedule) if self.follows else 0.0
+        return course.Shadow(self.percent, self.least, after)
 
-    def _arms(self, gate: Prospect) -> Prospect:
-        """With the canary's trials, which come on top of those of clients' requests."""
-        return replace(gate, per_minute=gate.per_minute * (1 + self.percent / 100))
+    def _seen(self, gate: Prospect) -> Prospect:
+        """With what is counted: pairs of answers, or the canary's trials on top of those of clients' requests."""
+        if gate.name not in self.paired:
+            return replace(gate, per_minute=gate.per_minute * (1 + self.percent / 100))
+        return replace(gate, paired=True, per_minute=self._pairs_a_minute(gate), answers=self.answers(gate))
 
     def _pairs_a_minute(self, gate: Prospect) -> float:
         """With one server of the canary; more of them count more at the age of a label window."""
@@ -187,7 +174,7 @@ def trial(arguments: argparse.Namespace, analysis: Analysis, rollout: spec.Rollo
     if rollout is None:
         return Split([(arguments.split, 0.0)])
     shadow = shadow_of(rollout.strategy, rollout)
-    split = Split(outlook.schedule(replace(rollout, strategy=Strategy.CANARY)), rollout.mode is Mode.ADAPTIVE)
+    split = Split(outlook.schedule(rollout), rollout.mode is Mode.ADAPTIVE)
     if shadow is None:
         return split
     return Shadow(
@@ -197,19 +184,6 @@ def trial(arguments: argparse.Namespace, analysis: Analysis, rollout: spec.Rollo
         requests=60 * max(value for _, value in arguments.rps),
         paired=frozenset(metric.name for metric in paired_metrics(analysis)),
         disagreement=arguments.disagreement,
-    )
-
-
-def _of_arms(gate: Prospect, schedule: Schedule, minutes: float) -> float | None:
-    assert gate.for_rollback is not None
-    return forecast.detectable_worsening(
-        schedule,
-        max(0.0, minutes - gate.delay),
-        failure_rate=gate.failure_rate,
-        tolerance=gate.tolerance,
-        per_minute=gate.per_minute,
-        log_odds=gate.for_rollback,
-        phi=gate.phi,
     )
 
 

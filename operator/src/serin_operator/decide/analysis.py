@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serin_operator.api.spec import Analysis
+from serin_operator.api.spec import Analysis, Shadow
 from serin_operator.api.status import MetricReport, Remark
-from serin_operator.decide import calibration, evidence, one_arm, pairs, remarks, reports, tracks
+from serin_operator.decide import calibration, evidence, one_arm, paired_forecast, pairs, remarks, reports, tracks
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.forecast import Prospect
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.lineup import aligned, keys_of
 from serin_operator.decide.looks import baseline, look
 from serin_operator.decide.observed import Snapshot
+from serin_operator.decide.pairs import Totals
 from serin_operator.decide.standings import Tested, facts, prospect, standings
 from serin_operator.decide.standings import prospects as prospects_of
 from serin_operator.decide.tracks import Arms, Plain, State
@@ -92,8 +93,11 @@ def calibrate(analysis: Analysis, state: str, snapshot: Snapshot, stable: str, n
     return calibration.dump(calibration.grow(before, analysis, snapshot, stable, now))
 
 
-def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
-    """What a forecast needs of every gate before the rollout; calibrated: of `calibrate`, may be ""."""
+def prospects(analysis: Analysis, calibrated: str, shadow: Shadow | None = None) -> tuple[Prospect, ...]:
+    """What a forecast needs of every gate before the rollout; calibrated: of `calibrate`, may be "".
+
+    shadow: what the canary gets first, if so. Its answers come on top of clients', and none were paired yet.
+    """
     known = calibration.load(calibrated) if calibrated else None
     alone = odds_alone(analysis.metrics, alpha=analysis.false_rollback_rate)
     found = []
@@ -104,7 +108,11 @@ def prospects(analysis: Analysis, calibrated: str) -> tuple[Prospect, ...]:
         totals = [known.totals[key] for key in keys if key in known.totals] if known else []
         stable = [(total.failures, total.trials) for total in totals or [Counts()]]
         per_minute, phi = (known.per_minute(keys), known.phi(keys)) if known else (0.0, 1.0)
-        found.append(prospect(analysis, metric, stable, per_minute=per_minute, phi=phi, alone=alone.get(metric.name)))
+        if shadow is not None:
+            per_minute *= 1 + shadow.percent / 100
+        gate = prospect(analysis, metric, stable, per_minute=per_minute, phi=phi, alone=alone.get(metric.name))
+        paired = shadow is not None and metric in pairs.paired_metrics(analysis)
+        found.append(paired_forecast.by_pairs(gate, Totals(), 0.0) if paired else gate)
     return tuple(found)
 
 
@@ -206,23 +214,24 @@ def judge(
     this version wrote.
     """
     if snapshot.problem:
-        return recall(analysis, state, snapshot.problem, alike=alike)
+        return recall(analysis, state, snapshot.problem, mirror=mirror, alike=alike)
     # Of n requests that stable answers, the shadow answers n · p / 100 as well.
     share = None if weight is None else weight / (100 + weight) if mirror else weight / 100
     seen = look(tracks.load(state), analysis, snapshot, (canary, stable), now, share, shadow=mirror > 0, alike=alike)
     problems = [*([f"no counters from {', '.join(snapshot.unread)}"] if snapshot.unread else []), *seen.problems]
-    judged = _judgement(analysis, seen.state, tracks.dump(seen.state), "; ".join(problems) or None, alike)
+    text, problem = tracks.dump(seen.state), "; ".join(problems) or None
+    judged = _judgement(analysis, seen.state, text, problem, shadow=mirror > 0, alike=alike)
     if not mirror:
         return judged
     return replace(judged, remarks=(*judged.remarks, *remarks.of_pairs(seen.state, analysis, snapshot, canary)))
 
 
-def recall(analysis: Analysis, state: str, problem: str | None, *, alike: bool = True) -> Judgement:
+def recall(analysis: Analysis, state: str, problem: str | None, *, mirror: int = 0, alike: bool = True) -> Judgement:
     """The judgement that `state` holds when there is nothing new to look at, under the margins of now.
 
     problem: why the last look saw nothing, if so. Raises ValueError as `judge`.
     """
-    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem, alike)
+    return _judgement(analysis, aligned(tracks.load(state), analysis), state, problem, shadow=mirror > 0, alike=alike)
 
 
 def _trials(tested: Tested) -> int:
@@ -230,13 +239,15 @@ def _trials(tested: Tested) -> int:
     return tested.canary.trials + (tested.numbers.pairs.all if tested.numbers.pairs is not None else 0)
 
 
-def _judgement(analysis: Analysis, state: State, text: str, problem: str | None, alike: bool) -> Judgement:
+def _judgement(
+    analysis: Analysis, state: State, text: str, problem: str | None, *, shadow: bool, alike: bool
+) -> Judgement:
     alpha, beta = analysis.false_rollback_rate, analysis.false_promotion_rate
     found = standings(state, analysis, alike=alike)
     decided = verdict(found.verdicts, alpha=alpha, beta=beta)
     if decided.action is Action.PROMOTE and state.promoted_at is not None:
         decided = replace(decided, action=Action.WAIT)
-    gates = prospects_of(state, analysis, found) if alike else ()
+    gates = prospects_of(state, analysis, found, shadow=shadow) if alike else ()
     told = facts(state, analysis, found, gates)
     exposing = [each.numbers for each in found.tested if each.metric.guards and each.metric.per_request]
     return Judgement(

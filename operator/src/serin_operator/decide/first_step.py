@@ -86,7 +86,8 @@ def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, 
     known = calibration.load(state)
     rollout = replace(rollout, evidence=state, evidence_at=now)
     if compares(rollout.strategy):  # a preview's traffic is not known from the stable revision's
-        rollout = foreseen(rollout, spec.rollout, analysis.prospects(spec.analysis, state), _seconds(known), now)
+        gates = analysis.prospects(spec.analysis, state, shadow_of(rollout.strategy, spec.rollout))
+        rollout = foreseen(rollout, spec.rollout, gates, _seconds(known), now)
     return replace(status, rollout=rollout), known
 
 

@@ -12,6 +12,7 @@ evidence comes so much later; once the first have come, it comes as fast as with
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,19 @@ Schedule = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What is known of a shadow's pairs of answers.
+
+    differ: the share of requests that both answer differently, just one of them rightly as far as is known.
+    labelled: of all pairs. settled: of those that differ; the same where labels come at random.
+    """
+
+    differ: float
+    labelled: float
+    settled: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prospect:
     """One gate before its verdict: all that a forecast needs to know of it.
 
@@ -40,6 +54,8 @@ class Prospect:
     for_rollback: log odds at which this metric alone rolls back; None if it can not.
     bound, missing_under: the absolute bound, and the log odds still to be gained that the canary is under it.
     delay: minutes from a trial to when it is counted. under_way: minutes since the canary's first trial.
+    paired: whether a shadow's pairs of answers decide; they are its trials then. answers: what is known of them; None
+        while that is too little.
     """
 
     name: str
@@ -56,11 +72,23 @@ class Prospect:
     missing_under: float = 0.0
     delay: float = 0.0
     under_way: float = 0.0
+    paired: bool = False
+    answers: Answers | None = None
 
     @property
     def silence(self) -> float:
         """Minutes until the canary's first trial is counted."""
         return max(0.0, self.delay - self.under_way)
+
+
+class Course(Protocol):
+    """What is ahead of a canary until its promotion."""
+
+    def waits(self, gates: Sequence[Prospect]) -> list[float]:
+        """Minutes to plan for until each gate lets a good canary be promoted; inf for never."""
+
+    def worsening(self, gate: Prospect, minutes: float) -> float | None:
+        """The smallest that is mostly rolled back within so many minutes; None if none is."""
 
 
 def minutes_to_promotion(
@@ -142,26 +170,14 @@ def detectable_worsening(
             return high
 
 
-def forecast(
-    gates: Sequence[Prospect], remaining: Schedule, whole: Schedule, *, max_minutes: float, time: float
-) -> Forecast:
+def forecast(gates: Sequence[Prospect], course: Course, *, max_minutes: float, time: float) -> Forecast:
     """What status tells: when the slowest gate decides, and which worsening of it is likely found in the time there is.
 
-    remaining: the schedule from now on; whole: from the first request to the canary, served for at most `max_minutes`
-    (maxDuration). time: now, in seconds since the epoch. Raises ValueError without gates.
+    max_minutes: from the first request to the canary (maxDuration). time: now, in seconds since the epoch. Raises
+    ValueError without gates.
     """
-    minutes, slowest = max(zip(waits(gates, remaining), gates, strict=True), key=lambda each: each[0])
-    detectable = None
-    if slowest.for_rollback is not None:
-        detectable = detectable_worsening(
-            whole,
-            max(0.0, max_minutes - slowest.delay),
-            failure_rate=slowest.failure_rate,
-            tolerance=slowest.tolerance,
-            per_minute=slowest.per_minute,
-            log_odds=slowest.for_rollback,
-            phi=slowest.phi,
-        )
+    minutes, slowest = max(zip(course.waits(gates), gates, strict=True), key=lambda each: each[0])
+    detectable = course.worsening(slowest, max_minutes)
     return Forecast(
         time=time,
         message=message(slowest, minutes, detectable, max_minutes),
@@ -176,7 +192,7 @@ def message(slowest: Prospect, minutes: float, detectable: float | None, max_min
     """The sentence of a forecast. slowest: the gate that takes `minutes`, inf for never. detectable: a worsening."""
     name, limit = slowest.name, duration(max_minutes)
     if slowest.per_minute <= 0:
-        return f"No {slowest.trials} were counted yet for {name}, so nothing can be said about the time it takes."
+        return f"Too few {slowest.trials} were counted yet for {name} to say how long it takes."
     good = f"better by {points(slowest.margin)}" if slowest.goal is Goal.SUPERIOR else "good"
     if math.isfinite(minutes):
         late = f", whose labels count {duration(slowest.delay)} after the prediction" if slowest.delay else ""

@@ -7,19 +7,16 @@ from serin_operator.api import spec
 from serin_operator.api.spec import Mode, Strategy
 from serin_operator.api.status import Remark, Rollout
 from serin_operator.decide.clocks import left, served
-from serin_operator.decide.forecast import Prospect, Schedule, forecast
+from serin_operator.decide.course import Shadow, Split
+from serin_operator.decide.forecast import Course, Prospect, Schedule, forecast
+from serin_operator.decide.roles import shadow_of
 from serin_operator.decide.words import duration
 
 ENOUGH_SECONDS = 30.0  # counts of a shorter time forecast too roughly to warn of anything
 
 
 def schedule(rollout: spec.Rollout) -> Schedule:
-    """The weights that a canary gets, each with the least minutes that it serves. An adaptive ramp is soon over.
-
-    A shadow that gets copies of p per cent has p / (100 + p) of what both revisions answer.
-    """
-    if rollout.shadow is not None and rollout.strategy is Strategy.SHADOW:
-        return [(100 * rollout.shadow.percent / (100 + rollout.shadow.percent), rollout.shadow.duration / 60)]
+    """The weights that a canary gets, each with the least minutes that it serves. An adaptive ramp is soon over."""
     if rollout.mode is Mode.ADAPTIVE:
         return [(float(rollout.max_weight), 0.0)]
     return [(float(step.weight), step.duration / 60) for step in rollout.steps]
@@ -32,9 +29,7 @@ def foreseen(
 
     prospects: of every gate. seconds: how long the counts took that it rests on.
     """
-    told = forecast(
-        prospects, _remaining(rollout, wanted, now), schedule(wanted), max_minutes=wanted.max_duration / 60, time=now
-    )
+    told = forecast(prospects, _course(rollout, wanted, now), max_minutes=wanted.max_duration / 60, time=now)
     rollout = replace(rollout, forecast=told)
     minutes_left = left(rollout, wanted, now) / 60
     if not told.per_minute or seconds < ENOUGH_SECONDS or (told.minutes is not None and told.minutes <= minutes_left):
@@ -54,10 +49,23 @@ def with_remarks(rollout: Rollout, remarks: Iterable[Remark]) -> Rollout:
     return replace(rollout, remarks=tuple(known.values()))
 
 
+def _course(rollout: Rollout, wanted: spec.Rollout, now: float) -> Course:
+    """What is ahead of the canary from now on."""
+    steps = schedule(wanted)
+    shadow = shadow_of(rollout.strategy, wanted)
+    percent = rollout.mirror or (shadow.percent if shadow is not None and rollout.step is None else 0)
+    if not percent:
+        return Split(_remaining(rollout, wanted, now), steps)
+    lasted = served(rollout, now) if rollout.mirror else 0.0
+    least = max(0.0, shadow.duration - lasted) / 60 if shadow is not None else 0.0
+    follows = steps if rollout.strategy is Strategy.CANARY else []
+    return Shadow(percent, least, after=sum(minutes for _, minutes in follows))
+
+
 def _remaining(rollout: Rollout, wanted: spec.Rollout, now: float) -> Schedule:
     """The schedule from now on."""
     ahead = schedule(wanted)
-    if wanted.mode is Mode.ADAPTIVE or rollout.step is None or rollout.mirror:
+    if wanted.mode is Mode.ADAPTIVE or rollout.step is None:
         return ahead
     (weight, minutes), *later = ahead[min(rollout.step, len(ahead) - 1) :]
     return [(weight, max(0.0, minutes - served(rollout, now) / 60)), *later]

@@ -55,12 +55,6 @@ class Totals:
         """Pairs whose answers differ, and of which no label tells who is right."""
         return max(0, self.different - self.settled)
 
-    @property
-    def spread(self) -> float:
-        """How much less a pair scatters than two answers to different requests: at most 1, for forecasts."""
-        rate = (1 + self.stable_wrong) / (10 + self.labelled)
-        return min(1.0, (1 + self.different) / (1 + self.all) / (2 * rate * (1 - rate)))
-
     def plus(self, more: "Totals") -> "Totals":
         """Both together."""
         return Totals(*(a + b for a, b in zip(self.numbers, more.numbers, strict=True)))

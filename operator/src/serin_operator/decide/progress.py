@@ -94,7 +94,8 @@ def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, S
     assert canary and stable and rollout
     alike = compares(rollout.strategy)
     if observed.snapshot is None:
-        judged = analysis.recall(spec.analysis, rollout.evidence, what_was_not_seen(status), alike=alike)
+        unseen = what_was_not_seen(status)
+        judged = analysis.recall(spec.analysis, rollout.evidence, unseen, mirror=rollout.mirror, alike=alike)
         return judged, replace(status, metrics=judged.reports)
     judged = analysis.judge(
         spec.analysis,

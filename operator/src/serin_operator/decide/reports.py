@@ -41,7 +41,8 @@ class Facts:
 
     classes: of an average, one per stratum of `counts`; else empty. difference: nan while untested.
     odds_alone: for worse, at which it alone rolls back; None if it can not.
-    canary_trials: how many more are likely to be needed until it passes. pairs: those in it, if there are any.
+    canary_trials: how many more are likely to be needed until it passes; None while that can not be told.
+    pairs: those in it, if there are any.
     alone: the canary's counts where the arms are not compared, else None.
     """
 
@@ -53,7 +54,7 @@ class Facts:
     low: float
     high: float
     odds_alone: float | None
-    canary_trials: float
+    canary_trials: float | None
     since: Since | None = None
     pairs: Totals | None = None
     alone: Tally | None = None
@@ -250,7 +251,7 @@ def _needed(facts: Facts, bound: BoundReport | None, found: Finding, beta: float
     if not lacks:
         return ""
     good = f"better by {points(metric.margin)}" if standing.goal is Goal.SUPERIOR else "as good as stable"
-    if not standing.compared:
+    if not standing.compared or facts.canary_trials is None:
         return f"needs {' and '.join(lacks)}."
     more = "which never come if it is as good as stable"
     if math.isfinite(facts.canary_trials):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from serin_operator.api.spec import Analysis, Metric
 from serin_operator.api.status import Tally
-from serin_operator.decide import evidence, one_arm, pairs
+from serin_operator.decide import evidence, one_arm, paired_forecast, pairs
 from serin_operator.decide.evidence import Evidence
 from serin_operator.decide.forecast import Prospect, canary_trials
 from serin_operator.decide.keys import labelled, macro, metric_key, pair_keys
@@ -22,8 +22,7 @@ from serin_operator.decide.verdict import BoundOdds, Standing, odds_alone
 class Numbers:
     """One test. counts: per stratum, as `evidence.Evidence.total` has them. difference: nan while nothing is tested.
 
-    limit: `evidence.upper_limit`. phi: overdispersion, of pairs less than 1. pairs: those in it, if
-    there are any.
+    limit: `evidence.upper_limit`. phi: overdispersion. pairs: those in it, if there are any.
     """
 
     counts: Strata
@@ -57,7 +56,6 @@ class Numbers:
             log_e_worse=self.log_e_worse + pairs.log_e_worse,
             log_e_non_inferior=self.log_e_non_inferior + pairs.log_e_non_inferior,
             log_e_superior=self.log_e_superior + pairs.log_e_superior,
-            phi=self.phi if self.seen else self.phi * totals.spread,
             pairs=totals,
         )
 
@@ -117,14 +115,14 @@ def standings(state: State, analysis: Analysis, *, alike: bool = True) -> Standi
     return Standings(tuple(found), verdicts, plain.get(COVERAGE), alone)
 
 
-def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prospect, ...]:
-    """What a forecast needs of every gate."""
-    return tuple(
+def prospects(state: State, analysis: Analysis, found: Standings, *, shadow: bool) -> tuple[Prospect, ...]:
+    """What a forecast needs of every gate. shadow: whether the canary only gets copies."""
+    gates = tuple(
         prospect(
             analysis,
             each.metric,
             [(failures, trials) for _, _, failures, trials in each.numbers.counts],
-            per_minute=_per_minute(state, each),
+            per_minute=state.per_minute(*each.keys),
             phi=each.numbers.phi,
             alone=found.alone.get(each.metric.name),
             standing=standing,
@@ -133,6 +131,11 @@ def prospects(state: State, analysis: Analysis, found: Standings) -> tuple[Prosp
         for each, standing in zip(found.tested, found.verdicts, strict=True)
         if each.metric.gates
     )
+    if state.pairs is None or not shadow:
+        return gates
+    names, totals = state.pairs.names, state.pairs.totals
+    per_minute = state.per_minute(pair_keys(state.pairs.stable, state.pairs.window)[0])
+    return tuple(paired_forecast.by_pairs(gate, totals, per_minute) if gate.name in names else gate for gate in gates)
 
 
 def prospect(
@@ -175,9 +178,11 @@ def prospect(
 def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Prospect]) -> list[Facts]:
     """What people read of each metric."""
     weights = {each.metric.name: _canary_share(each.numbers.counts) for each in found.tested}
-    needed = dict(
-        zip((gate.name for gate in gates), canary_trials(gates, [weights[gate.name] for gate in gates]), strict=True)
-    )
+    by_arms = canary_trials(gates, [weights[gate.name] for gate in gates])
+    needed = {
+        gate.name: paired_forecast.labels_missing(gate) if gate.paired else trials
+        for gate, trials in zip(gates, by_arms, strict=True)
+    }
     return [
         Facts(
             metric=each.metric,
@@ -195,14 +200,6 @@ def facts(state: State, analysis: Analysis, found: Standings, gates: Sequence[Pr
         )
         for each, standing in zip(found.tested, found.verdicts, strict=True)
     ]
-
-
-def _per_minute(state: State, tested: Tested) -> float:
-    """What both arms count. A pair with a label counts for both, and other labels for neither."""
-    found = state.pairs
-    if found is None or found.ended is not None or tested.numbers.pairs is None:
-        return state.per_minute(*tested.keys)
-    return 2 * state.per_minute(pair_keys(found.stable, found.window)[2])
 
 
 def _numbers(tests: Evidence, analysis: Analysis) -> list[Numbers]:
