@@ -24,6 +24,9 @@ _SCHEDULING = (
 def service(owner: Owner, revision: Revision) -> Manifest:
     """A headless Service: the router balances over the pods itself.
 
+    It names pods that are not ready too. The router asks them itself, and so knows of one that answers again a second
+    later and not after the kubelet, the Service and the cluster's DNS have.
+
     The port for gRPC is a number, and not in the pods' list of ports: adding it there would replace the pods of every
     revision that is older than the port.
     """
@@ -34,6 +37,7 @@ def service(owner: Owner, revision: Revision) -> Manifest:
         "metadata": owner.metadata(owner.server(revision.revision), labels),
         "spec": {
             "clusterIP": "None",
+            "publishNotReadyAddresses": True,
             "selector": labels,
             "ports": [
                 {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"},
