@@ -41,7 +41,6 @@ class Router:
     session: aiohttp.ClientSession
     traffic: Traffic
     second: Upstream | None = None  # another pod of stable's
-    starting: int = 0  # pods more of each revision that do not listen yet
 
     def write(self, route: Route, *, with_canary: bool = True) -> None:
         """Change the files as the operator does."""
@@ -58,14 +57,12 @@ class Router:
         for cluster in moved["cds.json"]["resources"]:
             places = {config.cluster_of(STABLE): 0, config.canary_cluster_of(CANARY): 1}
             if self.second and cluster["name"] in places:
-                self._add_pod(cluster, self.second.port, places[cluster["name"]])
-            for _ in range(self.starting):
-                self._add_pod(cluster, free_port(), 0)
+                self._add_pod(cluster, self.second, places[cluster["name"]])
         self.volume.write({name: json.dumps(file) for name, file in moved.items()})
 
-    def _add_pod(self, cluster: dict[str, Any], port: int, priority: int) -> None:
-        address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-        endpoint = {"address": address, "health_check_config": {"port_value": port}}
+    def _add_pod(self, cluster: dict[str, Any], pod: Upstream, priority: int) -> None:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": pod.port}}
+        endpoint = {"address": address, "health_check_config": {"port_value": pod.port}}
         cluster["load_assignment"]["endpoints"][priority]["lb_endpoints"].append({"endpoint": endpoint})
 
     async def status(self, path: str) -> Any:

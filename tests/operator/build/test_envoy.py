@@ -11,13 +11,12 @@ import envoy as envoy_wheel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.operator.build.test_manifests import CANARY, GONE, IMAGES, OLD, OWNER, ROLLING, STABLE
+from tests.operator.build.test_manifests import CANARY, GONE, OLD, OWNER, ROLLING, STABLE
 from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import Traffic
 from serin_operator.api.status import Status
 from serin_operator.build import envoy, listeners
-from serin_operator.build.manifests import manifests
 from serin_operator.build.router import config_map
 from serin_operator.decide.observed import Route
 from serin_operator.observe.routers import live_route
@@ -290,17 +289,6 @@ def test_the_traps_of_health_checks_are_avoided() -> None:
         assert "wait_for_warm_on_init" not in resource
         (check,) = resource["health_checks"]
         assert check["http_health_check"]["path"] == "/v2/health/ready"
-
-
-def test_routers_know_the_pods_that_are_not_ready_and_see_for_themselves_who_is() -> None:
-    """Where most of them start, the share of healthy ones means nothing."""
-    found = manifests(OWNER, make_spec(), ROLLING, False, IMAGES)
-    headless = [one for one in found if one["kind"] == "Service" and one["spec"].get("clusterIP") == "None"]
-    assert headless
-    assert all(one["spec"]["publishNotReadyAddresses"] for one in headless)
-    for resource in files(ROLLING)["cds.json"]["resources"]:
-        assert resource["common_lb_config"]["healthy_panic_threshold"] == {"value": 1}
-        assert resource["load_assignment"]["policy"]["overprovisioning_factor"] == 10_000
 
 
 def test_a_promotion_changes_no_cluster_in_use() -> None:

@@ -344,9 +344,7 @@ def _cluster(
         "common_lb_config": {
             # The default holds health changes back for a second, in which requests find no healthy host.
             "update_merge_window": "0s",
-            # Only where none is healthy are all tried: one may answer already and not have been asked. Pods that start
-            # are among them, so a half that is not healthy means nothing.
-            "healthy_panic_threshold": {"value": 1},
+            "healthy_panic_threshold": {"value": 50},
         },
         # Never reached: Envoy does not ask another cluster when one is full, so a limit would be a canary's error that
         # clients see. The servers refuse what is too much for them, and that fails over.
@@ -377,8 +375,6 @@ def _cluster(
         ],
         "load_assignment": {
             "cluster_name": name,
-            # The canary has its share as long as one of a hundred of its pods is healthy; by default, of seven in ten.
-            "policy": {"overprovisioning_factor": 10_000},
             "endpoints": [
                 {
                     "priority": priority,

@@ -63,6 +63,5 @@ def few(cluster: dict[str, Any]) -> dict[str, Any]:
     return cluster | {
         "circuit_breakers": {"thresholds": [{"priority": "DEFAULT", **limits}]},
         "per_connection_buffer_limit_bytes": _HELD,
-        # Where none is healthy no copy is made: one that fails would be none either.
-        "common_lb_config": cluster["common_lb_config"] | {"healthy_panic_threshold": {"value": 0}},
+        "health_checks": [],  # the name has the ready pods only, and nobody waits for a copy that fails
     }

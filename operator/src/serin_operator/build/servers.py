@@ -24,9 +24,6 @@ _SCHEDULING = (
 def service(owner: Owner, revision: Revision) -> Manifest:
     """A headless Service: the router balances over the pods itself.
 
-    It names pods that are not ready too. The router asks them itself, and so knows of one that answers again a second
-    later and not after the kubelet, the Service and the cluster's DNS have.
-
     The port for gRPC is a number, and not in the pods' list of ports: adding it there would replace the pods of every
     revision that is older than the port.
     """
@@ -37,7 +34,6 @@ def service(owner: Owner, revision: Revision) -> Manifest:
         "metadata": owner.metadata(owner.server(revision.revision), labels),
         "spec": {
             "clusterIP": "None",
-            "publishNotReadyAddresses": True,
             "selector": labels,
             "ports": [
                 {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"},
