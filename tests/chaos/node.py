@@ -24,6 +24,10 @@ from tests.e2e.cluster import Manifest
 
 _END_SECONDS = 20.0
 _HOG_SECONDS = 30.0
+_GET = """
+import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())
+"""
 # Takes memory in a container's cgroup until the kernel ends somebody there, itself last of all: the kubelet has the
 # containers' processes end first.
 _HOG = """
@@ -114,6 +118,11 @@ class Node:
             yield
         finally:
             self._signal(pids, signal.SIGCONT)
+
+    def get(self, url: str) -> str:
+        """What answers to a GET in the cluster's network; empty where nothing does."""
+        argv = [*self.network, sys.executable, "-c", _GET, url]
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
     def network_of(self, pod: Manifest, container: str) -> list[str]:
         """The words before a command that make it run in a pod's network."""

@@ -1,5 +1,6 @@
 """Where faults strike, and what each may cost."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -10,8 +11,12 @@ from tests.e2e.cluster import Manifest, select
 from tests.e2e.deployments import LABEL, ModelDeployment, eventually
 from tests.e2e.installed import Operator
 
+from serin_operator.build.listeners import STATUS_PORT
+from serin_operator.observe.routers import healthy_hosts
+
 SERVER = "server"  # the container in a model server's pod
 ROUTER = "envoy"  # and in a router's
+_HOSTS = "/clusters?format=json"
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,15 @@ class World:
         return self.pods("server", status[name]["revision"]) if name in status else []
 
     def one_of(self, name: str, count: int, random: Random) -> Manifest:
-        """A pod of an arm, as soon as so many are ready."""
-        eventually(lambda: len(self.arm(name)) >= count, 90)
+        """A pod of an arm, as soon as so many are ready, and every router knows."""
+        eventually(lambda: len(self.arm(name)) >= count and self._least_known(name) >= count, 90)
         return random.choice(self.arm(name))
+
+    def _least_known(self, name: str) -> int:
+        """How many healthy pods of an arm each router has at least."""
+        revision = self.mdep.status[name]["revision"]
+        found = [self.node.get(f"http://{pod['status']['podIP']}:{STATUS_PORT}{_HOSTS}") for pod in self.pods("router")]
+        return min((healthy_hosts(json.loads(each or "{}"))[revision] for each in found), default=0)
 
 
 @dataclass(frozen=True)
