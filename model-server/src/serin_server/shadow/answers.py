@@ -10,8 +10,8 @@ import hashlib
 import hmac
 import secrets
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import orjson
@@ -144,6 +144,13 @@ def parse_batch(sealed: bytes, keyring: Keyring, model: str) -> Batch:
     except (ValueError, TypeError, IndexError):
         raise invalid("a batch of answers is a revision and a list of entries") from None
     return Batch(revision, answers, labels, _window(first))
+
+
+def parts(batch: Batch, most: int) -> Iterator[Batch]:
+    """The same in parts of at most so many answers and labels. One that tells nothing is a part as well."""
+    for start in range(0, max(1, len(batch.answers), len(batch.labels)), most):
+        some = slice(start, start + most)
+        yield replace(batch, answers=batch.answers[some], labels=batch.labels[some])
 
 
 @lru_cache(maxsize=1024)
