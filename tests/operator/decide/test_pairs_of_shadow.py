@@ -185,6 +185,25 @@ def test_after_a_shadow_labels_are_compared_when_the_first_since_then_are_old_en
     assert noticed == [False, False, False, False, False, True]
 
 
+def test_a_rate_is_that_of_several_parts_of_the_label_window_which_count_at_once() -> None:
+    """Of a day 333 pairs every 24 minutes: 13.9 a minute, and neither none nor as many as in the minute of a part."""
+    asked = spec("24h")
+    state, told = begun(asked), []
+    for minutes in range(2, 480, 2):
+        parts = minutes // 24
+        seen = snapshot(window=86_400)
+        aged = zip(pair_keys(STABLE, 86_400), ((3, 333), (1, 3), (20, 300), (20, 300)), strict=True)
+        samples = {key: {CANARY: {POD: Counts(parts * bad, parts * all_of)}} for key, (bad, all_of) in aged}
+        samples["requests"] = {CANARY: {POD: Counts(0, minutes)}}
+        now = 1_750_000_000.0 + 60 * minutes
+        seen = replace(seen, samples=samples)
+        found = analysis.judge(asked, state, seen, CANARY, STABLE, now, weight=None, mirror=50)
+        state = found.state
+        told += [gate.per_minute for gate in found.prospects if minutes > 240]
+    assert len(told) == 119
+    assert min(told) > 0.7 * 13.9 and max(told) < 1.4 * 13.9
+
+
 def doubled(seen: Snapshot) -> Snapshot:
     samples = {
         key: {arm: {one: at + at for one, at in of_arm.items()} for arm, of_arm in of_key.items()}

@@ -101,7 +101,7 @@ def look(
         at=now,
         warming=max(0, state.warming - 1),
         exposed=state.exposed + (0 if shadow else counts.get(REQUESTS, _NOTHING)[0].trials),
-        rates=_rates(state, counts, now),
+        rates=_rates(state, counts, now, analysis.label_window),
     )
     return Look(following, tuple(problems))
 
@@ -241,14 +241,18 @@ def _window(analysis: Analysis, metric: Metric | None) -> float:
     return analysis.label_window if metric is None or labelled(metric) else 0.0
 
 
-def _rates(state: State, counts: Mapping[str, PerArm], now: float) -> Mapping[str, int]:
-    """Trials per minute of late: an average that forgets exponentially."""
+def _rates(state: State, counts: Mapping[str, PerArm], now: float, window: float) -> Mapping[str, int]:
+    """Trials per minute of late: an average that forgets exponentially.
+
+    It reaches over two sixtieths of the label window at least, each of which counts at once.
+    """
     minutes = (now - state.at) / 60
     if minutes <= 0:
         return state.rates
-    weight = 1 - math.exp(-minutes / _SMOOTHING_MINUTES)
+    of_age = max(_SMOOTHING_MINUTES, 2 * window / 60 / 60)
     rates = dict(state.rates)
     for key, (canary, stable) in counts.items():
+        weight = 1 - math.exp(-minutes / (of_age if key.endswith(f"@{window:g}") else _SMOOTHING_MINUTES))
         latest = rate(canary.trials + stable.trials, minutes)
         rates[key] = round(rates[key] + weight * (latest - rates[key])) if key in rates else latest
     return rates
