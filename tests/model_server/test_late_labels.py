@@ -283,7 +283,7 @@ def test_of_many_labels_at_once_those_are_told_that_others_draw_too() -> None:
 def test_the_carrier_tells_the_window_in_place_of_the_first_line(first: bytes, window: int) -> None:
     answers = Answers(Keyring.of(KEY), "m", STABLE)
     answers.answered([Told("k", "n", CAT)])
-    answers.labelled(STABLE, "n", "cat", START + 0.5)
+    answers.labelled(STABLE, "n", "cat", START - 0.5)
     sealed = first + b"\n" + answers.batch("").partition(b"\n")[2]
     batch = parse_batch(sealed, Keyring.of(KEY), "m")
     assert batch.window == window
@@ -300,6 +300,24 @@ def desk() -> tuple[Book, Metrics]:
 
 def sealed(answers: Answers, window: int = 60) -> bytes:
     return b"%d\n%s" % (window, answers.batch("").partition(b"\n")[2])
+
+
+@pytest.mark.parametrize(("after", "counts"), [(60, 1), (60.01, 0), (60.99, 0)])
+async def test_a_label_is_in_time_to_the_fraction_of_a_second_as_one_of_stable_is(
+    after: float, counts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (book, metrics), stable = desk(), Answers(Keyring.of(KEY), "m", STABLE)
+    metrics.feedback_counted(STABLE, "dog", "cat", "first", START, START + after)
+    book.answered([Told("k", "", CAT, START)])
+    stable.answered([Told("k", "n", CAT)])
+    stable.labelled(STABLE, "n", "dog", START + after)
+    for second in (61, 71, 81):
+        monkeypatch.setattr(time, "time", lambda now=START + second: now)
+        await book.take(sealed(stable))
+    text = metrics.render(START + 81).decode()
+    for revision in (STABLE, REVISION):
+        found = values(text, "serin_feedback_settled_total", revision=revision, actual="dog", window="60")
+        assert sum(found.values()) == counts
 
 
 async def test_pairs_settle_and_are_forgotten_also_where_nobody_reads_the_counters(

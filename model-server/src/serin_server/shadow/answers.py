@@ -8,6 +8,7 @@ holds no inputs: only digests of request ids, predicted classes and labels.
 
 import hashlib
 import hmac
+import math
 import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,8 @@ class Told:
 class ToldLabel:
     """A label for the prediction whose id has this nonce, as the client sent it.
 
-    at: when it came, in seconds since 1970; 0 if the server that told it did not say.
+    at: when it came, in seconds since 1970, rounded up, so that it is not in time if it came a fraction too late; 0 if
+        the server that told it did not say.
     """
 
     nonce: str
@@ -95,7 +97,7 @@ class Answers:
     def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Note a label that counts, if it may belong to a marked request of this server's revision."""
         if self._entries and revision == self._revision and isinstance(value, str | int | float):
-            entry: list[object] = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
+            entry: list[object] = [nonce, bounded(value) if isinstance(value, str) else value, math.ceil(now)]
             self._labels += 1
             if self._labels <= LABELS_AS_THEY_COME:
                 self._note(entry)

@@ -8,6 +8,7 @@ when their pairs are as old as the label window, if there is one: of a sample th
 (`settling`), with the labels that came by that age.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ class Pairs:
             else:
                 self._pair(batch.revision, own, theirs)
         for label in batch.labels:
-            self._labelled(label if label.at else replace(label, at=int(now)))
+            self._labelled(label if label.at else replace(label, at=math.ceil(now)))
 
     def settle(self) -> Iterator[None]:
         """Count the pairs that are old enough, a few at each step.
