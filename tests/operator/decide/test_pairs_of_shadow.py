@@ -204,6 +204,27 @@ def test_a_rate_is_that_of_several_parts_of_the_label_window_which_count_at_once
     assert min(told) > 0.7 * 13.9 and max(told) < 1.4 * 13.9
 
 
+def test_after_an_edit_of_the_label_window_labels_are_compared_when_both_arms_can_have_some() -> None:
+    """The canary's server keeps pairs for the new window from then on; stable's have labels of that age already."""
+    asked = make_spec(
+        analysis={"metrics": [{"name": "recall", "class": "7", "margin": 0.02}], "labelWindow": "60s"}
+    ).analysis
+    seen, state = snapshot(window=60), begun(asked)
+    for seconds in range(60, 900, 60):
+        if seconds == 600:
+            asked = replace(asked, label_window=300.0)
+        samples = {
+            "requests": {CANARY: {POD: Counts(0, seconds)}},
+            "recall:7@300": {STABLE: {"stable-0/1750000000": Counts(seconds, 10 * seconds)}},
+        }
+        now = 1_750_000_000.0 + seconds
+        found = analysis.judge(
+            asked, state, replace(seen, samples=samples), CANARY, STABLE, now, weight=None, mirror=50
+        )
+        state = found.state
+    assert found.reports[0].stable.trials == 0
+
+
 def doubled(seen: Snapshot) -> Snapshot:
     samples = {
         key: {arm: {one: at + at for one, at in of_arm.items()} for arm, of_arm in of_key.items()}
@@ -225,7 +246,7 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     asked = spec()
     first = judged(asked, begun(asked), snapshot())
     value = json.loads(first.state)
-    assert value.pop("aged") == [0.0, None, 10, 500]
+    assert value.pop("aged") == [0.0, None, 10, 500, None]
     assert analysis.recall(asked, json.dumps(value), None, mirror=50).reports == first.reports
     again = judged(asked, json.dumps(value), snapshot())
     assert again.remarks == first.remarks
