@@ -350,6 +350,7 @@ def test_the_model_servers_metrics_are_listed(tmp_path: Path) -> None:
     pairs.take(Batch("aaaaaaaaaa", theirs, [ToldLabel("nonce", 1, made)], window=60), made)
     pairs.answered([Told("other", "", Outcome(Kind.QUANTITY, "1"), made)])
     pairs.take(Batch("aaaaaaaaaa", [Told("other", "", Outcome(Kind.QUANTITY, "2"))], [], window=60), made + 70)
+    pairs.take(Batch("aaaaaaaaaa", [], [], window=60), made + 80)
     metrics.error_counted("0123456789", 0.5, "first", 1_800_000_000, 1_800_000_001.0)
 
     async def told() -> str:

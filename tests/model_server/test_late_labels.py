@@ -1,6 +1,8 @@
 """Labels that come late: with which chance their pairs are still remembered, and that nothing else decides that."""
 
+import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -129,7 +131,7 @@ def test_late_labels_weigh_as_much_as_early_ones_at_the_age_of_a_window() -> Non
     for _ in passes(count, 450, 100, 240):
         pairs, labels = count.settled()
     right, wrong = (labels[f'answers="same",wrong="{whose}",window="300"'] for whose in ("none", "both"))
-    buckets = (450 - 300) // 5
+    buckets = (450 - 10 - 300) // 5  # of which all was told when the last look began
     assert (
         pairs
         == {'answers="same",window="300"': buckets * settling.EACH}
@@ -186,6 +188,8 @@ def test_nothing_settles_when_nobody_tells_of_labels_any_more() -> None:
     count.hear(START + 50, ToldLabel("a", "cat", START + 40))
     assert sum(count.settled()[0].values()) == 0
     count.hear(START + 61)
+    assert sum(count.settled()[0].values()) == 0
+    count.hear(START + 71)
     assert count.settled() == (
         {'answers="same",window="60"': 1},
         {'answers="same",wrong="none",window="60"': 1},
@@ -193,14 +197,27 @@ def test_nothing_settles_when_nobody_tells_of_labels_any_more() -> None:
 
 
 def test_nothing_settles_while_one_pass_of_the_courier_goes_on() -> None:
-    """The label is told by the last of three servers, of which the first was asked before the pair was old enough."""
+    """The label is told by the last of three servers, and the counters are read while the others are asked."""
     count = Count(window=60)
     count.answer("a", START)
-    count.hear(START + 60.5)
-    count.hear(START + 61.5)
+    count.hear(START + 61)
+    count.hear(START + 62)
     assert sum(count.settled()[0].values()) == 0
-    count.hear(START + 62.5, ToldLabel("a", "cat", START + 60))
+    count.hear(START + 63, ToldLabel("a", "cat", START + 60))
+    count.hear(START + 71)
+    assert sum(count.settled()[1].values()) == 1
+
+
+def test_a_clock_that_was_put_back_lets_nothing_settle_early() -> None:
+    count = Count(window=60)
+    count.hear(START + 86_400)
+    count.answer("a", START)
+    for second in (0, 10, 20, 60):
+        count.hear(START + second)
+        assert sum(count.settled()[0].values()) == 0
+    count.hear(START + 61, ToldLabel("a", "cat", START + 60))
     count.hear(START + 70)
+    count.hear(START + 80)
     assert sum(count.settled()[1].values()) == 1
 
 
@@ -209,6 +226,7 @@ def test_the_first_label_of_a_pair_is_the_one_that_counts() -> None:
     count.answer("a", START)
     count.hear(START + 10, ToldLabel("a", "cat", START + 10), ToldLabel("a", "dog", START + 11))
     count.hear(START + 70)
+    count.hear(START + 80)
     assert count.settled()[1] == {'answers="same",wrong="none",window="60"': 1}
     assert count.labels == {(0, True): 1, (60, True): 1}
 
@@ -219,6 +237,7 @@ def test_another_window_begins_with_no_pair() -> None:
     count.window = 10
     count.answer("b", START + 1)
     count.hear(START + 90)
+    count.hear(START + 100)
     assert count.settled()[0] == {'answers="same",window="60"': 0, 'answers="same",window="10"': 1}
 
 
@@ -228,6 +247,7 @@ def test_a_server_that_does_not_say_when_a_label_came_is_taken_to_tell_it_at_onc
         count.answer(name, START)
     count.hear(START + 60, ToldLabel("a", "cat"))
     count.hear(START + 70, ToldLabel("b", "cat"))
+    count.hear(START + 80)
     assert sum(count.settled()[1].values()) == 1
 
 
@@ -252,6 +272,7 @@ def test_of_many_labels_at_once_those_are_told_that_others_draw_too() -> None:
         answers.labelled(STABLE, name, "cat", START + 30)
     carried(START + 30)
     carried(START + 70)
+    carried(START + 80)
     assert count.settled() == (
         {'answers="same",window="60"': settling.EACH},
         {'answers="same",wrong="none",window="60"': settling.EACH},
@@ -262,11 +283,77 @@ def test_of_many_labels_at_once_those_are_told_that_others_draw_too() -> None:
 def test_the_carrier_tells_the_window_in_place_of_the_first_line(first: bytes, window: int) -> None:
     answers = Answers(Keyring.of(KEY), "m", STABLE)
     answers.answered([Told("k", "n", CAT)])
-    answers.labelled(STABLE, "n", "cat", START + 0.5)
+    answers.labelled(STABLE, "n", "cat", START - 0.5)
     sealed = first + b"\n" + answers.batch("").partition(b"\n")[2]
     batch = parse_batch(sealed, Keyring.of(KEY), "m")
     assert batch.window == window
     assert batch.labels == [ToldLabel("n", "cat", START)]
+
+
+def desk() -> tuple[Book, Metrics]:
+    """A canary's server whose counters show only what was counted without them being read."""
+    keyring, metrics = Keyring.of(KEY), Metrics("m", REVISION, ["cat", "dog"])
+    book = Book(keyring, "m", REVISION)
+    book.count_with(FeedbackCounter(Tokens(keyring, "m", REVISION), metrics))
+    return book, metrics
+
+
+def sealed(answers: Answers, window: int = 60) -> bytes:
+    return b"%d\n%s" % (window, answers.batch("").partition(b"\n")[2])
+
+
+@pytest.mark.parametrize(("after", "counts"), [(60, 1), (60.01, 0), (60.99, 0)])
+async def test_a_label_is_in_time_to_the_fraction_of_a_second_as_one_of_stable_is(
+    after: float, counts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (book, metrics), stable = desk(), Answers(Keyring.of(KEY), "m", STABLE)
+    metrics.feedback_counted(STABLE, "dog", "cat", "first", START, START + after)
+    book.answered([Told("k", "", CAT, START)])
+    stable.answered([Told("k", "n", CAT)])
+    stable.labelled(STABLE, "n", "dog", START + after)
+    for second in (61, 71, 81):
+        monkeypatch.setattr(time, "time", lambda now=START + second: now)
+        await book.take(sealed(stable))
+    text = metrics.render(START + 81).decode()
+    for revision in (STABLE, REVISION):
+        found = values(text, "serin_feedback_settled_total", revision=revision, actual="dog", window="60")
+        assert sum(found.values()) == counts
+
+
+async def test_pairs_settle_and_are_forgotten_also_where_nobody_reads_the_counters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (book, metrics), stable = desk(), Answers(Keyring.of(KEY), "m", STABLE)
+    book.answered([Told("k", "", CAT, START)])
+    stable.answered([Told("k", "n", CAT)])
+    stable.labelled(STABLE, "n", "dog", START)
+    for second in (0, 70, 80):
+        monkeypatch.setattr(time, "time", lambda now=START + second: now)
+        await book.take(sealed(stable))
+    text = metrics.render(START + 80).decode()
+    assert values(text, "serin_feedback_settled_total", actual="dog", predicted="cat", window="60") == {"60": 1}
+
+
+async def test_a_large_batch_lets_requests_take_turns() -> None:
+    (book, metrics), stable = desk(), Answers(Keyring.of(KEY), "m", STABLE)
+    names = [str(number) for number in range(1_000)]
+    book.answered([Told(name, "", CAT, START) for name in names])
+    stable.answered([Told(name, name, CAT) for name in names])
+    for name in names:
+        stable.labelled(STABLE, name, "cat", START)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await book.take(sealed(stable))
+    task.cancel()
+    assert turns >= 10
+    assert values(metrics.render(START).decode(), "serin_feedback_total", actual="cat") == {"": 1_000}
 
 
 def served(label: str | float, own: Outcome) -> str:
@@ -278,7 +365,8 @@ def served(label: str | float, own: Outcome) -> str:
     metrics.also(book.pairs.render)
     book.answered([Told("k", "", own, START)])
     book.pairs.take(Batch(STABLE, [Told("k", "n", own)], [ToldLabel("n", label, START + 30)], 60), START + 30)
-    book.pairs.take(Batch(STABLE, [], [], 60), START + 90)
+    for second in (90, 100):
+        book.pairs.take(Batch(STABLE, [], [], 60), START + second)
     return metrics.render(START + 90).decode()
 
 

@@ -185,6 +185,46 @@ def test_after_a_shadow_labels_are_compared_when_the_first_since_then_are_old_en
     assert noticed == [False, False, False, False, False, True]
 
 
+def test_a_rate_is_that_of_several_parts_of_the_label_window_which_count_at_once() -> None:
+    """Of a day 333 pairs every 24 minutes: 13.9 a minute, and neither none nor as many as in the minute of a part."""
+    asked = spec("24h")
+    state, told = begun(asked), []
+    for minutes in range(2, 480, 2):
+        parts = minutes // 24
+        seen = snapshot(window=86_400)
+        aged = zip(pair_keys(STABLE, 86_400), ((3, 333), (1, 3), (20, 300), (20, 300)), strict=True)
+        samples = {key: {CANARY: {POD: Counts(parts * bad, parts * all_of)}} for key, (bad, all_of) in aged}
+        samples["requests"] = {CANARY: {POD: Counts(0, minutes)}}
+        now = 1_750_000_000.0 + 60 * minutes
+        seen = replace(seen, samples=samples)
+        found = analysis.judge(asked, state, seen, CANARY, STABLE, now, weight=None, mirror=50)
+        state = found.state
+        told += [gate.per_minute for gate in found.prospects if minutes > 240]
+    assert len(told) == 119
+    assert min(told) > 0.7 * 13.9 and max(told) < 1.4 * 13.9
+
+
+def test_after_an_edit_of_the_label_window_labels_are_compared_when_both_arms_can_have_some() -> None:
+    """The canary's server keeps pairs for the new window from then on; stable's have labels of that age already."""
+    asked = make_spec(
+        analysis={"metrics": [{"name": "recall", "class": "7", "margin": 0.02}], "labelWindow": "60s"}
+    ).analysis
+    seen, state = snapshot(window=60), begun(asked)
+    for seconds in range(60, 900, 60):
+        if seconds == 600:
+            asked = replace(asked, label_window=300.0)
+        samples = {
+            "requests": {CANARY: {POD: Counts(0, seconds)}},
+            "recall:7@300": {STABLE: {"stable-0/1750000000": Counts(seconds, 10 * seconds)}},
+        }
+        now = 1_750_000_000.0 + seconds
+        found = analysis.judge(
+            asked, state, replace(seen, samples=samples), CANARY, STABLE, now, weight=None, mirror=50
+        )
+        state = found.state
+    assert found.reports[0].stable.trials == 0
+
+
 def doubled(seen: Snapshot) -> Snapshot:
     samples = {
         key: {arm: {one: at + at for one, at in of_arm.items()} for arm, of_arm in of_key.items()}
@@ -206,7 +246,7 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     asked = spec()
     first = judged(asked, begun(asked), snapshot())
     value = json.loads(first.state)
-    assert value.pop("aged") == [0.0, None, 10, 500]
+    assert value.pop("aged") == [0.0, None, 10, 500, None]
     assert analysis.recall(asked, json.dumps(value), None, mirror=50).reports == first.reports
     again = judged(asked, json.dumps(value), snapshot())
     assert again.remarks == first.remarks

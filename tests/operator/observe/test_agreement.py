@@ -96,7 +96,8 @@ def pairs(stable: str, kind: Kind, answers: Sequence[tuple[str, str]], window: i
     found.answered([Told(str(number), "", Outcome(kind, own), MADE) for number, (own, _) in enumerate(answers)])
     labels = [ToldLabel(str(number), own) for number, (own, _) in enumerate(answers)]
     found.take(Batch(stable, theirs, labels, window), NOW)
-    found.take(Batch(stable, [], [], window), NOW + 2 * window + 60)
+    for later in (60, 70):
+        found.take(Batch(stable, [], [], window), NOW + 2 * window + later)
     return found.render()
 
 

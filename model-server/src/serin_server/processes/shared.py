@@ -78,7 +78,7 @@ class Alone:
         return self.book.answers.batch(place)
 
     async def take_batch(self, sealed: bytes) -> None:
-        self.book.take(sealed)
+        await self.book.take(sealed)
 
 
 class Worker:

@@ -8,10 +8,11 @@ holds no inputs: only digests of request ids, predicted classes and labels.
 
 import hashlib
 import hmac
+import math
 import secrets
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import orjson
@@ -50,7 +51,8 @@ class Told:
 class ToldLabel:
     """A label for the prediction whose id has this nonce, as the client sent it.
 
-    at: when it came, in seconds since 1970; 0 if the server that told it did not say.
+    at: when it came, in seconds since 1970, rounded up, so that it is not in time if it came a fraction too late; 0 if
+        the server that told it did not say.
     """
 
     nonce: str
@@ -95,7 +97,7 @@ class Answers:
     def labelled(self, revision: str, nonce: str, value: object, now: float) -> None:
         """Note a label that counts, if it may belong to a marked request of this server's revision."""
         if self._entries and revision == self._revision and isinstance(value, str | int | float):
-            entry: list[object] = [nonce, bounded(value) if isinstance(value, str) else value, int(now)]
+            entry: list[object] = [nonce, bounded(value) if isinstance(value, str) else value, math.ceil(now)]
             self._labels += 1
             if self._labels <= LABELS_AS_THEY_COME:
                 self._note(entry)
@@ -144,6 +146,13 @@ def parse_batch(sealed: bytes, keyring: Keyring, model: str) -> Batch:
     except (ValueError, TypeError, IndexError):
         raise invalid("a batch of answers is a revision and a list of entries") from None
     return Batch(revision, answers, labels, _window(first))
+
+
+def parts(batch: Batch, most: int) -> Iterator[Batch]:
+    """The same in parts of at most so many answers and labels. One that tells nothing is a part as well."""
+    for start in range(0, max(1, len(batch.answers), len(batch.labels)), most):
+        some = slice(start, start + most)
+        yield replace(batch, answers=batch.answers[some], labels=batch.labels[some])
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """A server's part in pairs of answers: what it tells of its own answers, and what it makes of others'."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,9 +13,12 @@ from serin_server.monitor.tokens import Prediction, nonce_of
 from serin_server.protocol.metadata import PREDICTION_ID
 from serin_server.protocol.tensors import InferResponse
 from serin_server.serving.inquiry import Inquiry
-from serin_server.shadow.answers import MOST_ROWS, Answers, Told, key_of, parse_batch, shared_outcome
+from serin_server.shadow.answers import MOST_ROWS, Answers, Told, key_of, parse_batch, parts, shared_outcome
 from serin_server.shadow.pairs import Pairs
 from serin_server.shadow.settling import Label, Pair
+
+# Entries of a batch that are taken in in one turn of the event loop, in one or two milliseconds.
+_AT_ONCE = 100
 
 
 class Book:
@@ -37,11 +41,16 @@ class Book:
         self.answers.answered(told)
         self.pairs.answered(told)
 
-    def take(self, sealed: bytes) -> None:
-        """Take in what another server told. Raises RequestError for what none did."""
+    async def take(self, sealed: bytes) -> None:
+        """Take in what another server told, in turns with the requests. Raises RequestError for what none did."""
         now = time.time()
         self._keyring.look(now)
-        self.pairs.take(parse_batch(sealed, self._keyring, self._model), now)
+        for part in parts(parse_batch(sealed, self._keyring, self._model), _AT_ONCE):
+            self.pairs.take(part, now)
+            await asyncio.sleep(0)
+        # Also where nobody reads the counters: what is old enough must not go on to be remembered.
+        for _ in self.pairs.settle():
+            await asyncio.sleep(0)
 
     def _label(self, pair: Pair, label: Label, window: int) -> None:
         prediction = Prediction(self._revision, pair.made, b"", Attempt.FIRST, pair.own)

@@ -8,6 +8,7 @@ when their pairs are as old as the label window, if there is one: of a sample th
 (`settling`), with the labels that came by that age.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from serin_server.shadow.settling import Label, Pair, Settling
 
 # Answers that have no partner, labels that have no pair, and the latest pairs that have no label, of each.
 REMEMBERED = 20_000
-# In seconds, from the first server's batch to the last one's when all are carried.
+# In seconds, from the first server's batch to the last one's when all are carried, and less than to those that follow.
 _ONE_PASS = 5
 
 _WHOSE = {(False, False): "none", (True, False): "canary", (False, True): "stable", (True, True): "both"}
@@ -45,7 +46,8 @@ class Pairs:
         self._unlabelled: Thinned[Pair] = Thinned(remembered)
         self._early: Recent[ToldLabel] = Recent(remembered)
         self._settling: Settling | None = None
-        self._heard = 0.0  # all that was there to tell until then has been told
+        self._hearing = 0.0  # when the servers began to be asked, the last time
+        self._heard = 0.0  # the time before: all that was there to tell until then has been told
         # All by window, "0" at arrival, and stable revision.
         self._pairs: Counter[tuple[str, str, str]] = Counter()  # and whether the answers are equal
         self._labels: Counter[tuple[str, str, str, str]] = Counter()  # and whose answer is wrong
@@ -73,25 +75,26 @@ class Pairs:
             else:
                 self._pair(batch.revision, own, theirs)
         for label in batch.labels:
-            self._labelled(label if label.at else replace(label, at=int(now)))
+            self._labelled(label if label.at else replace(label, at=math.ceil(now)))
 
-    def settle(self) -> None:
-        """Count the pairs that are old enough.
+    def settle(self) -> Iterator[None]:
+        """Count the pairs that are old enough, a few at each step.
 
         As far as it is known that their labels would have been told: of pairs that nobody carries labels for any more,
         only those with quick ones would seem to have any.
         """
-        if self._settling is None:
-            return
-        window = self._settling.window
-        for pair, label in self._settling.settled(self._heard):
-            self._pairs[str(window), pair.stable, _compared(pair)] += 1
-            if label is not None:
-                self._label(pair, label, window)
+        settling = self._settling
+        while settling is not None and (settled := settling.settled(self._heard)):
+            for pair, label in settled:
+                self._pairs[str(settling.window), pair.stable, _compared(pair)] += 1
+                if label is not None:
+                    self._label(pair, label, settling.window)
+            yield
 
     def render(self) -> str:
         """The counters in Prometheus' text format."""
-        self.settle()
+        for _ in self.settle():
+            pass
         if not self._pairs:
             return ""
         lines = [*self._of_window("serin_pairs_total", "serin_paired_labels_total", settled=False)]
@@ -110,8 +113,8 @@ class Pairs:
         return "".join(lines)
 
     def _hear(self, batch: Batch, now: float) -> None:
-        if now >= self._heard + _ONE_PASS:
-            self._heard = now
+        if abs(now - self._hearing) >= _ONE_PASS:  # the servers are asked anew, or the clock was put back
+            self._heard, self._hearing = min(self._hearing, now), now
         if batch.window != (self._settling.window if self._settling is not None else 0):
             self._settling = Settling(batch.window) if batch.window else None
         if batch.window:  # a reader sees by this series that pairs are counted in this window

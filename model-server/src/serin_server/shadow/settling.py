@@ -6,7 +6,6 @@ bucket of time has the same chance, whenever its label comes and whatever it say
 """
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serin_server.monitor.classes import Outcome
@@ -71,10 +70,11 @@ class Settling:
         if waiting is not None and waiting.label is None and at - waiting.pair.made <= self.window:
             waiting.label = label
 
-    def settled(self, until: float) -> Iterator[tuple[Pair, Label | None]]:
-        """What is old enough at `until`, and is forgotten by that."""
-        closing = [number for number in self._buckets if (number + 1) * self._width + self.window <= until]
-        for number in closing:
-            for waiting in self._buckets.pop(number):
-                self._by_nonce.pop(waiting.nonce, None)
-                yield waiting.pair, waiting.label
+    def settled(self, until: float) -> list[tuple[Pair, Label | None]]:
+        """A bucket that is old enough at `until`, and is forgotten by that; nothing if there is none."""
+        due = (number for number in self._buckets if (number + 1) * self._width + self.window <= until)
+        number = next(due, None)
+        waiting = [] if number is None else list(self._buckets.pop(number))
+        for one in waiting:
+            self._by_nonce.pop(one.nonce, None)
+        return [(one.pair, one.label) for one in waiting]

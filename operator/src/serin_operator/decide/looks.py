@@ -4,9 +4,10 @@ What is counted but not compared, in both arms alike:
 
 - the first looks after a change of the weight (`warm_up`);
 - labels with a window, until the first prediction since the rollout's begin is as old as that: before, only the stable
-  revision has any, and they would be compared with the canary's of a later time. Likewise after a shadow, for whose
-  copies no more labels are carried; and after a promotion, when the last prediction of the old stable is as old as
-  that: then a metric is compared with its record.
+  revision has any, and they would be compared with the canary's of a later time. Likewise when a shadow's window is
+  edited, since its servers keep pairs for one window; after a shadow, for whose copies no more labels are carried; and
+  after a promotion, when the last prediction of the old stable is as old as that: then a metric is compared with its
+  record.
 """
 
 import math
@@ -69,7 +70,7 @@ def look(
     the last look, else None. shadow: whether it only gets copies. alike: whether the arms get requests of the same
     kind; else nothing is compared.
     """
-    state = aligned(state, analysis, snapshot, arms[1])
+    earlier, state = state, aligned(state, analysis, snapshot, arms[1])
     share = share if _were_there(state, snapshot, arms) else None
     ledgers: dict[str, tuple[Ledger, Ledger]] = {}
     counts: dict[str, PerArm] = {}
@@ -89,7 +90,10 @@ def look(
         ledgers[key], counts[key] = (canary, stable), (in_canary, in_stable)
     following = replace(state, ledgers=ledgers)
     if following.pairs is not None:
-        found = pairs.counted(following.pairs, counts) if shadow else pairs.ended(following.pairs, now)
+        if shadow:
+            found = pairs.begun(pairs.counted(following.pairs, counts), earlier.pairs, now)
+        else:
+            found = pairs.ended(following.pairs, now)
         following = replace(following, pairs=found)
     if not any(canary.trials or stable.trials for canary, stable in counts.values()):
         return Look(following, tuple(problems))
@@ -101,7 +105,7 @@ def look(
         at=now,
         warming=max(0, state.warming - 1),
         exposed=state.exposed + (0 if shadow else counts.get(REQUESTS, _NOTHING)[0].trials),
-        rates=_rates(state, counts, now),
+        rates=_rates(state, counts, now, analysis.label_window),
     )
     return Look(following, tuple(problems))
 
@@ -143,7 +147,8 @@ def compared(state: State, window: float) -> bool:
     """Whether what is counted now was made by both arms side by side. window: of the labels; 0 without labels."""
     if window == 0:
         return state.promoted_at is None
-    begun = state.pairs.ended if state.pairs is not None and state.pairs.ended is not None else state.since
+    of_pairs = (state.pairs.begun, state.pairs.ended) if state.pairs is not None else ()
+    begun = max([state.since, *(at for at in of_pairs if at is not None)])
     return begun + window <= state.at and (state.promoted_at is None or state.at < state.promoted_at + window)
 
 
@@ -241,14 +246,18 @@ def _window(analysis: Analysis, metric: Metric | None) -> float:
     return analysis.label_window if metric is None or labelled(metric) else 0.0
 
 
-def _rates(state: State, counts: Mapping[str, PerArm], now: float) -> Mapping[str, int]:
-    """Trials per minute of late: an average that forgets exponentially."""
+def _rates(state: State, counts: Mapping[str, PerArm], now: float, window: float) -> Mapping[str, int]:
+    """Trials per minute of late: an average that forgets exponentially.
+
+    It reaches over two sixtieths of the label window at least, each of which counts at once.
+    """
     minutes = (now - state.at) / 60
     if minutes <= 0:
         return state.rates
-    weight = 1 - math.exp(-minutes / _SMOOTHING_MINUTES)
+    of_age = max(_SMOOTHING_MINUTES, 2 * window / 60 / 60)
     rates = dict(state.rates)
     for key, (canary, stable) in counts.items():
+        weight = 1 - math.exp(-minutes / (of_age if key.endswith(f"@{window:g}") else _SMOOTHING_MINUTES))
         latest = rate(canary.trials + stable.trials, minutes)
         rates[key] = round(rates[key] + weight * (latest - rates[key])) if key in rates else latest
     return rates

@@ -80,6 +80,7 @@ class Pairs:
     totals: what the tests were given, pairs that were counted at the age of `window`; 0 for all, as they came.
     seen: all pairs, also those that are not so old or not drawn; failures: the answers differ.
     ended: the first look at which the canary was no shadow any more, in seconds since the epoch; None while it is one.
+    begun: the first look with this window, if the shadow had another one before.
     """
 
     stable: str
@@ -89,6 +90,7 @@ class Pairs:
     window: float
     seen: Counts
     ended: float | None = None
+    begun: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,11 @@ def odds(tests: Paired, seen: Paired) -> tuple[Array, Array, Array]:
 def ended(pairs: Pairs, now: float) -> Pairs:
     """From now on the canary is no shadow."""
     return pairs if pairs.ended is not None else replace(pairs, ended=now)
+
+
+def begun(pairs: Pairs, before: Pairs | None, now: float) -> Pairs:
+    """From now on pairs, and labels of theirs, wait for this window. before: at the last look."""
+    return pairs if before is None or before.window == pairs.window else replace(pairs, begun=now)
 
 
 def onset(pairs: Pairs) -> Pairs:

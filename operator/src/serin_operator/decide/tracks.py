@@ -136,7 +136,7 @@ def dump(state: State) -> str:
     if state.pairs is not None:
         pairs = state.pairs
         value["pairs"] = [pairs.stable, pairs.names, pairs.totals.numbers, paired.encode(pairs.tests)]
-        value["aged"] = [pairs.window, pairs.ended, pairs.seen.failures, pairs.seen.trials]
+        value["aged"] = [pairs.window, pairs.ended, pairs.seen.failures, pairs.seen.trials, pairs.begun]
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -190,13 +190,15 @@ def _pairs(
     tests: list[str],
     window: float = 0.0,
     ended: float | None = None,
-    *seen: int,
+    different: int | None = None,
+    seen: int = 0,
+    begun: float | None = None,
 ) -> Pairs:
     """Earlier versions wrote no window and nothing more that was seen: their pairs were counted as they came."""
     of_tests = Totals(*totals)
-    counts = Counts(*seen) if seen else Counts(of_tests.different, of_tests.all)
+    counts = Counts(of_tests.different, of_tests.all) if different is None else Counts(different, seen)
     batch = paired.decode(tests) if tests else pairs_of.no_tests()
-    return Pairs(stable, tuple(names), batch, of_tests, window, counts, ended)
+    return Pairs(stable, tuple(names), batch, of_tests, window, counts, ended, begun)
 
 
 def no_tests() -> Evidence:
