@@ -1,6 +1,5 @@
 """Prediction ids and the labels that come back for them, without a server."""
 
-import asyncio
 import base64
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from tests.model_server.turns import counting_turns
 
 from serin_server.monitor.attempts import Attempt
 from serin_server.monitor.classes import (
@@ -228,17 +228,7 @@ def test_a_refused_label_is_reported_and_can_be_sent_again_corrected() -> None:
 async def test_many_labels_let_others_take_turns_and_are_counted_alike() -> None:
     ids = [issue(row % 2) for row in range(1000)]
     labels = [Label(prediction_id if row % 7 else "nonsense", 1) for row, prediction_id in enumerate([*ids, ids[1]])]
-    desk, turns = Desk(remembered=10_000), 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    receipt = await desk.counter.count_in_turns(labels, NOW)
-    task.cancel()
+    receipt, turns = await counting_turns(Desk(remembered=10_000).counter.count_in_turns(labels, NOW))
     assert turns >= 10
     assert receipt == Desk(remembered=10_000).counter.count(labels, NOW)
     assert (receipt.accepted + 1 + len(receipt.refused), receipt.duplicates) == (1001, 1)

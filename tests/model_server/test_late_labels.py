@@ -1,6 +1,5 @@
 """Labels that come late: with which chance their pairs are still remembered, and that nothing else decides that."""
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.model_server.serving import KEY, REVISION
+from tests.model_server.turns import counting_turns
 
 from serin_server.monitor.classes import Kind, Outcome
 from serin_server.monitor.cohorts import WINDOWS, bucket_width
@@ -341,17 +341,7 @@ async def test_a_large_batch_lets_requests_take_turns() -> None:
     stable.answered([Told(name, name, CAT) for name in names])
     for name in names:
         stable.labelled(STABLE, name, "cat", START)
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    await book.take(sealed(stable))
-    task.cancel()
+    _, turns = await counting_turns(book.take(sealed(stable)))
     assert turns >= 10
     assert values(metrics.render(START).decode(), "serin_feedback_total", actual="cat") == {"": 1_000}
 

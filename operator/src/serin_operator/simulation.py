@@ -238,9 +238,8 @@ class _Traffic:
         """(runs, 7), what becomes of copies in the order of `pairs.Totals`."""
         of_canary, of_stable = (float(rates[metric][number]) for rates in self._failure_rates)
         wrong = of_canary + of_stable
-        differ = min(
-            float(self._differ[metric]), wrong, 2 - wrong
-        )  # one of two answers that differ is right, one wrong
+        # One of two answers that differ is right, one wrong.
+        differ = min(float(self._differ[metric]), wrong, 2 - wrong)
         b, c = one_wrong(differ, of_canary - of_stable)
         both = max(0.0, of_stable - c)
         known = self._with_label(copies)
