@@ -1,6 +1,8 @@
-"""What every pod of Serin's has in common: the restricted Pod Security profile and no token."""
+"""What pods of Serin's have in common: the restricted Pod Security profile, no token, and how they are evicted."""
 
 from typing import Any
+
+from serin_operator.build.owner import Manifest
 
 USER = 65532
 
@@ -31,4 +33,14 @@ def pod_basics() -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),
+    }
+
+
+def one_at_a_time(metadata: dict[str, Any], labels: dict[str, str], **more: str) -> Manifest:
+    """A PodDisruptionBudget for the pods with these labels. more: further fields of its spec."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata,
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}, **more},
     }

@@ -9,7 +9,7 @@ from serin_operator.api.spec import Spec, Traffic
 from serin_operator.api.status import Status
 from serin_operator.build import envoy, listeners
 from serin_operator.build.owner import PORT, ROUTER, Images, Manifest, Owner, client_service
-from serin_operator.build.pods import container_security, pod_basics
+from serin_operator.build.pods import container_security, one_at_a_time, pod_basics
 from serin_operator.decide.roles import candidate_of, route_of, running
 
 # Routers run apart from each other where they can, so that the loss of a node or a zone loses one of them.
@@ -111,12 +111,7 @@ def deployment(owner: Owner, traffic: Traffic, images: Images) -> Manifest:
 def disruption_budget(owner: Owner) -> Manifest:
     """Nodes are drained of one router at a time."""
     labels = owner.labels(ROUTER)
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": owner.metadata(owner.router, labels),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
-    }
+    return one_at_a_time(owner.metadata(owner.router, labels), labels)
 
 
 def _apart(labels: dict[str, str], topology: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from serin_operator.api.status import Revision
 from serin_operator.build import payload_log
 from serin_operator.build.owner import GRPC_PORT, PORT, SERVER, Images, Manifest, Owner
-from serin_operator.build.pods import container_security, pod_basics
+from serin_operator.build.pods import container_security, one_at_a_time, pod_basics
 
 DRAIN_SECONDS = 15
 _MODEL = "/model/model"
@@ -123,16 +123,8 @@ def disruption_budget(owner: Owner, stable: str) -> Manifest:
     There is one, which follows the role: at a promotion that is a single write, and no pod is ever in two budgets, for
     Kubernetes evicts no such pod. Pods that are not ready answer nobody, so they keep no node from being drained.
     """
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": owner.metadata(owner.stable, owner.labels(SERVER)),
-        "spec": {
-            "maxUnavailable": 1,
-            "selector": {"matchLabels": owner.labels(SERVER, stable)},
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-        },
-    }
+    metadata = owner.metadata(owner.stable, owner.labels(SERVER))
+    return one_at_a_time(metadata, owner.labels(SERVER, stable), unhealthyPodEvictionPolicy="AlwaysAllow")
 
 
 def _spread(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
