@@ -63,6 +63,14 @@ def test_a_pod_that_is_missed_once_brings_all_of_it_later() -> None:
     assert step(ledger, 2120, old=(7, 7), new=(3, 4))[0] == [2, 0]
 
 
+def test_a_reading_of_an_earlier_moment_counts_nothing_and_nothing_twice_later() -> None:
+    """Two Prometheus servers behind one address are seconds apart."""
+    _, ledger = step(None, 2000, old=(50, 70))
+    live, ledger = step(ledger, 2060, old=(49, 70))
+    assert live == [0, 0]
+    assert step(ledger, 2120, old=(51, 72))[0] == [1, 2]
+
+
 def test_the_series_of_pods_that_are_gone_are_forgotten() -> None:
     _, ledger = step(None, 2000, old=(5, 7))
     _, ledger = arrange(points(NEW, 3, 4), [NEW], {"pod-1"}, "r", ledger, 2060)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.operator.observe.holes import holes
 
+from serin_operator.decide.counters import advance, baseline
 from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import Resolution, Trouble, Workload
 from serin_operator.observe.pods import Pod, read_pod, resolution, restarts, workload
@@ -339,6 +340,15 @@ def test_restarts_are_failures_as_far_as_there_are_minutes_for_them() -> None:
     pod = read_pod(raw(mains=mains, inits=inits, status={"startTime": "2025-06-15T15:06:40Z"}))
     found = [restarts([pod], STARTED + 60 * minutes)[REVISION] for minutes in (1, 3, 4, 100)]
     assert [list(one.values()) for one in found] == [[Counts(1, 1)], [Counts(3, 3)], [Counts(4, 4)], [Counts(4, 100)]]
+
+
+def test_minutes_and_restarts_count_once_though_the_clock_is_set_back() -> None:
+    mains = [{"name": "server", "restartCount": 3, "state": {}}]
+    pod = read_pod(raw(mains=mains, status={"startTime": "2025-06-15T15:06:40Z"}))
+    ledger = baseline(restarts([pod], STARTED + 60 * 100)[REVISION])
+    ledger, back = advance(ledger, restarts([pod], STARTED + 60 * 40)[REVISION])
+    assert back == Counts()
+    assert advance(ledger, restarts([pod], STARTED + 60 * 101)[REVISION])[1] == Counts(0, 1)
 
 
 def test_other_pods_and_pods_without_a_node_have_no_minutes() -> None:

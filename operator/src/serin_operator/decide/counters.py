@@ -39,13 +39,15 @@ def advance(
 
     - A series that is new counts from 0, as its process started after the baseline. For a process that is
       older but could not be read then, name its series in `historic`: its first reading is its baseline.
-    - A counter that went down was reset, so the series counts from 0 again.
-    - A series in `unclocked` does not tell when its process started. So its first reading is its baseline, and the
-      first one after a reset too. If it keeps more than half of what it had, that was no reset: NotACounter.
+    - A reading below the one before it is of an earlier moment, since a process that starts anew is another series:
+      two Prometheus servers behind one address are seconds apart, and a clock can be set back. It counts nothing.
+    - A series in `unclocked` does not tell when its process started, so there a lower reading may be a reset. Its first
+      reading is its baseline, and the first one after a reset too. If it keeps more than half of what it had, that was
+      no reset: NotACounter.
     - A series that is missing was not read this time. Its next reading brings what was missed, in one piece,
       unless it is in `gone`: then no more readings of it can come, and it is forgotten.
     - More new failures than new trials means that the two were not read at one instant. Each failure too many
-      is held over, uncounted, until a later reading shows its trial. (Only a reset before that loses it.)
+      is held over, uncounted, until a later reading shows its trial.
 
     The same snapshot again counts nothing.
     """
@@ -55,9 +57,10 @@ def advance(
         clocked = series not in unclocked
         before = counted.get(series, Counts() if clocked and series not in historic else reading)
         if reading.failures < before.failures or reading.trials < before.trials:
-            if not clocked:
-                _check_reset(before, reading)
-            before = Counts() if clocked else reading
+            if clocked:
+                continue
+            _check_reset(before, reading)
+            before = reading
         trials = reading.trials - before.trials
         failures = min(reading.failures - before.failures, trials)
         counted[series] = Counts(before.failures + failures, reading.trials)

@@ -91,6 +91,7 @@ def arrange(
         for name in sorted(ratios.keys() & rows.keys())[:MOST_FEATURES]
     )
     live: dict[Bin, int] = defaultdict(int)
+    found = {process: counts for process, counts in found.items() if not _is_earlier(process, counts, known)}
     for process, counts in found.items():
         for key, amount in _since(process, counts, known).items():
             live[key] += amount
@@ -108,6 +109,10 @@ def _since(process: str, counts: Mapping[Bin, int], known: DriftLedger | None) -
     before = known.counted.get(process) if known else None
     if before is None:
         return counts if known and float(process.rpartition("/")[2]) >= known.at else {}
-    if any(amount < before.get(key, 0) for key, amount in counts.items()):
-        return counts  # started anew within the second
     return {key: amount - before.get(key, 0) for key, amount in counts.items()}
+
+
+def _is_earlier(process: str, counts: Mapping[Bin, int], known: DriftLedger | None) -> bool:
+    """Whether this was read before what is counted already, as from a Prometheus that lags behind another one."""
+    before = known.counted.get(process, {}) if known else {}
+    return any(amount < before.get(key, 0) for key, amount in counts.items())
