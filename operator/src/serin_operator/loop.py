@@ -394,7 +394,7 @@ class Loop:
             return
         routers = [(pod.name, pod.route_mark) for pod in pods if pod.component == "router" and not pod.terminating]
         again = None
-        if memory.served != route_of(memory.status) and now - memory.nudged_at >= NUDGE_SECONDS:
+        if memory.served != route_of(memory.status) and not 0 <= now - memory.nudged_at < NUDGE_SECONDS:
             again = int(now)
         if again is not None or any(mark is None for _, mark in routers):
             memory.nudged_at = now
@@ -413,10 +413,13 @@ class Loop:
 
 
 def worth_writing(before: Status, after: Status, seconds: float) -> bool:
-    """Whether the change has to be written, so many seconds after the last time: evidence alone can wait a while."""
+    """Whether the change has to be written, so many seconds after the last time: evidence alone can wait a while.
+
+    seconds: negative when the clock was set back.
+    """
     on_trial = after.rollout is not None and after.rollout.step is not None
     patience = EVIDENCE_WRITE_SECONDS if on_trial else QUIET_WRITE_SECONDS
-    return _without_evidence(before) != _without_evidence(after) or (before != after and seconds >= patience)
+    return _without_evidence(before) != _without_evidence(after) or (before != after and not 0 <= seconds < patience)
 
 
 def _without_evidence(status: Status) -> Status:

@@ -95,7 +95,7 @@ class World:
 
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
-    stop_seconds: how long a pod is there after it was told to go.
+    stop_seconds: how long a pod is there after it was told to go. skew: of the operator's clock.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
     selector: which pods the Service leads to that clients call; behind: how many answered there last.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
@@ -117,6 +117,8 @@ class World:
     promote: str | None = None
     abort: str | None = None
     stop_seconds: float = 0.0
+    skew: float = 0.0
+    check_at: float | None = START
     preview: float = 0.0
     raw: Json = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
@@ -249,10 +251,9 @@ class World:
 
     def step(self, most: float = RESYNC_SECONDS, crash: Crash | None = None) -> Pass:
         """Waits until a pass is due, or something in the cluster wakes the operator, and makes the pass."""
-        check_at = self.passes[-1].decision.check_at if self.passes else self.now
         events = [pod.ready_at for pods in self.pods.values() for pod in pods if pod.ready_at > self.now]
         events += [end for ends in self.going.values() for end in ends if end > self.now]
-        due = min([*events, *([check_at] if check_at is not None else []), self.now + most])
+        due = min([*events, *([self.check_at] if self.check_at is not None else []), self.now + most])
         self.elapse(0.05 if self.woken else max(due - self.now, 0.05))
         self.woken = False
         return self.look(crash)
@@ -277,14 +278,19 @@ class World:
 
     # --- the operator
 
+    @property
+    def clock(self) -> float:
+        """What the operator takes for the time."""
+        return self.now + self.skew
+
     def look(self, crash: Crash | None = None) -> Pass:
         """One pass: observe, decide, write, act."""
         observed = self._observe()
         route = route_of(self.memory)
         if observed.router is not None:
             self.seen = route if route is not None and observed.router.serves(route) else None
-        decision = decide(observed, self.now)
-        this = Pass(self.now, observed, decision, self.live, dict(self.served))
+        decision = decide(observed, self.clock)
+        this = Pass(self.clock, observed, decision, self.live, dict(self.served))
         if crash is not Crash.BEFORE_WRITE:
             self._write(decision.status)
         if crash is None:
@@ -292,11 +298,13 @@ class World:
         else:
             self.memory, self.seen = parse_status(json.loads(self.written)), None
         self.passes.append(this)
+        # The operator sleeps so many seconds, whatever its clock says when they are over.
+        self.check_at = None if decision.check_at is None else decision.check_at - self.skew
         return this
 
     def _observe(self) -> Observed:
         status, spec = self.memory, self.spec
-        wanted = wants(status, spec, self.seen, self.now)
+        wanted = wants(status, spec, self.seen, self.clock)
         following = status.routing.next if status.routing else None
         return Observed(
             name=NAME,
@@ -319,10 +327,10 @@ class World:
 
     def _write(self, status: Status) -> None:
         """As the loop does: evidence alone is written now and then, everything else at once."""
-        if worth_writing(self.memory, status, self.now - self.written_at):
+        if worth_writing(self.memory, status, self.clock - self.written_at):
             raw = dump_status(status)
             self.statuses.append(raw)
-            self.written, self.written_at = json.dumps(raw), self.now
+            self.written, self.written_at = json.dumps(raw), self.clock
         self.memory = status
 
     def _act(self, decision: Decision) -> None:

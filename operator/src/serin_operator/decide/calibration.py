@@ -62,8 +62,11 @@ class Calibration:
 
 
 def grow(before: Calibration | None, analysis: Analysis, snapshot: Snapshot, stable: str, now: float) -> Calibration:
-    """With one more look at the stable revision; the first one is the base from which is counted."""
-    known = before or Calibration(now, now, {}, {}, dispersion.start(0))
+    """With one more look at the stable revision; the first one is the base from which is counted.
+
+    It begins anew when the clock was set back: how long it has lasted is not known.
+    """
+    known = before if before and before.at <= now else Calibration(now, now, {}, {}, dispersion.start(0))
     keys = keys_of(analysis, [*known.ledgers, *snapshot.samples])
     ledgers: dict[str, Ledger] = {}
     totals: dict[str, Counts] = {}

@@ -8,6 +8,11 @@ from serin_operator.api.status import Rollout
 QUIET_LOOKS = 3  # so many looks without anything new are normal: the first requests take a moment to be counted
 
 
+def due(last: float | None, interval: float, now: float) -> bool:
+    """Whether it is time for the look after the last one. One in the future was made before the clock was set back."""
+    return last is None or not 0 <= now - last < interval
+
+
 def timed(rollout: Rollout, paused: bool, now: float) -> Rollout:
     """The rollout with its clocks moved on by a pause that is over; the begin of a pause is noted."""
     if paused or rollout.paused_at is None:

@@ -10,6 +10,7 @@ from serin_operator.api.status import ByHand, Phase, Rollout, Status
 from serin_operator.decide import analysis, blue_green, calibration, ramp, slots
 from serin_operator.decide.calibration import Calibration
 from serin_operator.decide.capacity import first_capacity, load, needed, room
+from serin_operator.decide.clocks import due
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
@@ -22,7 +23,7 @@ from serin_operator.decide.words import duration
 def wants_look(rollout: Rollout, wanted: Spec, now: float) -> bool:
     """Whether the counters are to be read: every interval, and always when only the canary is waited for, because
     the first step begins with a look."""
-    if rollout.evidence_at is None or now - rollout.evidence_at >= wanted.analysis.interval:
+    if due(rollout.evidence_at, wanted.analysis.interval, now):
         return True
     return _seconds(_known(rollout)) >= _least_seconds(wanted, rollout)
 
@@ -79,8 +80,7 @@ def _calibrate(observed: Observed, status: Status, now: float) -> tuple[Status, 
     stable, rollout, spec, snapshot = status.stable, status.rollout, observed.spec, observed.snapshot
     assert stable and rollout
     known = _known(rollout)
-    due = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
-    if snapshot is None or snapshot.problem or not due:
+    if snapshot is None or snapshot.problem or not due(rollout.evidence_at, spec.analysis.interval, now):
         return status, known
     state = analysis.calibrate(spec.analysis, rollout.evidence if known else "", snapshot, stable.revision, now)
     known = calibration.load(state)

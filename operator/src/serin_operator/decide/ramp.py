@@ -99,7 +99,7 @@ def exposed(status: Status, judged: Judgement, now: float) -> int:
         return judged.exposed
     # Until every router is seen to follow, the weight before may still serve.
     weight = status.weight if rollout.step_started_at is not None else max(status.weight, rollout.verified_weight)
-    unseen = weight / 100 * (judged.per_second or 0.0) * (now - rollout.evidence_at)
+    unseen = weight / 100 * (judged.per_second or 0.0) * max(0.0, now - rollout.evidence_at)
     return max(judged.exposed, rollout.exposed + math.ceil(unseen))
 
 

@@ -15,6 +15,7 @@ from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
 from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing, slots
 from serin_operator.decide.by_hand import heed
+from serin_operator.decide.clocks import due
 from serin_operator.decide.conditions import Activity, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
@@ -55,23 +56,23 @@ def wants(status: Status, spec: Spec, served: Route | None, now: float) -> Wants
     An idle ModelDeployment asks nothing.
     """
     rollout, watch = status.rollout, status.watch
-    due = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
+    over = any(revision.kept_until is not None and revision.kept_until <= now for revision in kept(status))
     drift_at = drift_watch.next_look(status, spec.analysis.drift)
     # Other routers than the embedded one are looked at in the watch cache, which costs nothing.
     others = status.routing is not None or spec.traffic.router is not RouterType.EMBEDDED
     tls = spec.traffic.tls_secret is not None
     look = False
     if watch is not None:
-        look = now >= next_look(watch, spec.analysis)
+        look = now >= next_look(watch, spec.analysis, now)
     elif rollout is not None and rollout.step is None:
         look = rollout.strategy is not Strategy.RECREATE and wants_look(rollout, spec, now)
     elif rollout is not None:
-        look = rollout.evidence_at is None or now - rollout.evidence_at >= spec.analysis.interval
+        look = due(rollout.evidence_at, spec.analysis.interval, now)
     return Wants(
         router=others
         or status.phase is Phase.PENDING
         or rollout is not None
-        or due
+        or over
         or served != route_of(status)
         or tls,
         snapshot=look,
@@ -255,11 +256,13 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
     if rollout is not None and rollout.step is None:
         times.append(now + READY_POLL_SECONDS)
     elif rollout is not None and rollout.evidence_at is not None:
-        times.append(max(rollout.evidence_at + observed.spec.analysis.interval, now + ROUTE_POLL_SECONDS))
+        interval = observed.spec.analysis.interval
+        look_at = now if due(rollout.evidence_at, interval, now) else rollout.evidence_at + interval
+        times.append(max(look_at, now + ROUTE_POLL_SECONDS))
     if status.stable is not None and status.stable.stopped:
         times.append(now + READY_POLL_SECONDS)
     if status.watch is not None:
-        times.append(max(next_look(status.watch, observed.spec.analysis), now + ROUTE_POLL_SECONDS))
+        times.append(max(next_look(status.watch, observed.spec.analysis, now), now + ROUTE_POLL_SECONDS))
     freed_at = capacity.changes_at(status)
     if freed_at is not None:
         times.append(freed_at)

@@ -11,6 +11,7 @@ from serin_operator.api.spec import Analysis
 from serin_operator.api.status import Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.capacity import missing_to_go_back
+from serin_operator.decide.clocks import due
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.roles import compares
@@ -20,9 +21,10 @@ from serin_operator.decide.verdict import Action
 LEAST_INTERVAL = 10.0  # seconds between looks: what comes late is not urgent
 
 
-def next_look(watch: Watch, spec: Analysis) -> float:
+def next_look(watch: Watch, spec: Analysis, now: float) -> float:
     """When the counters are to be read again: the last time is the watch's end."""
-    return min((watch.evidence_at or 0.0) + max(spec.interval, LEAST_INTERVAL), watch.until)
+    last, interval = watch.evidence_at or 0.0, max(spec.interval, LEAST_INTERVAL)
+    return min(now if due(last, interval, now) else last + interval, watch.until)
 
 
 def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
