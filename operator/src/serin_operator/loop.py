@@ -69,6 +69,7 @@ class Memory:
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
     binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
+    unseen: pods that were there when it began, and that the watch cache has not shown yet.
     """
 
     uid: str
@@ -81,6 +82,7 @@ class Memory:
     nudged_at: float = 0.0
     binned: DriftLedger | None = None
     carried: Places = field(default_factory=dict)
+    unseen: frozenset[str] = frozenset()
 
 
 class Loop:
@@ -248,6 +250,7 @@ class Loop:
             return CACHE_LAG_SECONDS  # the watch cache has not seen yet what was written; its event wakes the loop
         spec = parse_spec(resource["spec"])
         pods = self._cache.pods_of(place)
+        memory.unseen -= {pod.name for pod in pods}
         observed, binned = await self._observe(place, metadata, spec, memory, pods)
         if observed.router is not None:
             route = route_of(memory.status)
@@ -309,13 +312,17 @@ class Loop:
             if not lags:
                 return self._memorise(place, resource)
         held = await self._client.read(KIND, *place)
-        return self._memorise(place, held) if held is not None and held["metadata"]["uid"] == uid else None
+        if held is None or held["metadata"]["uid"] != uid:
+            return None
+        unseen: frozenset[str] = frozenset()
+        if not held.get("status", {}).keys().isdisjoint(("rollout", "watch")):
+            unseen = await self._client.names("Pod", place[0], f"{LABEL_OWNER}={place[1]}")
+        return self._memorise(place, held, unseen)
 
-    def _memorise(self, place: Place, resource: Mapping[str, Any]) -> Memory:
+    def _memorise(self, place: Place, resource: Mapping[str, Any], unseen: frozenset[str] = frozenset()) -> Memory:
         metadata, stored = resource["metadata"], resource.get("status", {})
-        memory = Memory(
-            metadata["uid"], parse_status(stored), stored, int(metadata["resourceVersion"]), time.monotonic()
-        )
+        version, since = int(metadata["resourceVersion"]), time.monotonic()
+        memory = Memory(metadata["uid"], parse_status(stored), stored, version, since, unseen=unseen)
         self._memories[place] = memory
         return memory
 
@@ -347,7 +354,7 @@ class Loop:
             workloads={revision: workload(pods, revision) for revision in revisions},
             router=await verify(router_of(status), sight) if wanted.router else None,
             next_router=await verify(following, sight) if following else None,
-            snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
+            snapshot=await self._snapshot(place, spec, memory, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
             drift=drift,
             served=memory.served,
@@ -369,11 +376,13 @@ class Loop:
         both, window = (status.canary.revision, status.stable.revision), spec.analysis.label_window
         memory.carried = await carry(self._session, place[1], pods, both, window, memory.carried)
 
-    async def _snapshot(self, place: Place, spec: Spec, status: Status, pods: list[Pod]) -> Snapshot:
+    async def _snapshot(self, place: Place, spec: Spec, memory: Memory, pods: list[Pod]) -> Snapshot:
+        """What is counted. A pod that the watch cache does not show yet may be counted already: it is not gone."""
         address = spec.analysis.prometheus or self._settings.prometheus
-        rollout = status.rollout
+        rollout, both = memory.status.rollout, arms(memory.status)
         shadow = rollout is not None and (spec.rollout.shadow is not None or rollout.mirror > 0)
-        return await look(self._session, address, place, pods, spec.analysis, arms(status), time.time(), shadow=shadow)
+        seen = await look(self._session, address, place, pods, spec.analysis, both, time.time(), shadow=shadow)
+        return replace(seen, pods=seen.pods | memory.unseen)
 
     async def _write(self, resource: Mapping[str, Any], memory: Memory, status: Status, now: float) -> None:
         before = memory.status

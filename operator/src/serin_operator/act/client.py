@@ -141,10 +141,11 @@ class Client:
 
     async def uids(self, kind: str, namespace: str | None, selector: str) -> set[str]:
         """The uids of all objects of a kind that bear these labels, in one namespace or (None) in all."""
-        answer = await self._call(
-            "GET", kind, _collection(kind, namespace), None, [("labelSelector", selector)], accept=_METADATA
-        )
-        return {item["metadata"]["uid"] for item in answer["items"]}
+        return {metadata["uid"] for metadata in await self._metadata(kind, namespace, selector)}
+
+    async def names(self, kind: str, namespace: str, selector: str) -> frozenset[str]:
+        """The names of all objects of a kind in a namespace that bear these labels."""
+        return frozenset(metadata["name"] for metadata in await self._metadata(kind, namespace, selector))
 
     async def listed(self, kind: str, namespace: str | None, selector: str) -> tuple[list[dict[str, Any]], str]:
         """All objects of a kind that bear these labels, in one namespace or (None) in all, and the list's version.
@@ -186,6 +187,12 @@ class Client:
         }
         path = _path(resource["kind"], metadata["namespace"], metadata["name"]) + "/status"
         return await self._call("PUT", resource["kind"], path, body, [("fieldManager", FIELD_MANAGER)])
+
+    async def _metadata(self, kind: str, namespace: str | None, selector: str) -> list[dict[str, Any]]:
+        answer = await self._call(
+            "GET", kind, _collection(kind, namespace), None, [("labelSelector", selector)], accept=_METADATA
+        )
+        return [item["metadata"] for item in answer["items"]]
 
     async def _call(
         self,
