@@ -27,10 +27,15 @@ BEHIND_GATEWAYS = Status(phase=Phase.SERVING, stable=revision(STABLE), routing=R
 
 
 class Deletes(Writes):
-    """Notes what is deleted, too."""
+    """Notes what is deleted, too. Nothing is, but by the uid that it was seen with: its name may be another's by now."""
 
-    async def delete(self, kind: str, *_: str, **__: str) -> None:
+    def __init__(self, held: dict[str, Any]) -> None:
+        super().__init__(held)
+        self.deleted: list[str] = []
+
+    async def delete(self, kind: str, *_: str, uid: str, **__: str) -> None:
         self.writes.append(f"delete {kind}")
+        self.deleted.append(uid)
 
 
 def behind_gateways() -> dict[str, Any]:
@@ -115,7 +120,7 @@ UNWANTED = Existing("Deployment", PLACE[0], "iris-old", 3, "uid", "old", 40)
 async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, said: str) -> None:
     client = Refusing({**new_resource(**dump_status(SERVING)), "spec": raw_spec(server={"replicas": 2})}, kind)
     client.silent = silent
-    failed = read_pod({"metadata": {"name": "iris-resolve"}, "status": {"phase": "Failed"}})
+    failed = read_pod({"metadata": {"name": "iris-resolve", "uid": "failed"}, "status": {"phase": "Failed"}})
     failed = replace(failed, component="resolver")
     objects = {"Deployment": {PLACE: [UNWANTED]}}
     one = loop(client, Cache({PLACE: [client.held]}, {PLACE: [ROUTER, failed]}, objects))
@@ -123,6 +128,7 @@ async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, sa
         await one._pass(PLACE)
     assert 0 < caught.value.wait <= RESYNC_SECONDS
     assert {"status", "ConfigMap", "Service", "delete Deployment", "delete Pod"} <= set(client.writes)
+    assert client.deleted == ["old", "failed"]
     assert ("annotate Pod" in client.writes) is (kind != "Pod")
     assert [event["reason"] for event in client.events] == ["Started"]
 

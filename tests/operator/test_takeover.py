@@ -76,10 +76,11 @@ def trials(one: Loop) -> dict[str, int]:
 
 
 async def test_a_pod_that_the_cache_does_not_show_yet_counts_once() -> None:
-    client = Predecessors({**new_resource(**dump_status(left_behind())), "spec": SPEC})
+    held = {**new_resource(**dump_status(left_behind())), "spec": SPEC}
+    client = Predecessors(held)
     pods = {PLACE: [one for one, *_ in OLD]}
     async with aiohttp.ClientSession() as session:
-        cache = Cache({PLACE: [client.held]}, pods)
+        cache = Cache({PLACE: [held]}, pods)
         one = Loop(SETTINGS, cast(Client, client), session, cache, "operator-1")
         async with tells(OLD[0]), tells(OLD[1]), tells(ADDED):
             await one._pass(PLACE)
@@ -88,8 +89,8 @@ async def test_a_pod_that_the_cache_does_not_show_yet_counts_once() -> None:
             memory = one._memories[PLACE]
             assert memory.status.rollout
             memory.status = replace(memory.status, rollout=replace(memory.status.rollout, evidence_at=None))
-            metadata = {**client.held["metadata"], "resourceVersion": str(memory.resource_version)}
-            cache.resources = {PLACE: [{**client.held, "metadata": metadata, "status": memory.stored}]}
+            metadata = {**held["metadata"], "resourceVersion": str(memory.resource_version)}
+            cache.resources = {PLACE: [{**held, "metadata": metadata, "status": memory.stored}]}
             await one._pass(PLACE)
         assert trials(one) == {"canary": 1000, "stable": 0}
         assert memory.unseen == frozenset()

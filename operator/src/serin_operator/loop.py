@@ -413,7 +413,7 @@ class Loop:
         """Deletes resolver pods that ended for good without an answer; the next pass makes a new one."""
         for pod in pods:
             if pod.component == RESOLVER and pod.failed and not pod.terminating:
-                await self._client.delete("Pod", place[0], pod.name)
+                await self._client.delete("Pod", place[0], pod.name, uid=pod.uid)
 
     def _wait(self, decision: Decision) -> float:
         if decision.check_at is None:
