@@ -271,6 +271,16 @@ async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: App
     assert client.took() == [("apply", "Service", "iris")]
 
 
+async def test_what_somebody_replaced_is_put_right(client: FakeClient, applier: Applier) -> None:
+    """As `kubectl replace --force` does: the name and the owner are the same, changes are counted anew."""
+    await applier.sync(OWNER, wanted(), [])
+    client.took()
+    there = [replace(item, uid="new") if item.kind == "Deployment" else item for item in client.existing()]
+    await applier.sync(OWNER, wanted(), there)
+    applied = [call for call in client.took() if call[0] == "apply"]
+    assert applied == [("apply", item.kind, item.name) for item in there if item.uid == "new"]
+
+
 async def test_a_cache_that_lags_is_no_reason_to_apply_again(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     before = client.existing()

@@ -144,9 +144,10 @@ class Existing:
         """Its place among the applied objects."""
         return (self.kind, self.namespace, self.name)
 
-    def stands_at(self, version: int) -> bool:
-        """Whether nobody has changed it since it had this version; the cache may still hold an earlier one."""
-        return self.version == version if self.kind == AUTOSCALER else self.version <= version
+    def stands_at(self, applied: "Existing") -> bool:
+        """Whether nobody has changed it since it was applied, or replaced it; the cache may still hold an earlier one."""
+        as_new = self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
+        return as_new and self.uid == applied.uid
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
