@@ -27,7 +27,7 @@ BEHIND_GATEWAYS = Status(phase=Phase.SERVING, stable=revision(STABLE), routing=R
 
 
 class Deletes(Writes):
-    """Notes what is deleted, too. Nothing is, but by the uid that it was seen with: its name may be another's by now."""
+    """Notes what is deleted, too: by the uid that it was seen with, as its name may be another's by now."""
 
     def __init__(self, held: dict[str, Any]) -> None:
         super().__init__(held)

@@ -145,9 +145,9 @@ class Existing:
         return (self.kind, self.namespace, self.name)
 
     def stands_at(self, applied: "Existing") -> bool:
-        """Whether nobody has changed it since it was applied, or replaced it; the cache may still hold an earlier one."""
-        as_new = self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
-        return as_new and self.uid == applied.uid
+        """Whether nobody has changed or replaced it since it was applied; the cache may still hold an earlier state."""
+        unchanged = self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
+        return unchanged and self.uid == applied.uid
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
