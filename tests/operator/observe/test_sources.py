@@ -127,6 +127,7 @@ def test_another_start_is_another_series() -> None:
         "<html>not metrics</html>",
         "process_start_time_seconds\n",
         "process_start_time_seconds soon\n",
+        *(f"process_start_time_seconds {never}\n" for never in ("NaN", "+Inf", "-1", "0")),
         'serin_requests_total{code="200"} 1\n',
         'process_start_time_seconds 1.0\nserin_requests_total{code="200" 1\n',
         'process_start_time_seconds 1.0\nserin_requests_total{code="200",revision="r"} NaN\n',
@@ -248,6 +249,13 @@ def test_series_of_one_cell_in_two_windows_are_two() -> None:
     name = "serin_feedback_settled_total"
     points, _ = to_points(instant(start, entry(name, "5", window="60", **cell), entry(name, "3", window="300", **cell)))
     assert samples([ACCURACY], points, 300)["accuracy@300"] == {CANARY: {"c-0/1750000000": Counts(0, 3)}}
+
+
+@pytest.mark.parametrize("never", ["NaN", "+Inf", "0"])
+def test_a_start_time_that_is_none_spoils_the_answer(never: str) -> None:
+    start, *others = vector("c-0", CANARY)
+    with pytest.raises(ValueError, match="process_start_time_seconds of c-0"):
+        to_points(instant({**start, "value": [0, never]}, *others))
 
 
 def test_a_pod_without_a_start_time_is_left_out() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from serin_operator.observe.pods import Pod
-from serin_operator.observe.samples import STARTED, Point, Reading, Wanted
+from serin_operator.observe.samples import STARTED, Point, Reading, Wanted, series_of
 
 # Every label of a model server's own series, which tell them apart; Prometheus adds others, such as job, which do not.
 _IDENTITY = (
@@ -115,16 +115,16 @@ def to_points(result: Iterable[tuple[Mapping[str, str], float]]) -> tuple[list[P
         if labels.get("__name__") == STARTED:
             pod = _pod(labels)
             started[pod] = max(started.get(pod, 0.0), value)
+    processes = {pod: series_of(pod, start) for pod, start in started.items()}
     for labels, value in entries:
         name = labels.get("__name__", "")
         pod = _pod(labels)
         if name == STARTED or pod not in started:
             continue
         key = (pod, *(labels.get(label, "") for label in _IDENTITY))
-        series = f"{pod}/{started[pod]:.0f}"
         if key not in latest or value > latest[key].value:
-            latest[key] = Point(series, name, labels, value)
-    return list(latest.values()), frozenset(f"{pod}/{start:.0f}" for pod, start in started.items())
+            latest[key] = Point(processes[pod], name, labels, value)
+    return list(latest.values()), frozenset(processes.values())
 
 
 def _pod(labels: Mapping[str, str]) -> str:

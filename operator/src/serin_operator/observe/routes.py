@@ -19,7 +19,7 @@ from serin_operator.build.istio import DESTINATION_RULE, VIRTUAL_SERVICE
 from serin_operator.build.owner import Existing
 
 _LOGGER = logging.getLogger("serin.routes")
-_WATCH_SECONDS = 600
+_WATCH_SECONDS = 60  # a connection that the other side has forgotten is noticed soon after
 _AGAIN_SECONDS = 5.0  # after a kind was not there, or a watch broke
 KINDS: Mapping[RouterType, tuple[str, ...]] = {
     RouterType.GATEWAY_API: (HTTP_ROUTE, GRPC_ROUTE),

@@ -51,6 +51,13 @@ _Place = tuple[str, str]  # revision and series
 _PerArm = Mapping[str, Mapping[str, Counts]]
 
 
+def series_of(pod: str, started: float) -> str:
+    """Names a process. Raises ValueError for a time at which none starts: as a new process it would count from 0."""
+    if not 0 < started < math.inf:
+        raise ValueError(f"the {STARTED} of {pod} is {started}")
+    return f"{pod}/{started:.0f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One sample of a counter: `series` names the process, as "pod/start time".

@@ -7,7 +7,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from serin_operator.observe.pods import Pod
-from serin_operator.observe.samples import STARTED, Point, Reading, Wanted
+from serin_operator.observe.samples import STARTED, Point, Reading, Wanted, series_of
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
 _PORT = 8080
@@ -60,6 +60,6 @@ def parse(pod: str, text: str, wanted: Wanted) -> tuple[str, list[Point]]:
     started = next((sample.value for sample in found if sample.name == STARTED), None)
     if started is None:
         raise ValueError(f"{pod} exposes no {STARTED}")
-    series = f"{pod}/{started:.0f}"
+    series = series_of(pod, started)
     points = [Point(series, sample.name, sample.labels, sample.value) for sample in found if sample.name != STARTED]
     return series, points
