@@ -243,6 +243,25 @@ def test_a_pod_that_two_jobs_scrape_counts_once() -> None:
     assert samples([ERRORS], points, 0)["errors"] == {CANARY: {"c-0/1750000000": Counts(30, 1000)}}
 
 
+@pytest.mark.parametrize("late", ["pods", "again"])
+def test_what_one_job_has_of_the_process_before_does_not_count_for_the_new_one(late: str) -> None:
+    """As where two replicas of Prometheus are asked as one, and each has scraped at its own moment."""
+    [early] = {"pods", "again"} - {late}
+    start, good, bad = vector("c-0", CANARY, job=early)
+    anew = [{**start, "value": [0, "1750000080.2"]}, {**good, "value": [0, "7"]}, {**bad, "value": [0, "1"]}]
+    points, processes = to_points(instant(*vector("c-0", CANARY, job=late), *anew))
+    counts = {"c-0/1750000000": Counts(30, 1000), "c-0/1750000080": Counts(1, 8)}
+    assert samples([ERRORS], points, 0)["errors"] == {CANARY: counts}
+    assert processes == counts.keys()
+
+
+def test_counters_whose_target_is_called_otherwise_are_of_the_latest_process() -> None:
+    start, *counters = vector("c-0", CANARY)
+    renamed = [{**each, "metric": {**each["metric"], "job": "renamed"}} for each in counters]
+    points, _ = to_points(instant(start, *renamed))
+    assert samples([ERRORS], points, 0)["errors"] == {CANARY: {"c-0/1750000000": Counts(30, 1000)}}
+
+
 def test_series_of_one_cell_in_two_windows_are_two() -> None:
     start = vector("c-0", CANARY)[0]
     cell = {"pod": "c-0", "revision": CANARY, "actual": "a", "predicted": "a"}

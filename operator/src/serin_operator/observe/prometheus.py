@@ -105,26 +105,29 @@ def to_points(result: Iterable[tuple[Mapping[str, str], float]]) -> tuple[list[P
     """The points of an instant vector, and the series of the processes in it.
 
     A pod without a start time among them is left out: its resets would be unseen. A pod that two jobs scrape
-    appears twice; the later of each counter, which is the greater, is taken. Raises ValueError for what no model
-    server counts.
+    appears twice; the later of each counter, which is the greater, is taken. One job may have the counters of a process
+    that another one knows to be over: each counter is of the process that its own job tells of. Raises ValueError for
+    what no model server counts.
     """
-    started: dict[str, float] = {}
-    latest: dict[tuple[str, ...], Point] = {}
     entries = list(result)
-    for labels, value in entries:
-        if labels.get("__name__") == STARTED:
-            pod = _pod(labels)
-            started[pod] = max(started.get(pod, 0.0), value)
-    processes = {pod: series_of(pod, start) for pod, start in started.items()}
+    starts = [(labels, value) for labels, value in entries if labels.get("__name__") == STARTED]
+    newest = {_pod(labels): series_of(_pod(labels), value) for labels, value in sorted(starts, key=lambda one: one[1])}
+    processes = {_target(labels): series_of(_pod(labels), value) for labels, value in starts}
+    latest: dict[tuple[str, ...], Point] = {}
     for labels, value in entries:
         name = labels.get("__name__", "")
-        pod = _pod(labels)
-        if name == STARTED or pod not in started:
+        series = processes.get(_target(labels), newest.get(_pod(labels)))
+        if name == STARTED or series is None:
             continue
-        key = (pod, *(labels.get(label, "") for label in _IDENTITY))
+        key = (series, *(labels.get(label, "") for label in _IDENTITY))
         if key not in latest or value > latest[key].value:
-            latest[key] = Point(processes[pod], name, labels, value)
+            latest[key] = Point(series, name, labels, value)
     return list(latest.values()), frozenset(processes.values())
+
+
+def _target(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """What scraped it as what: the labels that all series of one scrape share."""
+    return frozenset(item for item in labels.items() if item[0] not in _IDENTITY)
 
 
 def _pod(labels: Mapping[str, str]) -> str:
