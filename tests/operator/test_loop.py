@@ -164,10 +164,13 @@ class Writes(Listing):
 
     def __init__(self, held: dict[str, Any]) -> None:
         super().__init__(held=held)
+        self.later = False  # whether somebody has written it since
         self.writes: list[str] = []
         self.statuses: list[dict[str, Any]] = []
 
     async def replace_status(self, resource: Mapping[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        if self.later:
+            raise ApiError(409, "it is at another version")
         self.writes.append("status")
         self.statuses.append(status)
         metadata = {**resource["metadata"], "resourceVersion": str(int(resource["metadata"]["resourceVersion"]) + 1)}
@@ -229,6 +232,38 @@ async def test_who_takes_over_leaves_its_mark_before_it_does_anything_even_when_
     await two.rest()
     assert successor.writes[0] == "status"
     assert successor.statuses[0] == client.statuses[0]
+
+
+async def test_who_takes_over_acts_though_its_watch_hangs() -> None:
+    """It acts on what the API server holds, and again a while after each write of its own."""
+    client = Writes(new_resource(9))
+    one = loop(client, Cache(resources={PLACE: [new_resource(7)]}))
+    await one._pass(PLACE)
+    assert client.writes[0] == "status"
+    memory = one._memories[PLACE]
+    assert memory.resource_version == 10
+    assert await one._pass(PLACE) == CACHE_LAG_SECONDS
+    held = new_resource(11, **memory.stored)
+    held["spec"], held["metadata"]["generation"] = raw_spec(model={"sha256": "2" * 64, "version": "v2"}), 2
+    client.held, memory.since = held, time.monotonic() - CACHE_LAG_LIMIT_SECONDS
+    memory.carried = {"pod": "place"}
+    await one._pass(PLACE)
+    assert client.statuses[-1]["observedGeneration"] == 2
+    assert one._memories[PLACE] is memory, "what it knows beyond the status is not lost"
+
+
+async def test_what_somebody_wrote_is_asked_for_when_its_event_does_not_come() -> None:
+    """A write of the status that is refused for its version tells that there is a later one."""
+    client = Writes(new_resource(7))
+    one = loop(client, Cache(resources={PLACE: [new_resource(7)]}))
+    client.later = True
+    with pytest.raises(ApiError, match="409"):
+        await one._pass(PLACE)
+    assert await one._pass(PLACE) == CACHE_LAG_SECONDS
+    client.held, client.later = new_resource(8), False
+    one._memories[PLACE].since = time.monotonic() - CACHE_LAG_LIMIT_SECONDS
+    await one._pass(PLACE)
+    assert "status" in client.writes
 
 
 async def test_a_pass_under_way_may_end_when_the_operator_does(monkeypatch: pytest.MonkeyPatch) -> None:

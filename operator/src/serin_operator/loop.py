@@ -51,7 +51,7 @@ _WATCHED = Gauge("serin_operator_model_deployments", "ModelDeployments under car
 
 RESYNC_SECONDS = 300.0
 CACHE_LAG_SECONDS = 5.0
-CACHE_LAG_LIMIT_SECONDS = 60.0
+CACHE_LAG_LIMIT_SECONDS = 10.0
 LAST_WORD_SECONDS = 1.0
 NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
@@ -70,6 +70,7 @@ class Memory:
     served: the route that every router was last seen to serve.
     binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
     unseen: pods that were there when it began, and that the watch cache has not shown yet.
+    held: the resource as the API server was last asked for it; what counts while the watch cache is older.
     """
 
     uid: str
@@ -83,6 +84,12 @@ class Memory:
     binned: DriftLedger | None = None
     carried: Places = field(default_factory=dict)
     unseen: frozenset[str] = frozenset()
+    held: Mapping[str, Any] | None = None
+
+    def newest(self, cached: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The resource at the version that was written last, or later; None where no such is known yet."""
+        known = (cached, self.held)
+        return next((raw for raw in known if raw is not None and _version(raw) >= self.resource_version), None)
 
 
 class Loop:
@@ -244,10 +251,13 @@ class Loop:
         resource = self._cache.resource(place)
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             return RESYNC_SECONDS
-        metadata = resource["metadata"]
         memory = await self._remember(place, resource)
-        if memory is None or int(metadata["resourceVersion"]) < memory.resource_version:
+        newest = memory.newest(resource) if memory is not None else None
+        if memory is None or newest is None:
             return CACHE_LAG_SECONDS  # the watch cache has not seen yet what was written; its event wakes the loop
+        resource, metadata = newest, newest["metadata"]
+        if "deletionTimestamp" in metadata:
+            return RESYNC_SECONDS
         spec = parse_spec(resource["spec"])
         pods = self._cache.pods_of(place)
         memory.unseen -= {pod.name for pod in pods}
@@ -303,26 +313,30 @@ class Loop:
         asked. An older status that it holds comes from a backup.
         """
         memory = self._memories.get(place)
-        uid, version = resource["metadata"]["uid"], int(resource["metadata"]["resourceVersion"])
+        uid, version = resource["metadata"]["uid"], _version(resource)
         if memory is not None and memory.uid == uid:
             lags = version < memory.resource_version
             waited = time.monotonic() - memory.since
-            if resource.get("status", {}) == memory.stored or (lags and waited < CACHE_LAG_LIMIT_SECONDS):
-                return memory
             if not lags:
-                return self._memorise(place, resource)
+                return memory if resource.get("status", {}) == memory.stored else self._memorise(place, resource)
+            if waited < CACHE_LAG_LIMIT_SECONDS:
+                return memory
         held = await self._client.read(KIND, *place)
         if held is None or held["metadata"]["uid"] != uid:
             return None
+        if memory is not None and memory.uid == uid and memory.stored == held.get("status", {}):
+            memory.resource_version, memory.since, memory.held = _version(held), time.monotonic(), held
+            return memory
         unseen: frozenset[str] = frozenset()
         if not held.get("status", {}).keys().isdisjoint(("rollout", "watch")):
             unseen = await self._client.names("Pod", place[0], f"{LABEL_OWNER}={place[1]}")
-        return self._memorise(place, held, unseen)
+        memory = self._memorise(place, held)
+        memory.unseen, memory.held = unseen, held
+        return memory
 
-    def _memorise(self, place: Place, resource: Mapping[str, Any], unseen: frozenset[str] = frozenset()) -> Memory:
-        metadata, stored = resource["metadata"], resource.get("status", {})
-        version, since = int(metadata["resourceVersion"]), time.monotonic()
-        memory = Memory(metadata["uid"], parse_status(stored), stored, version, since, unseen=unseen)
+    def _memorise(self, place: Place, resource: Mapping[str, Any]) -> Memory:
+        uid, stored = resource["metadata"]["uid"], resource.get("status", {})
+        memory = Memory(uid, parse_status(stored), stored, _version(resource), time.monotonic())
         self._memories[place] = memory
         return memory
 
@@ -389,7 +403,12 @@ class Loop:
         if status == before:
             return
         if worth_writing(before, status, now - memory.written_at):
-            answer = await self._client.replace_status(resource, dump_status(status))
+            try:
+                answer = await self._client.replace_status(resource, dump_status(status))
+            except ApiError as error:
+                if error.code == 409:  # there is a later version: waited for, then asked for
+                    memory.resource_version, memory.since = _version(resource) + 1, time.monotonic()
+                raise
             memory.stored = answer["status"]
             memory.resource_version = int(answer["metadata"]["resourceVersion"])
             memory.since = time.monotonic()
@@ -419,6 +438,10 @@ class Loop:
         if decision.check_at is None:
             return RESYNC_SECONDS
         return min(max(decision.check_at - time.time(), 0.05), RESYNC_SECONDS)
+
+
+def _version(resource: Mapping[str, Any]) -> int:
+    return int(resource["metadata"]["resourceVersion"])
 
 
 def worth_writing(before: Status, after: Status, seconds: float) -> bool:
