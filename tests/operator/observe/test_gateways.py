@@ -92,6 +92,18 @@ def test_a_route_that_every_gateway_has_accepted_serves() -> None:
             "RouteNotAccepted",
             id="a backend that is not found",
         ),
+        pytest.param(
+            [*ACCEPTED, condition("PartiallyInvalid", reason="RuleMatchPartiallyConflict")],
+            "PartiallyInvalid is True, RuleMatchPartiallyConflict: because",
+            "RouteNotAccepted",
+            id="a rule that was dropped",
+        ),
+        pytest.param(
+            [condition("Accepted", generation=2), condition("ResolvedRefs"), condition("PartiallyInvalid")],
+            "PartiallyInvalid is True",
+            "RouteNotAccepted",
+            id="a fall back to an old one",
+        ),
     ],
 )
 def test_one_gateway_that_has_not_is_enough_to_wait(said: Any, words: str, reason: str) -> None:
@@ -108,6 +120,21 @@ def test_a_second_controller_that_refuses_counts() -> None:
     refusal = [condition("Accepted", "False"), condition("ResolvedRefs")]
     raw = http_route((BOTH[0], ACCEPTED), (BOTH[0], refusal), parents=BOTH[:1])
     assert not of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+def test_what_was_partly_invalid_before_is_fine_now() -> None:
+    raw = http_route((BOTH[0], [*ACCEPTED, condition("PartiallyInvalid", generation=2)]), parents=BOTH[:1])
+    assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+@pytest.mark.parametrize("left", [condition("Accepted", generation=2), condition("Accepted", "False", generation=1)])
+def test_a_controller_that_has_left_its_word_behind_is_not_waited_for(left: dict[str, Any]) -> None:
+    """Others keep what it said, and nobody takes it away when the Gateway gets another class."""
+    of_old = [left, condition("ResolvedRefs", generation=left["observedGeneration"])]
+    raw = http_route((BOTH[0], of_old), (BOTH[0], ACCEPTED), parents=BOTH[:1])
+    assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+    alone = http_route((BOTH[0], of_old), parents=BOTH[:1])
+    assert not of_gateway(PLACE, Cached(alone), False, READY).serves(ROUTE)
 
 
 def test_listeners_of_one_gateway_are_parents_of_their_own() -> None:
