@@ -260,6 +260,28 @@ def test_a_router_that_is_not_there_says_what_to_do(state: State, reason: str) -
         assert router.problem
 
 
+def test_a_cluster_without_grpc_routes_needs_none_until_they_are_asked_for() -> None:
+    """Some have only a part of the Gateway API."""
+
+    class WithoutGrpc(Cached):
+        def state(self, kind: str, namespace: str) -> State:
+            return State.MISSING if kind == "GRPCRoute" else State.KNOWN
+
+    raw = http_route((BOTH[0], ACCEPTED), parents=BOTH[:1])
+    assert of_gateway(PLACE, WithoutGrpc(raw), False, READY).serves(ROUTE)
+    asked = of_gateway(PLACE, WithoutGrpc(raw), True, READY)
+    assert (asked.ready, asked.reason) == (0, "RouterNotInstalled")
+    assert "GRPCRoute" in (asked.problem or "")
+
+    class WithoutGrpcOwn(WithoutGrpc, CachedOwn):
+        pass
+
+    own = deepcopy(OWN)
+    for backend, weight in zip(own["spec"]["rules"][0]["backendRefs"], (75, 25), strict=True):
+        backend["weight"] = weight
+    assert of_own_route(PLACE, WithoutGrpcOwn(own), "public", ROLLING, LEADS, READY).serves(ROUTE)
+
+
 def virtual_service(**status: Any) -> dict[str, Any]:
     return {**built(RouterType.ISTIO)["VirtualService", "iris"], "status": status}
 

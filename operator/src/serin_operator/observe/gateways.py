@@ -35,11 +35,10 @@ class _Objection:
     passing: bool = False
 
 
-def not_there(kind: RouterType, routes: Routes, namespace: str) -> Router | None:
-    """Why this router can not be used in this namespace, if so."""
-    states = [routes.state(each, namespace) for each in KINDS[kind]]
-    for state, resource in zip(states, KINDS[kind], strict=True):
-        match state:
+def not_there(kind: RouterType, resources: Iterable[str], routes: Routes, namespace: str) -> Router | None:
+    """Why this router can not be used in this namespace, if so. resources: the kinds that it needs."""
+    for resource in resources:
+        match routes.state(resource, namespace):
             case State.DISABLED:
                 text = f"This installation of Serin may not use {kind}: set {_VALUE[kind]} of its chart."
                 return unseen("RouterNotEnabled", text)
@@ -87,10 +86,11 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
 
     ready: pods per revision, which Gateways take from the cluster.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
+    kinds = (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else []))
+    if absent := not_there(RouterType.GATEWAY_API, kinds, routes, place[0]):
         return absent
     found = _Answers(ready)
-    for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
+    for kind in kinds:
         name = gateway.name_of(kind, place[1])
         raw = routes.get(kind, (place[0], name))
         if raw is None:
@@ -109,7 +109,7 @@ def of_own_route(
 
     leads: which revision each Service leads to. A revision is reached once one of the two does.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
+    if absent := not_there(RouterType.GATEWAY_API, [gateway.HTTP_ROUTE], routes, place[0]):
         return absent
     raw = routes.get(gateway.HTTP_ROUTE, (place[0], name))
     if raw is None:
@@ -133,7 +133,7 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
 
     Where Istio has found an error in this version of it, it does not serve.
     """
-    if absent := not_there(RouterType.ISTIO, routes, place[0]):
+    if absent := not_there(RouterType.ISTIO, KINDS[RouterType.ISTIO], routes, place[0]):
         return absent
     raw = routes.get(istio.VIRTUAL_SERVICE, place)
     if raw is None:
