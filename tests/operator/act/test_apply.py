@@ -271,6 +271,26 @@ async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: App
     assert client.took() == [("apply", "Service", "iris")]
 
 
+async def test_what_somebody_deleted_and_made_anew_is_put_right(client: FakeClient, applier: Applier) -> None:
+    """It begins to count its versions from the start, as with `kubectl replace --force`."""
+    budget = [manifest for manifest in wanted() if manifest["kind"] == "PodDisruptionBudget"]
+    await applier.sync(OWNER, budget, [])
+    client.took()
+    (was,) = client.existing()
+    await applier.sync(OWNER, budget, [replace(client.touched(was), version=was.version, uid="another")])
+    assert client.took() == [("apply", "PodDisruptionBudget", "iris-stable")]
+
+
+async def test_what_serin_itself_made_anew_is_not_taken_for_another_s(client: FakeClient, applier: Applier) -> None:
+    """The watch cache may still hold the one before, which had counted further."""
+    budget = [manifest for manifest in wanted() if manifest["kind"] == "PodDisruptionBudget"]
+    await applier.sync(OWNER, budget, [])
+    client.took()
+    before = [replace(item, version=9, uid="before", resource_version=1) for item in client.existing()]
+    await applier.sync(OWNER, budget, before)
+    assert client.took() == []
+
+
 async def test_a_cache_that_lags_is_no_reason_to_apply_again(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     before = client.existing()

@@ -103,7 +103,7 @@ class Applier:
         """Returns whether somebody else had changed what was applied before, and is still wanted."""
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied_for(owner, key)
-        stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1].version)
+        stands = existing and applied and applied[0] == digest and existing.stands_as(applied[1])
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:

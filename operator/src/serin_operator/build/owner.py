@@ -144,9 +144,14 @@ class Existing:
         """Its place among the applied objects."""
         return (self.kind, self.namespace, self.name)
 
-    def stands_at(self, version: int) -> bool:
-        """Whether nobody has changed it since it had this version; the cache may still hold an earlier one."""
-        return self.version == version if self.kind == AUTOSCALER else self.version <= version
+    def stands_as(self, applied: "Existing") -> bool:
+        """Whether nobody has changed it since it was applied; the cache may still hold what was there before.
+
+        Who deletes it and makes it anew changes it too, and its versions begin again.
+        """
+        if self.uid != applied.uid:
+            return self.resource_version <= applied.resource_version
+        return self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":
