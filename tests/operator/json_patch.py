@@ -14,6 +14,8 @@ def patched(raw: dict[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
             place = place[int(key) if isinstance(place, list) else key]
         if operation["op"] == "test":
             assert place[int(last) if isinstance(place, list) else last] == operation["value"]
+        elif operation["op"] == "remove":
+            del place[last]
         else:
             place[last] = operation["value"]
     return after

@@ -2,16 +2,19 @@
 
 from base64 import b64decode
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.operator.build.test_manifests import CANARY, IMAGES, OWNER, ROLLING, STABLE
-from tests.operator.definition import make_spec
+from tests.operator.definition import make_spec, merged
+from tests.operator.json_patch import patched
 
 from serin_operator.act.apply import KEY_CHECK_SECONDS, Applier, nudge_routers
 from serin_operator.act.client import ApiError, NotLeadingError
-from serin_operator.api.status import Status
+from serin_operator.api.spec import RouterType
+from serin_operator.api.status import Routing, Status
 from serin_operator.build.manifests import manifests
 from serin_operator.build.owner import Existing, Key, Manifest, Owner
 
@@ -263,6 +266,86 @@ async def test_a_service_that_somebody_leads_elsewhere_is_told(client: FakeClien
     assert (await applier.sync(OWNER, wanted(), there)).mended == [("Service", "shop", "iris")]
 
 
+class LenientClient(FakeClient):
+    """An API server as it is: an apply leaves alone what somebody else has put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added: dict[str, dict[str, Any]] = {}  # per kind, to its spec
+        self.busy = False  # somebody else is always faster
+
+    async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+        stored = await super().apply(manifest, force=force)
+        stored["spec"] = merged(self.added.get(manifest["kind"], {}), stored["spec"])
+        return stored
+
+    async def edit(self, kind: str, namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        self._take("edit", kind, name)
+        if self.busy:
+            raise ApiError(422, "testing value failed")
+        self.added.pop(kind)
+        key = (kind, namespace, name)
+        self.objects[key] = patched(self.objects[key], patch)
+        self.version += 1
+        self.objects[key]["metadata"]["resourceVersion"] = str(self.version)
+        return self.objects[key]
+
+
+ROUTES: dict[RouterType, dict[str, Any]] = {
+    RouterType.GATEWAY_API: {"gatewayAPI": {"parentRefs": [{"name": "public"}], "grpc": {}}},
+    RouterType.ISTIO: {},
+}
+
+
+@pytest.mark.parametrize(
+    ("router", "kind", "added"),
+    [
+        (RouterType.GATEWAY_API, "HTTPRoute", {"hostnames": ["other.example.com"]}),
+        (RouterType.GATEWAY_API, "GRPCRoute", {"hostnames": ["other.example.com"]}),
+        (RouterType.ISTIO, "VirtualService", {"gateways": ["istio-system/other"], "tcp": [{"route": []}]}),
+        (RouterType.ISTIO, "DestinationRule", {"trafficPolicy": {"connectionPool": {"http": {"maxRetries": 1}}}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("again", [False, True], ids=["while it runs", "while it was away"])
+async def test_what_somebody_added_to_a_route_is_taken_away_and_told(
+    router: RouterType, kind: str, added: dict[str, Any], again: bool
+) -> None:
+    client = LenientClient()
+    status = replace(SERVING, routing=Routing(router))
+    manifests = wanted(status, traffic={"router": {"type": router.value, **ROUTES[router]}})
+    applier = Applier(client, "operator-1")  # type: ignore[arg-type]
+    assert (await applier.sync(OWNER, manifests, [])).mended == []
+    before = deepcopy(client.objects)
+    client.added[kind] = added
+    there = [client.touched(item) if item.kind == kind else item for item in client.existing()]
+    if again:
+        applier = Applier(client, "operator-2")  # type: ignore[arg-type]
+    (key,) = (await applier.sync(OWNER, manifests, there)).mended
+    assert key[0] == kind
+    assert client.objects[key]["spec"] == before[key]["spec"]
+    client.took()
+    assert (await applier.sync(OWNER, manifests, client.existing())).mended == []
+    assert client.took() == []
+
+
+async def test_an_edit_at_the_same_moment_is_looked_at_anew() -> None:
+    """Nothing is taken away from what was not seen."""
+    client = LenientClient()
+    status = replace(SERVING, routing=Routing(RouterType.GATEWAY_API))
+    manifests = wanted(status, traffic={"router": {"type": "GatewayAPI", **ROUTES[RouterType.GATEWAY_API]}})
+    applier = Applier(client, "operator-1")  # type: ignore[arg-type]
+    await applier.sync(OWNER, manifests, [])
+    client.added["HTTPRoute"] = {"hostnames": ["other.example.com"]}
+    there = [client.touched(item) if item.kind == "HTTPRoute" else item for item in client.existing()]
+    client.busy = True
+    refused = await applier.sync(OWNER, manifests, there)
+    assert [key[0] for key in refused.refusals] == ["HTTPRoute"]
+    client.busy = False
+    assert [key[0] for key in (await applier.sync(OWNER, manifests, there)).mended] == ["HTTPRoute"]
+    assert "hostnames" not in client.objects["HTTPRoute", "shop", "iris"]["spec"]
+
+
 async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: Applier) -> None:
     await applier.sync(OWNER, wanted(), [])
     client.took()
@@ -271,14 +354,24 @@ async def test_what_somebody_deleted_comes_back(client: FakeClient, applier: App
     assert client.took() == [("apply", "Service", "iris")]
 
 
-async def test_what_somebody_replaced_is_put_right(client: FakeClient, applier: Applier) -> None:
-    """As `kubectl replace --force` does: the name and the owner are the same, changes are counted anew."""
-    await applier.sync(OWNER, wanted(), [])
+async def test_what_somebody_deleted_and_made_anew_is_put_right(client: FakeClient, applier: Applier) -> None:
+    """It begins to count its versions from the start, as with `kubectl replace --force`."""
+    budget = [manifest for manifest in wanted() if manifest["kind"] == "PodDisruptionBudget"]
+    await applier.sync(OWNER, budget, [])
     client.took()
-    there = [replace(item, uid="new") if item.kind == "Deployment" else item for item in client.existing()]
-    await applier.sync(OWNER, wanted(), there)
-    applied = [call for call in client.took() if call[0] == "apply"]
-    assert applied == [("apply", item.kind, item.name) for item in there if item.uid == "new"]
+    (was,) = client.existing()
+    await applier.sync(OWNER, budget, [replace(client.touched(was), version=was.version, uid="another")])
+    assert client.took() == [("apply", "PodDisruptionBudget", "iris-stable")]
+
+
+async def test_what_serin_itself_made_anew_is_not_taken_for_another_s(client: FakeClient, applier: Applier) -> None:
+    """The watch cache may still hold the one before, which had counted further."""
+    budget = [manifest for manifest in wanted() if manifest["kind"] == "PodDisruptionBudget"]
+    await applier.sync(OWNER, budget, [])
+    client.took()
+    before = [replace(item, version=9, uid="before", resource_version=1) for item in client.existing()]
+    await applier.sync(OWNER, budget, before)
+    assert client.took() == []
 
 
 async def test_a_cache_that_lags_is_no_reason_to_apply_again(client: FakeClient, applier: Applier) -> None:

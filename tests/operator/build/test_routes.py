@@ -1,5 +1,6 @@
 """Routes of the Gateway API and of Istio, and Services over pods: what they name; they read back as written."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +53,24 @@ def test_an_http_route_has_the_gateways_the_host_names_and_the_weights() -> None
         *((NAMES[STABLE], 8080, 75), (NAMES[CANARY], 8080, 25)),
         *((NAMES[OLD], 8080, 0), (NAMES[GONE], 8080, 0)),
     ]
-    assert [rule["timeouts"] for rule in (labels, everything)] == [{"request": "2500ms"}] * 2
+    assert [rule["timeouts"] for rule in (labels, everything)] == [{"request": "2s500ms"}] * 2
     assert ("GRPCRoute", "iris-grpc") not in found
+
+
+@pytest.mark.parametrize(
+    ("timeout", "written"),
+    [("30s", "30s"), ("1h", "3600s"), ("2500ms", "2s500ms"), ("2m30.5s", "150s500ms"), ("0.01ms", "1ms")],
+)
+def test_a_timeout_is_a_duration_of_the_gateway_api(timeout: str, written: str) -> None:
+    """Which has at most five digits for a unit, and takes 0 for no limit."""
+    found = built(RouterType.GATEWAY_API, traffic={"timeout": timeout}, gatewayAPI=PUBLIC)
+    assert [rule["timeouts"]["request"] for rule in found["HTTPRoute", "iris"]["spec"]["rules"]] == [written] * 2
+    assert re.fullmatch("([0-9]{1,5}(h|m|s|ms)){1,4}", written)
+
+
+def test_no_timeout_of_a_mesh_is_rounded_to_nothing() -> None:
+    rules = built(RouterType.ISTIO, traffic={"timeout": "0.01ms"})["VirtualService", "iris"]["spec"]["http"]
+    assert {rule["timeout"] for rule in rules} == {"1ms"}
 
 
 def test_without_host_names_a_route_takes_those_of_the_listeners() -> None:
@@ -99,7 +116,7 @@ def test_testers_have_a_rule_of_their_own_that_marks_what_they_send() -> None:
     http, grpc = with_testers(ROLLING)
     header = {"type": "Exact", "name": "x-tester", "value": "yes"}
     assert http[-2]["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}]
-    assert http[-2]["timeouts"] == {"request": "2500ms"}
+    assert http[-2]["timeouts"] == {"request": "2s500ms"}
     assert grpc[-2]["matches"] == [{"headers": [header]}]
     assert [backends(rules[-2]) for rules in (http, grpc)] == [
         [(NAMES[CANARY], 8080, 100)],
@@ -138,7 +155,7 @@ def test_a_shadow_gets_a_copy_of_every_inference_which_both_know_by_a_mark() -> 
         assert marks(rule) == ({"x-serin-shadow"}, {"x-serin-tester", "x-envoy-attempt-count"})
         (copies,) = [one["requestMirror"] for one in rule["filters"] if one["type"] == "RequestMirror"]
         assert copies == {"backendRef": {"name": NAMES[CANARY], "port": port}}
-    assert http["timeouts"] == {"request": "2500ms"}
+    assert http["timeouts"] == {"request": "2s500ms"}
 
 
 def test_a_tester_s_inference_is_not_taken_for_one_to_copy() -> None:

@@ -92,6 +92,18 @@ def test_a_route_that_every_gateway_has_accepted_serves() -> None:
             "RouteNotAccepted",
             id="a backend that is not found",
         ),
+        pytest.param(
+            [*ACCEPTED, condition("PartiallyInvalid", reason="RuleMatchPartiallyConflict")],
+            "PartiallyInvalid is True, RuleMatchPartiallyConflict: because",
+            "RouteNotAccepted",
+            id="a rule that was dropped",
+        ),
+        pytest.param(
+            [condition("Accepted", generation=2), condition("ResolvedRefs"), condition("PartiallyInvalid")],
+            "PartiallyInvalid is True",
+            "RouteNotAccepted",
+            id="a fall back to an old one",
+        ),
     ],
 )
 def test_one_gateway_that_has_not_is_enough_to_wait(said: Any, words: str, reason: str) -> None:
@@ -108,6 +120,21 @@ def test_a_second_controller_that_refuses_counts() -> None:
     refusal = [condition("Accepted", "False"), condition("ResolvedRefs")]
     raw = http_route((BOTH[0], ACCEPTED), (BOTH[0], refusal), parents=BOTH[:1])
     assert not of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+def test_what_was_partly_invalid_before_is_fine_now() -> None:
+    raw = http_route((BOTH[0], [*ACCEPTED, condition("PartiallyInvalid", generation=2)]), parents=BOTH[:1])
+    assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+
+
+@pytest.mark.parametrize("left", [condition("Accepted", generation=2), condition("Accepted", "False", generation=1)])
+def test_a_controller_that_has_left_its_word_behind_is_not_waited_for(left: dict[str, Any]) -> None:
+    """Others keep what it said, and nobody takes it away when the Gateway gets another class."""
+    of_old = [left, condition("ResolvedRefs", generation=left["observedGeneration"])]
+    raw = http_route((BOTH[0], of_old), (BOTH[0], ACCEPTED), parents=BOTH[:1])
+    assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+    alone = http_route((BOTH[0], of_old), parents=BOTH[:1])
+    assert not of_gateway(PLACE, Cached(alone), False, READY).serves(ROUTE)
 
 
 def test_listeners_of_one_gateway_are_parents_of_their_own() -> None:
@@ -231,6 +258,28 @@ def test_a_router_that_is_not_there_says_what_to_do(state: State, reason: str) -
     for router in (of_gateway(PLACE, Cached(state=state), False, READY), of_mesh(PLACE, Cached(state=state), READY)):
         assert (router.ready, router.reason) == (0, reason)
         assert router.problem
+
+
+def test_a_cluster_without_grpc_routes_needs_none_until_they_are_asked_for() -> None:
+    """Some have only a part of the Gateway API."""
+
+    class WithoutGrpc(Cached):
+        def state(self, kind: str, namespace: str) -> State:
+            return State.MISSING if kind == "GRPCRoute" else State.KNOWN
+
+    raw = http_route((BOTH[0], ACCEPTED), parents=BOTH[:1])
+    assert of_gateway(PLACE, WithoutGrpc(raw), False, READY).serves(ROUTE)
+    asked = of_gateway(PLACE, WithoutGrpc(raw), True, READY)
+    assert (asked.ready, asked.reason) == (0, "RouterNotInstalled")
+    assert "GRPCRoute" in (asked.problem or "")
+
+    class WithoutGrpcOwn(WithoutGrpc, CachedOwn):
+        pass
+
+    own = deepcopy(OWN)
+    for backend, weight in zip(own["spec"]["rules"][0]["backendRefs"], (75, 25), strict=True):
+        backend["weight"] = weight
+    assert of_own_route(PLACE, WithoutGrpcOwn(own), "public", ROLLING, LEADS, READY).serves(ROUTE)
 
 
 def virtual_service(**status: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import json
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from serin_operator.act.client import ApiError, Client
 from serin_operator.act.refusals import noted
@@ -23,9 +24,11 @@ from serin_operator.build.owner import SERVER, Existing, Key, Manifest, Owner
 KEY_CHECK_SECONDS = 240.0
 
 
+# What is Serin's as a whole, with what somebody else puts into it. An apply takes away only what was applied before.
+_WHOLE = {"HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule"}
 # Kinds that only people and other controllers change besides Serin: whoever did shall know that it did not last. The
 # same goes for where a Service leads, see `_routed`.
-_ROUTES = {"ConfigMap", "HTTPRoute", "GRPCRoute", "VirtualService", "DestinationRule"}
+_ROUTES = {"ConfigMap", *_WHOLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Applier:
         """Returns whether somebody else had changed what was applied before, and is still wanted."""
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         applied = self._applied_for(owner, key)
-        stands = existing and applied and applied[0] == digest and existing.stands_at(applied[1])
+        stands = existing and applied and applied[0] == digest and existing.stands_as(applied[1])
         if manifest["kind"] == "Deployment" and manifest["metadata"]["labels"][LABEL_COMPONENT] == SERVER:
             await self._ensure_prediction_key(owner, again=not stands)
         if stands:
@@ -113,8 +116,11 @@ class Applier:
         # What is not known to be Serin's is not taken from whoever has it: a conflict is told instead.
         ours = self._is_ours(owner, key, existing)
         answer = await self._apply_at(manifest, key, self._newest_version(key, existing), force=ours)
+        added = _added(manifest["spec"], answer["spec"]) if ours and manifest["kind"] in _WHOLE else []
+        if added:
+            answer = await self._client.edit(*key, _without(added, answer))
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
-        return bool(existing and applied and applied[0] == digest)
+        return bool(existing and (added or (applied and applied[0] == digest)))
 
     def _applied_for(self, owner: Owner, key: Key) -> tuple[str, Existing] | None:
         """What was applied last for this owner: another ModelDeployment may have had an object of this name."""
@@ -189,6 +195,23 @@ class Applier:
             if error.code != 409:
                 raise
         self._keys_seen[key] = time.monotonic()
+
+
+def _added(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str = "/spec") -> list[str]:
+    """Where fields are that were not applied. A list was, as a whole."""
+    paths = []
+    for name, value in found.items():
+        if name not in wanted:
+            paths.append(f"{path}/{name}")
+        elif isinstance(value, Mapping):
+            paths += _added(wanted[name], value, f"{path}/{name}")
+    return paths
+
+
+def _without(paths: Iterable[str], held: Manifest) -> list[dict[str, Any]]:
+    """A JSON patch that takes these away from the object as it was read, and from no later one."""
+    version = {"op": "test", "path": "/metadata/resourceVersion", "value": held["metadata"]["resourceVersion"]}
+    return [version, *({"op": "remove", "path": path} for path in paths)]
 
 
 def _routed(manifest: Manifest, changed: Existing) -> bool:

@@ -187,6 +187,6 @@ def split(found: list[tuple[str | None, int]]) -> Route | None:
 
 
 def _duration(seconds: float) -> str:
-    """As the Gateway API reads it: whole numbers only."""
-    milliseconds = round(seconds * 1000)
-    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+    """As the Gateway API reads it: whole numbers of five digits at most. None at all would be no limit."""
+    whole, rest = divmod(max(1, round(seconds * 1000)), 1000)
+    return "".join(f"{number}{unit}" for number, unit in ((whole, "s"), (rest, "ms")) if number)

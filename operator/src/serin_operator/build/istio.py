@@ -88,4 +88,4 @@ def _destinations(owner: Owner, route: Route) -> list[dict[str, Any]]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{round(seconds * 1000)}ms"
+    return f"{max(1, round(seconds * 1000))}ms"

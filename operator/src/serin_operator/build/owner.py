@@ -144,10 +144,14 @@ class Existing:
         """Its place among the applied objects."""
         return (self.kind, self.namespace, self.name)
 
-    def stands_at(self, applied: "Existing") -> bool:
-        """Whether nobody has changed or replaced it since it was applied; the cache may still hold an earlier state."""
-        unchanged = self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
-        return unchanged and self.uid == applied.uid
+    def stands_as(self, applied: "Existing") -> bool:
+        """Whether nobody has changed it since it was applied; the cache may still hold what was there before.
+
+        Who deletes it and makes it anew changes it too, and its versions begin again.
+        """
+        if self.uid != applied.uid:
+            return self.resource_version <= applied.resource_version
+        return self.version == applied.version if self.kind == AUTOSCALER else self.version <= applied.version
 
     @classmethod
     def of(cls, raw: Any, kind: str) -> "Existing":

@@ -16,6 +16,8 @@ from serin_operator.decide.observed import Route, Router, unseen
 from serin_operator.observe.routes import KINDS, Place, Routes, State
 
 _CONDITIONS = ("Accepted", "ResolvedRefs")
+# A route is accepted although some of its rules are dropped, or all of them are those of an earlier version.
+_PARTLY_INVALID = "PartiallyInvalid"
 _MEANT = ("group", "kind", "namespace", "name", "sectionName", "port")
 _DEFAULTS = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
 _INSTALL = {
@@ -33,11 +35,10 @@ class _Objection:
     passing: bool = False
 
 
-def not_there(kind: RouterType, routes: Routes, namespace: str) -> Router | None:
-    """Why this router can not be used in this namespace, if so."""
-    states = [routes.state(each, namespace) for each in KINDS[kind]]
-    for state, resource in zip(states, KINDS[kind], strict=True):
-        match state:
+def not_there(kind: RouterType, resources: Iterable[str], routes: Routes, namespace: str) -> Router | None:
+    """Why this router can not be used in this namespace, if so. resources: the kinds that it needs."""
+    for resource in resources:
+        match routes.state(resource, namespace):
             case State.DISABLED:
                 text = f"This installation of Serin may not use {kind}: set {_VALUE[kind]} of its chart."
                 return unseen("RouterNotEnabled", text)
@@ -85,10 +86,11 @@ def of_gateway(place: Place, routes: Routes, grpc: bool, ready: Mapping[str, int
 
     ready: pods per revision, which Gateways take from the cluster.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
+    kinds = (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else []))
+    if absent := not_there(RouterType.GATEWAY_API, kinds, routes, place[0]):
         return absent
     found = _Answers(ready)
-    for kind in (gateway.HTTP_ROUTE, *([gateway.GRPC_ROUTE] if grpc else [])):
+    for kind in kinds:
         name = gateway.name_of(kind, place[1])
         raw = routes.get(kind, (place[0], name))
         if raw is None:
@@ -107,7 +109,7 @@ def of_own_route(
 
     leads: which revision each Service leads to. A revision is reached once one of the two does.
     """
-    if absent := not_there(RouterType.GATEWAY_API, routes, place[0]):
+    if absent := not_there(RouterType.GATEWAY_API, [gateway.HTTP_ROUTE], routes, place[0]):
         return absent
     raw = routes.get(gateway.HTTP_ROUTE, (place[0], name))
     if raw is None:
@@ -131,7 +133,7 @@ def of_mesh(place: Place, routes: Routes, ready: Mapping[str, int]) -> Router:
 
     Where Istio has found an error in this version of it, it does not serve.
     """
-    if absent := not_there(RouterType.ISTIO, routes, place[0]):
+    if absent := not_there(RouterType.ISTIO, KINDS[RouterType.ISTIO], routes, place[0]):
         return absent
     raw = routes.get(istio.VIRTUAL_SERVICE, place)
     if raw is None:
@@ -169,22 +171,33 @@ def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection 
     ]
     if not said:
         return _Objection("no controller has answered for it. Is it there, and its controller running?")
-    return next(
-        (each for conditions in said if (each := _unfulfilled(conditions, raw["metadata"]["generation"]))), None
-    )
+    generation = raw["metadata"]["generation"]
+    # A Gateway has one controller. What an earlier one said stays for good, if that has gone without a word.
+    newest = [conditions for conditions in said if any(_is_of(each, generation) for each in conditions)]
+    return next((each for conditions in newest or said if (each := _unfulfilled(conditions, generation))), None)
 
 
 def _unfulfilled(conditions: Iterable[Mapping[str, Any]], generation: int) -> _Objection | None:
     found = {condition.get("type"): condition for condition in conditions}
+    partly = found.get(_PARTLY_INVALID)
+    if partly is not None and partly.get("status") == "True" and _is_of(partly, generation):
+        return _Objection(f"{_PARTLY_INVALID} is True, {_why(partly)}")
     for wanted in _CONDITIONS:
         condition = found.get(wanted)
-        if condition is None or condition.get("observedGeneration", 0) != generation:
+        if condition is None or not _is_of(condition, generation):
             return _Objection(f"{wanted} is not told of the newest version yet.", passing=True)
         status = condition.get("status", "Unknown")
         if status != "True":
-            why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-            return _Objection(f"{wanted} is {status}, {why}")
+            return _Objection(f"{wanted} is {status}, {_why(condition)}")
     return None
+
+
+def _is_of(condition: Mapping[str, Any], generation: int) -> bool:
+    return bool(condition.get("observedGeneration", 0) == generation)
+
+
+def _why(condition: Mapping[str, Any]) -> str:
+    return f"{condition.get('reason', '')}: {condition.get('message', '')}"
 
 
 def _meant(parent: Mapping[str, Any], namespace: str) -> tuple[Any, ...]:
