@@ -20,6 +20,7 @@ from serin_operator.decide.transitions import DRAIN_SECONDS
 
 NOW = 1_750_000_000.0
 STABLE, CANARY, OLD = "a" * 10, "b" * 10, "c" * 10
+BY_PODS = {"router": {"type": "ReplicaRatio"}}
 AUTOSCALED = {"autoscaling": {"minReplicas": 2, "maxReplicas": 10, "requestsInFlight": {"averageValue": 4}}}
 
 
@@ -162,9 +163,9 @@ def test_a_weight_has_room_when_pods_are_ready_and_every_router_reaches_them(
 
 
 def test_what_drains_keeps_its_pods() -> None:
-    status = Status(stable=revision(STABLE, 10), retiring=(revision(OLD, 4, kept_until=NOW), revision("d" * 10)))
+    status = Status(stable=revision(STABLE, 10), retiring=(revision(OLD, 4, kept_until=NOW),))
     found = sized(observed(status, server=TEN), status, NOW)
-    assert [each.replicas for each in found.retiring] == [4, 10]  # the second is from before pods were counted
+    assert [each.replicas for each in found.retiring] == [4]
 
 
 # --- stories
@@ -254,6 +255,17 @@ def test_a_crash_while_the_canary_grows_forgets_nothing() -> None:
             world.step()
         assert (world.status.weight, sizes(world)["v2"]) == (5, 3)
         world.until("Promoted")
+
+
+def test_what_has_given_up_its_pods_gets_none_to_leave_with() -> None:
+    """Where pods make the split, the previous revision has none beside a canary. The promotion ends its time."""
+    world = serving(server={"replicas": 4}, rollout={"keepPrevious": "60m"}, traffic=BY_PODS)
+    world.apply("v2")
+    world.until("Promoted")
+    world.apply("v3")
+    world.until("Promoted")
+    assert world.status.retiring[0].version == "v1"
+    assert sizes(world) == {"v1": 0, "v2": 4, "v3": 4}
 
 
 # --- with an autoscaler

@@ -121,16 +121,13 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
         stable=with_pods(status.stable, everything),
         canary=with_pods(status.canary, _of_canary(observed, status, now)),
         previous=with_pods(status.previous, 0 if crowded else max(everything, least)),
-        # They end what they have begun with what they have.
+        # They end what they have begun with what they have; none that has gone comes again.
         retiring=tuple(
-            replace(revision, replicas=0) if crowded else _ending(revision, everything) for revision in status.retiring
+            replace(revision, replicas=0 if crowded or revision.stopped else revision.replicas)
+            for revision in status.retiring
         ),
         least_replicas=everything if moving else None,
     )
-
-
-def _ending(revision: Revision, everything: int) -> Revision:
-    return replace(revision, replicas=0 if revision.stopped else revision.replicas or everything)
 
 
 def changes_at(status: Status) -> float | None:
