@@ -15,7 +15,7 @@ from tests.operator.definition import make_spec, merged
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
 from serin_operator.decide.capacity import SETTLING_SECONDS, changes_at, room, share, sized, whole
 from serin_operator.decide.observed import Defaults, Observed, Route, Router, Workload
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import route_of, running
 from serin_operator.decide.transitions import DRAIN_SECONDS
 
 NOW = 1_750_000_000.0
@@ -152,7 +152,7 @@ def test_no_canary_shrinks_while_a_router_serves_another_weight() -> None:
 def test_a_weight_has_room_when_pods_are_ready_and_every_router_reaches_them(
     ready: int, seen: int, enough: bool
 ) -> None:
-    status = on_trial(25, 25, 3)
+    status = on_trial(25, 50, 5)
     found = room(observed(status, ready=ready, seen=seen, server=TEN), status, 50, NOW)
     assert (found is None) == enough
     if found:
@@ -160,6 +160,13 @@ def test_a_weight_has_room_when_pods_are_ready_and_every_router_reaches_them(
         assert asked.rollout and asked.rollout.capacity == 50
         assert activity.reason == "ScalingCanary"
         assert "50 % of the traffic need 5 of b" in activity.message
+
+
+def test_pods_that_were_told_to_go_are_no_room() -> None:
+    """The watch cache and the routers take them for ready a moment longer."""
+    status = on_trial(5, 5, 1)
+    found = room(observed(status, ready=5, seen=5, server=TEN), status, 50, NOW)
+    assert found and found[1].message.endswith("50 % of the traffic need 5 of b, and 1 are ready.")
 
 
 def test_what_drains_keeps_its_pods() -> None:
@@ -266,6 +273,22 @@ def test_what_has_given_up_its_pods_gets_none_to_leave_with() -> None:
     world.until("Promoted")
     assert world.status.retiring[0].version == "v1"
     assert sizes(world) == {"v1": 0, "v2": 4, "v3": 4}
+
+
+def test_no_way_back_leads_to_pods_that_were_told_to_go() -> None:
+    """Where pods make the split, the previous revision gives up its pods for a canary."""
+    world = serving(server={"replicas": 4}, rollout={"keepPrevious": "60m"}, traffic=BY_PODS)
+    world.apply("v2")
+    world.until("Promoted")
+    world.run(30)
+    world.late = 1.0
+    world.apply("v3")
+    world.step()
+    assert sizes(world)["v1"] == 0
+    world.apply("v1")
+    world.step()
+    assert world.version == "v2"
+    assert world.decisions[-2:] == ["Superseded", "Started"]
 
 
 # --- with an autoscaler
@@ -421,9 +444,12 @@ EVENTS = [
     sets(metrics=True),
     sets(routers=False),
     sets(routers=True),
+    sets(late=0.5),
+    sets(late=0.0),
     event("the serving model turns bad", lambda world: world.turn_bad()),
     event("ask for a retry", lambda world: world.ask_retry(f"{world.now}")),
 ]
+STRATEGIES = [changes(rollout={"strategy": strategy}) for strategy in ("Canary", "BlueGreen")]
 pauses = st.sampled_from([0.3, 1.0, 5.0, 20.0, 60.0, 60.0, 320.0])
 GRACE_SECONDS = 20.0  # for pods that a larger size asks for: they start in 3, after a pass that a crash may undo
 
@@ -479,3 +505,23 @@ def test_no_weight_rises_and_nothing_is_promoted_before_its_pods_are_there(histo
         assert this.observed.workloads[served.revision].ready >= pods
         assert this.observed.router.reaches(served.revision, pods)
         assert served.replicas >= pods
+
+
+@given(st.lists(st.tuples(st.sampled_from([*EVENTS, *STRATEGIES]), pauses), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_pods_alone_serve_with_what_all_the_traffic_needs(history: list[tuple[Event, float]]) -> None:
+    """Where pods make the split, the stable revision has all of its own whatever a Service leads to, and what leaves
+    gets no more."""
+    world = World()
+    world.apply("v1", GOOD, **merged(QUICK, {"server": {**AUTOSCALED, "replicas": 5}, "traffic": BY_PODS}))
+    world.until("Serving")
+    asked = [(world.now, 5)]
+    for now in looks(world, history):
+        this, status = now.passes[-1], now.status
+        assert status.stable
+        had = {each.revision: each.replicas for each in running(this.before)}
+        assert all(each.replicas <= had.get(each.revision, 0) for each in this.after.retiring)
+        asked.append((now.now, status.stable.replicas))
+        recent = [size for time, size in asked if time >= now.now - GRACE_SECONDS]
+        recent += [size for time, size in asked if time < now.now - GRACE_SECONDS][-1:]
+        assert len(now._ready(status.stable.revision)) >= min(recent), (asked[-3:], now.decisions[-3:])

@@ -69,6 +69,11 @@ def first_capacity(spec: Spec) -> int:
     return spec.rollout.steps[0].weight if spec.rollout.mode is Mode.STEPS else 0
 
 
+def staying(observed: Observed, revision: Revision) -> int:
+    """Its ready pods. Those that it was told to do without are still seen as ready for a moment, and are none."""
+    return min(observed.workloads.get(revision.revision, Workload()).ready, revision.replicas)
+
+
 def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[Status, Activity] | None:
     """None when the canary can take this weight: its pods are ready, and every router reaches so many of them.
 
@@ -77,15 +82,16 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
     canary, rollout = status.canary, status.rollout
     assert canary and rollout
     pods = needed(observed.spec, status, weight, now)
-    workload, router = observed.workloads.get(canary.revision, Workload()), observed.router or Router()
-    if workload.ready >= pods and router.reaches(canary.revision, pods):
+    ready, router = staying(observed, canary), observed.router or Router()
+    if ready >= pods and router.reaches(canary.revision, pods):
         return None
     where = f"{weight} % of the traffic need {pods} of {canary.version}"
-    if workload.ready >= pods:
+    if ready >= pods:
         text = f"Before the weight rises: {where}, and not every router reaches so many."
     else:
-        trouble = f" {workload.trouble.message}" if workload.trouble else ""
-        text = f"Before the weight rises: {where}, and {workload.ready} are ready.{trouble}"
+        seen = observed.workloads.get(canary.revision, Workload()).trouble
+        trouble = f" {seen.message}" if seen else ""
+        text = f"Before the weight rises: {where}, and {ready} are ready.{trouble}"
     rollout = replace(rollout, capacity=max(rollout.capacity, weight))
     return replace(status, rollout=rollout), Activity("ScalingCanary", text)
 
@@ -97,7 +103,7 @@ def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | 
     """
     serving, old = status.stable, status.previous
     assert serving and old
-    ready, of_serving = (observed.workloads.get(each.revision, Workload()).ready for each in (old, serving))
+    ready, of_serving = (staying(observed, each) for each in (old, serving))
     needed_pods = max(1, min(whole(observed.spec, status, now), of_serving))
     return None if ready >= needed_pods else f"{ready} of {needed_pods} pods of {old.version} are ready"
 
