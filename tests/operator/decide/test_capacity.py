@@ -51,7 +51,18 @@ def at(seconds_ago: float, decision: str = "Promoted") -> tuple[Record, ...]:
         pytest.param({"replicas": 3}, Status(), 3, id="a number is a number"),
         pytest.param({"replicas": 3}, Status(stable=revision(STABLE, 8), history=at(1)), 3, id="a person is obeyed"),
         pytest.param(AUTOSCALED, Status(), 2, id="the minimum, before the autoscaler has come to it"),
-        pytest.param({"replicas": 5} | AUTOSCALED, Status(stable=revision(STABLE, 8)), 5, id="an idle one shrinks"),
+        pytest.param(
+            {"replicas": 5} | AUTOSCALED,
+            Status(stable=revision(STABLE, 8), autoscaled_since=NOW - SETTLING_SECONDS),
+            5,
+            id="an idle one shrinks",
+        ),
+        pytest.param(
+            {"replicas": 5} | AUTOSCALED,
+            Status(stable=revision(STABLE, 8), autoscaled_since=NOW - SETTLING_SECONDS + 1),
+            8,
+            id="not before an autoscaler that was just turned on has measured",
+        ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
             Status(stable=revision(STABLE, 8), rollout=Rollout(NOW - 9999)),
@@ -66,13 +77,13 @@ def at(seconds_ago: float, decision: str = "Promoted") -> tuple[Record, ...]:
         ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
-            Status(stable=revision(STABLE, 8), history=at(SETTLING_SECONDS - 1)),
+            Status(stable=revision(STABLE, 8), autoscaled_since=0.0, history=at(SETTLING_SECONDS - 1)),
             8,
             id="nor right after one",
         ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
-            Status(stable=revision(STABLE, 8), history=at(SETTLING_SECONDS)),
+            Status(stable=revision(STABLE, 8), autoscaled_since=0.0, history=at(SETTLING_SECONDS)),
             5,
             id="but some minutes later",
         ),
@@ -321,15 +332,54 @@ def test_the_autoscaler_can_not_shrink_stable_below_what_a_rollback_needs() -> N
     assert world.now - back.time >= SETTLING_SECONDS
 
 
+def test_turning_the_autoscaler_on_takes_no_pods_before_it_has_measured() -> None:
+    """Where the number leaves the manifest for the autoscaler's field, the API server's default takes its place."""
+    world = serving(server={"replicas": 6})
+    world.run(SETTLING_SECONDS)
+    world.change(server={"replicas": 1, "autoscaling": {**AUTOSCALED["autoscaling"], "minReplicas": 1}})
+    world.step()
+    assert (sizes(world), world.status.least_replicas) == ({"v1": 6}, 6)
+    autoscaler_says(world, 6)
+    world.run(SETTLING_SECONDS)
+    assert (sizes(world), world.status.least_replicas) == ({"v1": 6}, None)
+    autoscaler_says(world, 3)
+    assert sizes(world) == {"v1": 3}
+
+
+def test_a_number_below_the_minimum_is_none_that_the_autoscaler_has_measured() -> None:
+    """Taking the number out of a manifest later sets it to 1. The autoscaler is led back to the pods that there are."""
+    world = autoscaled(6)
+    world.run(SETTLING_SECONDS)
+    world.change(server={"replicas": 1})
+    world.step()
+    assert (sizes(world), world.status.least_replicas) == ({"v1": 6}, 6)
+    passes = len(world.passes)
+    world.run(60)
+    assert len(world.passes) - passes < 5, "it waits for the autoscaler's word without looking all the time"
+    autoscaler_says(world, 6)
+    assert (sizes(world), world.status.least_replicas) == ({"v1": 6}, None)
+
+
+def test_turning_the_autoscaler_off_and_on_again_begins_anew() -> None:
+    world = autoscaled(4)
+    world.run(SETTLING_SECONDS)
+    world.change(server={"autoscaling": None, "replicas": 8})
+    world.step()
+    assert world.status.autoscaled_since is None
+    world.change(server={**AUTOSCALED, "replicas": 1})
+    world.step()
+    assert (sizes(world), world.status.least_replicas) == ({"v1": 8}, 8)
+
+
 def test_the_autoscaler_is_obeyed_in_time_when_nothing_else_happens() -> None:
     world = autoscaled(4)
     autoscaler_says(world, 3)
     before = world.status.history[0].time
-    assert changes_at(world.status) == before + SETTLING_SECONDS
+    assert changes_at(world.status, world.now) == before + SETTLING_SECONDS
     while sizes(world) == {"v1": 4}:
         world.step()
     assert world.now - before == pytest.approx(SETTLING_SECONDS, abs=1.0)
-    assert (changes_at(world.status), world.passes[-1].decision.check_at) == (None, None)
+    assert (changes_at(world.status, world.now), world.passes[-1].decision.check_at) == (None, None)
     autoscaler_says(world, 2)
     assert sizes(world) == {"v1": 2}
 

@@ -22,13 +22,14 @@ def whole(spec: Spec, status: Status, now: float) -> int:
     """How many pods all of the traffic needs: the size of the stable revision.
 
     What an autoscaler measures while traffic moves is the need of a part of it, or of the revision before. So it does
-    not shrink the stable revision during a rollout nor for some minutes after a decision. A person is obeyed at once.
+    not shrink the stable revision during a rollout nor for some minutes after a decision, nor before it has measured at
+    all. A person is obeyed at once.
     """
     scaling = spec.server.autoscaling
     if scaling is None:
         return spec.server.replicas
     asked = max(spec.server.replicas, scaling.min_replicas)
-    if status.stable is not None and now < _settled_at(status):
+    if status.stable is not None and _unmeasured(spec, status, now):
         asked = max(asked, status.stable.replicas)
     return min(asked, scaling.max_replicas)
 
@@ -111,8 +112,10 @@ def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | 
 def sized(observed: Observed, status: Status, now: float) -> Status:
     """The status with the number of pods that each revision shall have from now on."""
     spec = observed.spec
+    since = (status.autoscaled_since or now) if spec.server.autoscaling else None
+    status = replace(status, autoscaled_since=since)
     everything = whole(spec, status, now)
-    moving = spec.server.autoscaling is not None and status.stable is not None and now < _settled_at(status)
+    floor = status.stable is not None and _unmeasured(spec, status, now)
 
     # Where pods make the split, those of other revisions than the two arms would be in it.
     crowded = by_pods(status) and status.canary is not None
@@ -132,13 +135,16 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
             replace(revision, replicas=0 if crowded or revision.stopped else revision.replicas)
             for revision in status.retiring
         ),
-        least_replicas=everything if moving else None,
+        least_replicas=everything if floor else None,
     )
 
 
-def changes_at(status: Status) -> float | None:
+def changes_at(status: Status, now: float) -> float | None:
     """When the autoscaler is free again although nothing happens; None if that is not what comes next."""
-    return None if status.least_replicas is None or status.rollout is not None else _settled_at(status)
+    if status.least_replicas is None or status.rollout is not None:
+        return None
+    free = _settled_at(status)
+    return free if free > now else None  # else its own word is waited for
 
 
 def _of_canary(observed: Observed, status: Status, now: float) -> int:
@@ -162,8 +168,17 @@ def _drained(observed: Observed, status: Status, now: float) -> bool:
     return observed.router is not None and observed.router.serves(route)
 
 
+def _unmeasured(spec: Spec, status: Status, now: float) -> bool:
+    """Whether the number in the spec need not be what an autoscaler measures of the traffic as it is.
+
+    It never writes one below its minimum: that is the default of a manifest that the number was taken out of.
+    """
+    scaling = spec.server.autoscaling
+    return scaling is not None and (now < _settled_at(status) or spec.server.replicas < scaling.min_replicas)
+
+
 def _settled_at(status: Status) -> float:
-    """Until when what is measured may be the past: infinity during a rollout."""
-    if status.rollout is not None:
+    """Until when what is measured may be the past: infinity during a rollout, and when an autoscaler is first seen."""
+    if status.rollout is not None or status.autoscaled_since is None:
         return float("inf")
-    return status.history[0].time + SETTLING_SECONDS if status.history else 0.0
+    return max(status.autoscaled_since, status.history[0].time if status.history else 0.0) + SETTLING_SECONDS
