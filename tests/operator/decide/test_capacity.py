@@ -371,6 +371,16 @@ def test_turning_the_autoscaler_off_and_on_again_begins_anew() -> None:
     assert (sizes(world), world.status.least_replicas) == ({"v1": 8}, 8)
 
 
+def test_what_is_recreated_comes_back_with_the_pods_that_were_taken_down() -> None:
+    """While there are none, the number in the spec need not be the autoscaler's."""
+    world = autoscaled(6, rollout={"strategy": "Recreate"})
+    world.apply("v2")
+    world.until("TakenDown")
+    world.change(server={"replicas": 1})
+    world.until("Promoted")
+    assert (sizes(world)["v2"], world.status.least_replicas) == (6, 6)
+
+
 def test_the_autoscaler_is_obeyed_in_time_when_nothing_else_happens() -> None:
     world = autoscaled(4)
     autoscaler_says(world, 3)

@@ -30,7 +30,8 @@ def whole(spec: Spec, status: Status, now: float) -> int:
         return spec.server.replicas
     asked = max(spec.server.replicas, scaling.min_replicas)
     if status.stable is not None and _unmeasured(spec, status, now):
-        asked = max(asked, status.stable.replicas)
+        # A revision that is stopped has none, so what it had is known from the floor.
+        asked = max(asked, status.stable.replicas, status.least_replicas or 0)
     return min(asked, scaling.max_replicas)
 
 
