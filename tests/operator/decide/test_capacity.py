@@ -442,6 +442,21 @@ def test_the_way_back_from_a_promotion_keeps_its_pods_while_it_is_watched() -> N
     assert sizes(world) == {"v1": 6}
 
 
+def test_the_way_back_waits_for_the_pods_that_the_old_model_needs() -> None:
+    """The two that the promoted model does with would not do for the old one."""
+    world = autoscaled(6, rollout={"watch": "30m", "keepPrevious": "60m"})
+    world.apply("v2")
+    world.until("Promoted")
+    world.run(SETTLING_SECONDS + 1)
+    autoscaler_says(world, 2)
+    world.start_seconds = 40.0
+    world.restart_pods(world.revision("v1"), 4)
+    world.turn_bad()
+    assert "only 2 of 6 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
+    world.until("RolledBack")
+    assert len(world._ready(world.revision("v1"))) == 6
+
+
 def test_what_is_warm_and_no_longer_watched_follows_the_autoscaler() -> None:
     world = autoscaled(6, rollout={"watch": "5m", "keepPrevious": "60m"})
     world.apply("v2")

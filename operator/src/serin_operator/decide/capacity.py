@@ -101,12 +101,14 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
 def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | None:
     """What the old stable revision lacks to serve all of the traffic again; None when it lacks nothing.
 
-    It needs as many ready pods as all of the traffic, but no more than the revision that serves it now has.
+    It needs all of its pods, which may be more than the revision needs that serves now. But where that one lacks some
+    itself, as many as it has do.
     """
     serving, old = status.stable, status.previous
     assert serving and old
     ready, of_serving = (staying(observed, each) for each in (old, serving))
-    needed_pods = max(1, min(whole(observed.spec, status, now), of_serving))
+    everything = whole(observed.spec, status, now)
+    needed_pods = max(1, everything, old.replicas) if of_serving >= everything else max(1, of_serving)
     return None if ready >= needed_pods else f"{ready} of {needed_pods} pods of {old.version} are ready"
 
 
