@@ -1,5 +1,7 @@
 """The autoscaler beside a rollout: it writes one number, at any time, and takes from nobody what is needed."""
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from tests.operator.decide.test_capacity import AUTOSCALED, sizes
 from tests.operator.decide.world import World, digest, serving
 from tests.operator.definition import merged
 
+from serin_operator.api.status import Status
 from serin_operator.decide.capacity import SETTLING_SECONDS, changes_at
 
 
@@ -170,3 +173,96 @@ def test_what_is_warm_and_no_longer_watched_follows_the_autoscaler() -> None:
     world.run(SETTLING_SECONDS + 60)
     autoscaler_says(world, 3)
     assert sizes(world) == {"v1": 3, "v2": 3}
+
+
+# --- in a loop with one that measures
+
+
+class Autoscaler:
+    """What Kubernetes' own does, every 15 s: by the CPU of the pods that the selector names, or by the requests in
+    flight in all pods. At its target a pod answers `each` requests per second.
+
+    It shrinks to no less than the most that it wanted within five minutes.
+    """
+
+    def __init__(self, world: World, each: float, cpu: bool) -> None:
+        self.world, self.each, self.cpu = world, each, cpu
+        self.wanted: list[tuple[float, int]] = []
+
+    def look(self) -> None:
+        world, status, spec = self.world, self.world.status, self.world.spec
+        assert spec.server.autoscaling and status.stable and world.live
+        route, asked = world.live.route, spec.server.replicas
+        assert status.selector.endswith(status.stable.revision)
+        pods = len(world._ready(status.stable.revision)) if self.cpu else status.replicas
+        here = 1 - route.weight / 100 if route.stable == status.stable.revision else 0.0
+        ratio = world.traffic * (here if self.cpu else 1.0) / (self.each * pods)
+        content = asked if self.cpu else status.replicas
+        wanted = content if abs(ratio - 1) <= 0.1 else math.ceil(ratio * pods)
+        self.wanted = [then for then in self.wanted if then[0] > world.now - 300] + [(world.now, wanted)]
+        least = status.least_replicas or spec.server.autoscaling.min_replicas
+        stabilised = max(asked, wanted) if wanted > asked else min(asked, max(then for _, then in self.wanted))
+        number = min(max(stabilised, least), spec.server.autoscaling.max_replicas)
+        if number != asked:
+            world.change(server={"replicas": number})
+
+    def run(self, until: str, seconds: float = 3600.0) -> Iterator[Status]:
+        """The status after each pass, until a decision is made."""
+        end, due, before = self.world.now + seconds, self.world.now, len(self.world.decisions)
+        while self.world.now < end and until not in self.world.decisions[before:]:
+            if self.world.now >= due:
+                self.look()
+                due = self.world.now + 15
+            self.world.step(most=max(0.05, due - self.world.now))
+            yield self.world.status
+
+
+@pytest.mark.parametrize("cpu", [True, False], ids=["by CPU", "by requests in flight"])
+def test_a_rollout_at_steady_traffic_changes_no_number(cpu: bool) -> None:
+    """Neither does a canary drive stable to its maximum, nor does the promoted revision begin with the minimum."""
+    world = autoscaled(5)
+    world.run(SETTLING_SECONDS)
+    loop = Autoscaler(world, each=20.0, cpu=cpu)
+    world.apply("v2")
+    assert {status.stable.replicas for status in loop.run("Promoted") if status.stable} == {5}
+    assert len(world._ready(world.revision("v2"))) == 5
+    assert {status.stable.replicas for status in loop.run("", SETTLING_SECONDS + 600) if status.stable} == {5}
+
+
+@pytest.mark.parametrize("cpu", [True, False], ids=["by CPU", "by requests in flight"])
+def test_a_rollback_finds_the_pods_that_all_of_the_traffic_needs(cpu: bool) -> None:
+    world = autoscaled(5, rollout={"steps": [{"weight": 90, "duration": "20m"}]})
+    world.run(SETTLING_SECONDS)
+    loop = Autoscaler(world, each=20.0, cpu=cpu)
+    world.apply("v2")
+    assert {status.stable.replicas for status in loop.run("Promoted", 900) if status.stable} == {5}
+    assert world.status.weight == 90
+    world.models[digest("v2")] = HARMFUL
+    assert {status.stable.replicas for status in loop.run("RolledBack") if status.stable} == {5}
+    assert {status.stable.replicas for status in loop.run("", SETTLING_SECONDS + 600) if status.stable} == {5}
+
+
+def test_what_grows_during_a_rollout_grows_in_both_revisions() -> None:
+    world = autoscaled(5)
+    world.run(SETTLING_SECONDS)
+    loop = Autoscaler(world, each=20.0, cpu=False)
+    world.apply("v2")
+    list(loop.run("Advanced"))
+    world.traffic = 160.0
+    list(loop.run("Promoted"))
+    assert sizes(world) == {"v1": 8, "v2": 8}
+    world.traffic = 60.0
+    list(loop.run("", 2 * SETTLING_SECONDS + 60))
+    assert sizes(world)["v2"] == 3
+
+
+def test_turning_it_on_finds_the_number_without_falling_below_it() -> None:
+    world = serving(server={"replicas": 7, "resources": {"requests": {"cpu": "1"}}})
+    world.run(SETTLING_SECONDS)
+    turned_on = {"minReplicas": 1, "maxReplicas": 10, "cpu": {"averageUtilization": 70}}
+    world.change(server={"replicas": 1, "autoscaling": turned_on})
+    world.step()
+    assert world.status.canary is None
+    loop = Autoscaler(world, each=20.0, cpu=True)
+    sizes_of_stable = [status.stable.replicas for status in loop.run("", 3 * SETTLING_SECONDS) if status.stable]
+    assert (min(sizes_of_stable), sizes_of_stable[-1]) == (5, 5)
