@@ -187,6 +187,9 @@ def container_reasons() -> set[str]:
         # condition.get("reason", "Unschedulable")
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
             found |= {text for argument in node.args[1:] for text in strings(argument) if text.startswith("Unsched")}
+        # Trouble("FailedCreate", refusal)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Trouble":
+            found |= {text for text in strings(node.args[0]) if text.startswith("Failed")}
     return found
 
 

@@ -11,8 +11,10 @@ import pytest
 from tests.operator.definition import raw_spec
 
 from serin_operator.act.client import ApiError, Client, NotLeadingError
-from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Rollout, Status, Watch
+from serin_operator.api.spec import parse_spec
+from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Revision, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
+from serin_operator.decide.observed import Route, Trouble, Workload
 from serin_operator.loop import (
     CACHE_LAG_LIMIT_SECONDS,
     CACHE_LAG_SECONDS,
@@ -26,6 +28,7 @@ from serin_operator.observe.cache import Cache
 from serin_operator.settings import Candidacy, Settings
 
 PLACE = ("team", "iris")
+REVISION = "a" * 10
 SETTINGS = Settings(Images("server", "router", "Never"), (), None, "INFO", Candidacy("serin-system", "serin", "pod"))
 
 
@@ -74,6 +77,25 @@ async def test_a_ghost_does_not_stand_before_its_namesake() -> None:
     found = cache.resource(PLACE)
     assert found is not None
     assert found["metadata"]["uid"] == "new"
+
+
+async def test_a_pass_sees_why_a_revision_gets_no_pods() -> None:
+    """As a quota refuses them: there is no pod to tell it, only the Deployment does."""
+    failing = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+    metadata = {"namespace": PLACE[0], "name": f"{PLACE[1]}-{REVISION}", "uid": "d", "resourceVersion": "1"}
+    deployment = {"metadata": metadata, "spec": {}, "status": {"conditions": [failing]}}
+    cache = Cache(objects={"Deployment": {PLACE: [Existing.of(deployment, "Deployment")]}})
+    stable = Revision(REVISION, "v1", "https://models/v1", "joblib", REVISION * 6, "server:1")
+    status = Status(phase=Phase.SERVING, stable=stable)
+    memory = Memory("uid", status, {}, 1, 0.0, served=Route(REVISION))
+    metadata = resource("uid", 1)["metadata"] | {"generation": 1}
+    observed, _ = await loop(Listing(), cache)._observe(PLACE, metadata, parse_spec(raw_spec()), memory, [])
+    assert observed.workloads == {REVISION: Workload(0, Trouble("FailedCreate", "exceeded quota"))}
+
+    failing["status"] = "False"
+    cache.objects = {"Deployment": {PLACE: [Existing.of(deployment, "Deployment")]}}
+    observed, _ = await loop(Listing(), cache)._observe(PLACE, metadata, parse_spec(raw_spec()), memory, [])
+    assert observed.workloads == {REVISION: Workload()}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from serin_operator.build.owner import RESOLVER, Key, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
-from serin_operator.decide.roles import arms, route_of, router_of
+from serin_operator.decide.roles import arms, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.courier import Places, carry
@@ -345,13 +345,14 @@ class Loop:
     ) -> tuple[Observed, DriftLedger | None]:
         status = memory.status
         wanted = wants(status, spec, memory.served, time.time())
-        revisions = {pod.revision for pod in pods if pod.revision}
+        revisions = {pod.revision for pod in pods if pod.revision} | {each.revision for each in running(status)}
         marks = metadata.get("annotations", {})
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
         if wanted.snapshot:
             await self._carry(place, spec, memory, pods)
-        cache = self._cache
+        cache, owner = self._cache, Owner(*place, metadata["uid"])
+        refusals = cache.refusals(place)
         sight = Sight(self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place))
         following = status.routing.next if status.routing else None
         if wanted.drift and status.stable is not None:
@@ -365,7 +366,7 @@ class Loop:
             spec=spec,
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),
-            workloads={revision: workload(pods, revision) for revision in revisions},
+            workloads={name: workload(pods, name, refusals.get(owner.server(name), "")) for name in revisions},
             router=await verify(router_of(status), sight) if wanted.router else None,
             next_router=await verify(following, sight) if following else None,
             snapshot=await self._snapshot(place, spec, memory, pods) if wanted.snapshot else None,

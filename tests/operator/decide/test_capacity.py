@@ -13,13 +13,14 @@ from tests.operator.decide.world import Crash, World, digest, rolling, serving
 from tests.operator.definition import make_spec, merged
 
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
-from serin_operator.decide.capacity import SETTLING_SECONDS, changes_at, room, share, sized, whole
+from serin_operator.decide.capacity import SETTLING_SECONDS, room, share, sized, whole
 from serin_operator.decide.observed import Defaults, Observed, Route, Router, Workload
-from serin_operator.decide.roles import route_of
+from serin_operator.decide.roles import route_of, running
 from serin_operator.decide.transitions import DRAIN_SECONDS
 
 NOW = 1_750_000_000.0
 STABLE, CANARY, OLD = "a" * 10, "b" * 10, "c" * 10
+BY_PODS = {"router": {"type": "ReplicaRatio"}}
 AUTOSCALED = {"autoscaling": {"minReplicas": 2, "maxReplicas": 10, "requestsInFlight": {"averageValue": 4}}}
 
 
@@ -50,7 +51,18 @@ def at(seconds_ago: float, decision: str = "Promoted") -> tuple[Record, ...]:
         pytest.param({"replicas": 3}, Status(), 3, id="a number is a number"),
         pytest.param({"replicas": 3}, Status(stable=revision(STABLE, 8), history=at(1)), 3, id="a person is obeyed"),
         pytest.param(AUTOSCALED, Status(), 2, id="the minimum, before the autoscaler has come to it"),
-        pytest.param({"replicas": 5} | AUTOSCALED, Status(stable=revision(STABLE, 8)), 5, id="an idle one shrinks"),
+        pytest.param(
+            {"replicas": 5} | AUTOSCALED,
+            Status(stable=revision(STABLE, 8), autoscaled_since=NOW - SETTLING_SECONDS),
+            5,
+            id="an idle one shrinks",
+        ),
+        pytest.param(
+            {"replicas": 5} | AUTOSCALED,
+            Status(stable=revision(STABLE, 8), autoscaled_since=NOW - SETTLING_SECONDS + 1),
+            8,
+            id="not before an autoscaler that was just turned on has measured",
+        ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
             Status(stable=revision(STABLE, 8), rollout=Rollout(NOW - 9999)),
@@ -65,13 +77,13 @@ def at(seconds_ago: float, decision: str = "Promoted") -> tuple[Record, ...]:
         ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
-            Status(stable=revision(STABLE, 8), history=at(SETTLING_SECONDS - 1)),
+            Status(stable=revision(STABLE, 8), autoscaled_since=0.0, history=at(SETTLING_SECONDS - 1)),
             8,
             id="nor right after one",
         ),
         pytest.param(
             {"replicas": 5} | AUTOSCALED,
-            Status(stable=revision(STABLE, 8), history=at(SETTLING_SECONDS)),
+            Status(stable=revision(STABLE, 8), autoscaled_since=0.0, history=at(SETTLING_SECONDS)),
             5,
             id="but some minutes later",
         ),
@@ -151,7 +163,7 @@ def test_no_canary_shrinks_while_a_router_serves_another_weight() -> None:
 def test_a_weight_has_room_when_pods_are_ready_and_every_router_reaches_them(
     ready: int, seen: int, enough: bool
 ) -> None:
-    status = on_trial(25, 25, 3)
+    status = on_trial(25, 50, 5)
     found = room(observed(status, ready=ready, seen=seen, server=TEN), status, 50, NOW)
     assert (found is None) == enough
     if found:
@@ -161,10 +173,17 @@ def test_a_weight_has_room_when_pods_are_ready_and_every_router_reaches_them(
         assert "50 % of the traffic need 5 of b" in activity.message
 
 
+def test_pods_that_were_told_to_go_are_no_room() -> None:
+    """The watch cache and the routers take them for ready a moment longer."""
+    status = on_trial(5, 5, 1)
+    found = room(observed(status, ready=5, seen=5, server=TEN), status, 50, NOW)
+    assert found and found[1].message.endswith("50 % of the traffic need 5 of b, and 1 are ready.")
+
+
 def test_what_drains_keeps_its_pods() -> None:
-    status = Status(stable=revision(STABLE, 10), retiring=(revision(OLD, 4, kept_until=NOW), revision("d" * 10)))
+    status = Status(stable=revision(STABLE, 10), retiring=(revision(OLD, 4, kept_until=NOW),))
     found = sized(observed(status, server=TEN), status, NOW)
-    assert [each.replicas for each in found.retiring] == [4, 10]  # the second is from before pods were counted
+    assert [each.replicas for each in found.retiring] == [4]
 
 
 # --- stories
@@ -256,104 +275,31 @@ def test_a_crash_while_the_canary_grows_forgets_nothing() -> None:
         world.until("Promoted")
 
 
-# --- with an autoscaler
-
-
-def autoscaled(replicas: int = 4, **changes: Any) -> World:
-    return serving(**merged({"server": {**AUTOSCALED, "replicas": replicas}}, changes))
-
-
-def autoscaler_says(world: World, replicas: int) -> None:
-    """It wrote what it measured."""
-    world.change(server={"replicas": replicas})
-    world.step()
-
-
-def test_the_autoscaler_can_not_shrink_stable_below_what_a_rollback_needs() -> None:
-    """It sees that stable has less to do, and half of the traffic is only lent out."""
-    world = autoscaled(4)
+def test_what_has_given_up_its_pods_gets_none_to_leave_with() -> None:
+    """Where pods make the split, the previous revision has none beside a canary. The promotion ends its time."""
+    world = serving(server={"replicas": 4}, rollout={"keepPrevious": "60m"}, traffic=BY_PODS)
     world.apply("v2")
-    while world.status.weight < 50:
-        world.step()
-    autoscaler_says(world, 2)
-    assert sizes(world) == {"v1": 4, "v2": 2}
-    world.models[digest("v2")] = HARMFUL
-    back = world.until("RolledBack")
+    world.until("Promoted")
+    world.apply("v3")
+    world.until("Promoted")
+    assert world.status.retiring[0].version == "v1"
+    assert sizes(world) == {"v1": 0, "v2": 4, "v3": 4}
+
+
+def test_no_way_back_leads_to_pods_that_were_told_to_go() -> None:
+    """Where pods make the split, the previous revision gives up its pods for a canary."""
+    world = serving(server={"replicas": 4}, rollout={"keepPrevious": "60m"}, traffic=BY_PODS)
+    world.apply("v2")
+    world.until("Promoted")
     world.run(30)
-    assert sizes(world) == {"v1": 4}
-    world.run(SETTLING_SECONDS)
-    assert sizes(world) == {"v1": 2}
-    assert world.now - back.time >= SETTLING_SECONDS
-
-
-def test_the_autoscaler_is_obeyed_in_time_when_nothing_else_happens() -> None:
-    world = autoscaled(4)
-    autoscaler_says(world, 3)
-    before = world.status.history[0].time
-    assert changes_at(world.status) == before + SETTLING_SECONDS
-    while sizes(world) == {"v1": 4}:
-        world.step()
-    assert world.now - before == pytest.approx(SETTLING_SECONDS, abs=1.0)
-    assert (changes_at(world.status), world.passes[-1].decision.check_at) == (None, None)
-    autoscaler_says(world, 2)
-    assert sizes(world) == {"v1": 2}
-
-
-def test_the_autoscalers_number_is_that_of_stables_pods_when_it_is_free_again() -> None:
-    """Content with four pods, it keeps the number that it wrote last. Had that been the two of the half of the traffic,
-    they would be what is left when it is free again, after a rollback and with all of the traffic."""
-    world = autoscaled(4)
-    world.run(SETTLING_SECONDS)
-    assert world.status.least_replicas is None
-    world.apply("v2")
+    world.late = 1.0
+    world.apply("v3")
     world.step()
-    assert world.status.least_replicas == 4
-    while world.status.weight < 50:
-        world.step()
-    autoscaler_says(world, 7)
-    assert world.status.least_replicas == 7
-    world.models[digest("v2")] = HARMFUL
-    world.until("RolledBack")
-    assert world.status.least_replicas == 7
-    world.run(SETTLING_SECONDS)
-    assert world.status.least_replicas is None
-    assert sizes(world) == {"v1": 7}
-
-
-def test_a_canary_grows_with_stable_and_the_weight_waits_for_it() -> None:
-    world = autoscaled(4)
-    world.apply("v2")
-    while world.status.weight < 50:
-        world.step()
-    world.start_seconds = 45.0
-    autoscaler_says(world, 8)
-    assert sizes(world) == {"v1": 8, "v2": 4}
-    assert "2 of 4 canary pods are ready" in world.until_activity("CanaryNotReady")
-    world.until("Promoted")
-    assert len(world._ready(world.revision("v2"))) == 8
-
-
-def test_the_way_back_from_a_promotion_keeps_its_pods_while_it_is_watched() -> None:
-    """The promoted model needs less, the autoscaler sees it, and the old one would need what it always did."""
-    world = autoscaled(6, rollout={"watch": "30m", "keepPrevious": "60m"})
-    world.apply("v2")
-    world.until("Promoted")
-    world.run(SETTLING_SECONDS + 1)
-    autoscaler_says(world, 2)
-    assert sizes(world) == {"v1": 6, "v2": 2}
-    world.turn_bad()
-    world.until("RolledBack")
-    world.run(60)
-    assert sizes(world) == {"v1": 6}
-
-
-def test_what_is_warm_and_no_longer_watched_follows_the_autoscaler() -> None:
-    world = autoscaled(6, rollout={"watch": "5m", "keepPrevious": "60m"})
-    world.apply("v2")
-    world.until("Promoted")
-    world.run(SETTLING_SECONDS + 60)
-    autoscaler_says(world, 3)
-    assert sizes(world) == {"v1": 3, "v2": 3}
+    assert sizes(world)["v1"] == 0
+    world.apply("v1")
+    world.step()
+    assert world.version == "v2"
+    assert world.decisions[-2:] == ["Superseded", "Started"]
 
 
 def test_a_person_may_shrink_it_at_any_time() -> None:
@@ -409,9 +355,12 @@ EVENTS = [
     sets(metrics=True),
     sets(routers=False),
     sets(routers=True),
+    sets(late=0.5),
+    sets(late=0.0),
     event("the serving model turns bad", lambda world: world.turn_bad()),
     event("ask for a retry", lambda world: world.ask_retry(f"{world.now}")),
 ]
+STRATEGIES = [changes(rollout={"strategy": strategy}) for strategy in ("Canary", "BlueGreen")]
 pauses = st.sampled_from([0.3, 1.0, 5.0, 20.0, 60.0, 60.0, 320.0])
 GRACE_SECONDS = 20.0  # for pods that a larger size asks for: they start in 3, after a pass that a crash may undo
 
@@ -467,3 +416,23 @@ def test_no_weight_rises_and_nothing_is_promoted_before_its_pods_are_there(histo
         assert this.observed.workloads[served.revision].ready >= pods
         assert this.observed.router.reaches(served.revision, pods)
         assert served.replicas >= pods
+
+
+@given(st.lists(st.tuples(st.sampled_from([*EVENTS, *STRATEGIES]), pauses), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_pods_alone_serve_with_what_all_the_traffic_needs(history: list[tuple[Event, float]]) -> None:
+    """Where pods make the split, the stable revision has all of its own whatever a Service leads to, and what leaves
+    gets no more."""
+    world = World()
+    world.apply("v1", GOOD, **merged(QUICK, {"server": {**AUTOSCALED, "replicas": 5}, "traffic": BY_PODS}))
+    world.until("Serving")
+    asked = [(world.now, 5)]
+    for now in looks(world, history):
+        this, status = now.passes[-1], now.status
+        assert status.stable
+        had = {each.revision: each.replicas for each in running(this.before)}
+        assert all(each.replicas <= had.get(each.revision, 0) for each in this.after.retiring)
+        asked.append((now.now, status.stable.replicas))
+        recent = [size for time, size in asked if time >= now.now - GRACE_SECONDS]
+        recent += [size for time, size in asked if time < now.now - GRACE_SECONDS][-1:]
+        assert len(now._ready(status.stable.revision)) >= min(recent), (asked[-3:], now.decisions[-3:])

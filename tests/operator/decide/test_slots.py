@@ -319,9 +319,10 @@ def test_a_service_that_can_not_be_led_changes_nothing_by_itself(seen: Router) -
 
 
 def test_a_canary_that_waits_for_a_service_says_so() -> None:
-    status = replace(first(), canary=revision("1" * 10, ready_replicas=1), rollout=Rollout(NOW))
+    status = replace(first(), canary=revision("1" * 10, replicas=1, ready_replicas=1), rollout=Rollout(NOW))
     seen = Router(1, (Route("0" * 10),), ({"0" * 10: 1},))
-    observed = Observed(NAME, 1, None, SPEC, status, DEFAULTS, router=seen)
+    ready = {"1" * 10: Workload(ready=1)}
+    observed = Observed(NAME, 1, None, SPEC, status, DEFAULTS, router=seen, workloads=ready)
     _, activity = take_first_step(observed, status, Workload(ready=1), NOW)
     assert activity.reason == "StartingCanary"
     assert activity.message == f"Waiting until a Service leads to it, {BLUE} or {GREEN}."

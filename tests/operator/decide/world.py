@@ -95,7 +95,8 @@ class World:
 
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
-    stop_seconds: how long a pod is there after it was told to go. skew: of the operator's clock.
+    stop_seconds: how long a pod is there after it was told to go. late: how long it is taken for ready after that.
+    skew: of the operator's clock.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
     selector: which pods the Service leads to that clients call; behind: how many answered there last.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
@@ -119,6 +120,7 @@ class World:
     stop_seconds: float = 0.0
     skew: float = 0.0
     check_at: float | None = START
+    late: float = 0.0
     preview: float = 0.0
     raw: Json = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class World:
     written_at: float = 0.0
     pods: dict[str, list[Pod]] = field(default_factory=dict)
     going: dict[str, list[float]] = field(default_factory=dict)
+    ghosts: dict[str, list[float]] = field(default_factory=dict)
     files: Files | None = None
     files_at: float = 0.0
     live: Files | None = None
@@ -362,6 +365,8 @@ class World:
         """These pods are told to go; until they have, they are there."""
         if pods and self.stop_seconds:
             self.going.setdefault(revision, []).extend([self.now + self.stop_seconds] * len(pods))
+        ready = sum(pod.ready_at <= self.now for pod in pods)
+        self.ghosts.setdefault(revision, []).extend([self.now + self.late] * ready)
 
     def _mounted(self, status: Status) -> Files | None:
         """The ConfigMap for this status. Built once per route and set of revisions, since building it is slow."""
@@ -448,6 +453,10 @@ class World:
     def _ready(self, revision: str) -> list[Pod]:
         return [pod for pod in self.pods.get(revision, []) if pod.ready_at <= self.now]
 
+    def _seen_ready(self, revision: str) -> int:
+        """Its ready pods as the operator and the routers see them: some may have been told to go."""
+        return len(self._ready(revision)) + sum(end > self.now for end in self.ghosts.get(revision, []))
+
     def _model(self, revision: str) -> Model:
         for known in (self.memory.stable, self.memory.canary, *kept(self.memory)):
             if known and known.revision == revision:
@@ -458,11 +467,11 @@ class World:
         going = [end for end in self.going.get(revision, []) if end > self.now]
         pods = self.pods.get(revision, [])
         trouble = self._model(revision).trouble if pods else None
-        return Workload(len(self._ready(revision)), trouble, len(pods) + len(going))
+        return Workload(self._seen_ready(revision), trouble, len(pods) + len(going))
 
     def _seen(self, kind: RouterType) -> Router:
         if kind is RouterType.REPLICA_RATIO:
-            ready = {name: len(self._ready(name)) for name in self.pods if self._ready(name)}
+            ready = {name: self._seen_ready(name) for name in self.pods if self._seen_ready(name)}
             return of_pods(self.memory, self.selector, ready)
         return self._router()
 
@@ -471,7 +480,7 @@ class World:
             return Router(ready=1, problem="router iris-router-0 does not tell its route: TimeoutError")
         if self.live is None:
             return Router(ready=1, problem="it has no route yet")
-        healthy = {name: len(self._ready(name)) for name in self.pods if f"revision-{name}" in self.live.clusters}
+        healthy = {name: self._seen_ready(name) for name in self.pods if f"revision-{name}" in self.live.clusters}
         return Router(ready=1, routes=(self.live.route,), healthy=(healthy,))
 
     def _snapshot(self, spec: Spec, status: Status) -> Snapshot:

@@ -270,6 +270,15 @@ def test_a_workload_is_its_pods_taken_together(pods: list[dict[str, Any]], expec
     assert workload(several(*pods), REVISION) == expected
 
 
+def test_what_keeps_a_revision_from_more_pods_is_told_where_no_pod_tells_worse() -> None:
+    refused = 'pods "iris-a-x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=5, limited: pods=5'
+    trouble = Trouble("FailedCreate", refused)
+    assert workload([], REVISION, refused) == Workload(0, trouble)
+    assert workload(several(raw(ready=True)), REVISION, refused) == Workload(1, trouble, 1)
+    forever = workload(several(FOREVER), REVISION, refused).trouble
+    assert forever and forever.reason == "NotAModel"
+
+
 def test_other_revisions_pods_do_not_count() -> None:
     assert workload(several(raw(ready=True)), "another000") == Workload()
 

@@ -295,8 +295,8 @@ class Status:
     """Everything that Serin remembers about one ModelDeployment.
 
     operator: the one that wrote it last. least_replicas: what the autoscaler may not go below now; None for what the
-    spec says. routing: None while it is the embedded router alone. traffic: what each of its routers was
-    last asked for.
+    spec says. autoscaled_since: when its field was first seen, for as long as it is there. routing: None while it is
+    the embedded router alone. traffic: what each of its routers was last asked for.
     """
 
     observed_generation: int = 0
@@ -306,6 +306,7 @@ class Status:
     replicas: int = 0
     ready_replicas: int = 0
     least_replicas: int | None = None
+    autoscaled_since: float | None = field(default=None, metadata=_TIME)
     selector: str = ""
     stable: Revision | None = None
     canary: Revision | None = None

@@ -138,6 +138,7 @@ class Existing:
     uid: str = ""
     resource_version: int = 0
     selector: Mapping[str, str] | None = None  # of a Service
+    refusal: str = ""  # why a Deployment gets no more pods, if it does not
 
     @property
     def key(self) -> Key:
@@ -170,4 +171,11 @@ class Existing:
             metadata["uid"],
             int(metadata["resourceVersion"]),
             raw.get("spec", {}).get("selector") if kind == "Service" else None,
+            _refusal(raw) if kind == "Deployment" else "",
         )
+
+
+def _refusal(deployment: Any) -> str:
+    conditions = deployment.get("status", {}).get("conditions", [])
+    failing = (each for each in conditions if each["type"] == "ReplicaFailure" and each["status"] == "True")
+    return next((each.get("message", "") for each in failing), "")

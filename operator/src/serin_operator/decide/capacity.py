@@ -22,14 +22,16 @@ def whole(spec: Spec, status: Status, now: float) -> int:
     """How many pods all of the traffic needs: the size of the stable revision.
 
     What an autoscaler measures while traffic moves is the need of a part of it, or of the revision before. So it does
-    not shrink the stable revision during a rollout nor for some minutes after a decision. A person is obeyed at once.
+    not shrink the stable revision during a rollout nor for some minutes after a decision, nor before it has measured at
+    all. A person is obeyed at once.
     """
     scaling = spec.server.autoscaling
     if scaling is None:
         return spec.server.replicas
     asked = max(spec.server.replicas, scaling.min_replicas)
-    if status.stable is not None and now < _settled_at(status):
-        asked = max(asked, status.stable.replicas)
+    if status.stable is not None and _unmeasured(spec, status, now):
+        # A revision that is stopped has none, so what it had is known from the floor.
+        asked = max(asked, status.stable.replicas, status.least_replicas or 0)
     return min(asked, scaling.max_replicas)
 
 
@@ -69,6 +71,11 @@ def first_capacity(spec: Spec) -> int:
     return spec.rollout.steps[0].weight if spec.rollout.mode is Mode.STEPS else 0
 
 
+def staying(observed: Observed, revision: Revision) -> int:
+    """Its ready pods. Those that it was told to do without are still seen as ready for a moment, and are none."""
+    return min(observed.workloads.get(revision.revision, Workload()).ready, revision.replicas)
+
+
 def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[Status, Activity] | None:
     """None when the canary can take this weight: its pods are ready, and every router reaches so many of them.
 
@@ -77,15 +84,16 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
     canary, rollout = status.canary, status.rollout
     assert canary and rollout
     pods = needed(observed.spec, status, weight, now)
-    workload, router = observed.workloads.get(canary.revision, Workload()), observed.router or Router()
-    if workload.ready >= pods and router.reaches(canary.revision, pods):
+    ready, router = staying(observed, canary), observed.router or Router()
+    if ready >= pods and router.reaches(canary.revision, pods):
         return None
     where = f"{weight} % of the traffic need {pods} of {canary.version}"
-    if workload.ready >= pods:
+    if ready >= pods:
         text = f"Before the weight rises: {where}, and not every router reaches so many."
     else:
-        trouble = f" {workload.trouble.message}" if workload.trouble else ""
-        text = f"Before the weight rises: {where}, and {workload.ready} are ready.{trouble}"
+        seen = observed.workloads.get(canary.revision, Workload()).trouble
+        trouble = f" {seen.message}" if seen else ""
+        text = f"Before the weight rises: {where}, and {ready} are ready.{trouble}"
     rollout = replace(rollout, capacity=max(rollout.capacity, weight))
     return replace(status, rollout=rollout), Activity("ScalingCanary", text)
 
@@ -93,20 +101,24 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
 def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | None:
     """What the old stable revision lacks to serve all of the traffic again; None when it lacks nothing.
 
-    It needs as many ready pods as all of the traffic, but no more than the revision that serves it now has.
+    It needs all of its pods, which may be more than the revision needs that serves now. But where that one lacks some
+    itself, as many as it has do.
     """
     serving, old = status.stable, status.previous
     assert serving and old
-    ready, of_serving = (observed.workloads.get(each.revision, Workload()).ready for each in (old, serving))
-    needed_pods = max(1, min(whole(observed.spec, status, now), of_serving))
+    ready, of_serving = (staying(observed, each) for each in (old, serving))
+    everything = whole(observed.spec, status, now)
+    needed_pods = max(1, everything, old.replicas) if of_serving >= everything else max(1, of_serving)
     return None if ready >= needed_pods else f"{ready} of {needed_pods} pods of {old.version} are ready"
 
 
 def sized(observed: Observed, status: Status, now: float) -> Status:
     """The status with the number of pods that each revision shall have from now on."""
     spec = observed.spec
+    since = (status.autoscaled_since or now) if spec.server.autoscaling else None
+    status = replace(status, autoscaled_since=since)
     everything = whole(spec, status, now)
-    moving = spec.server.autoscaling is not None and status.stable is not None and now < _settled_at(status)
+    floor = status.stable is not None and _unmeasured(spec, status, now)
 
     # Where pods make the split, those of other revisions than the two arms would be in it.
     crowded = by_pods(status) and status.canary is not None
@@ -121,21 +133,21 @@ def sized(observed: Observed, status: Status, now: float) -> Status:
         stable=with_pods(status.stable, everything),
         canary=with_pods(status.canary, _of_canary(observed, status, now)),
         previous=with_pods(status.previous, 0 if crowded else max(everything, least)),
-        # They end what they have begun with what they have.
+        # They end what they have begun with what they have; none that has gone comes again.
         retiring=tuple(
-            replace(revision, replicas=0) if crowded else _ending(revision, everything) for revision in status.retiring
+            replace(revision, replicas=0 if crowded or revision.stopped else revision.replicas)
+            for revision in status.retiring
         ),
-        least_replicas=everything if moving else None,
+        least_replicas=everything if floor else None,
     )
 
 
-def _ending(revision: Revision, everything: int) -> Revision:
-    return replace(revision, replicas=0 if revision.stopped else revision.replicas or everything)
-
-
-def changes_at(status: Status) -> float | None:
+def changes_at(status: Status, now: float) -> float | None:
     """When the autoscaler is free again although nothing happens; None if that is not what comes next."""
-    return None if status.least_replicas is None or status.rollout is not None else _settled_at(status)
+    if status.least_replicas is None or status.rollout is not None:
+        return None
+    free = _settled_at(status)
+    return free if free > now else None  # else its own word is waited for
 
 
 def _of_canary(observed: Observed, status: Status, now: float) -> int:
@@ -159,8 +171,17 @@ def _drained(observed: Observed, status: Status, now: float) -> bool:
     return observed.router is not None and observed.router.serves(route)
 
 
+def _unmeasured(spec: Spec, status: Status, now: float) -> bool:
+    """Whether the number in the spec need not be what an autoscaler measures of the traffic as it is.
+
+    It never writes one below its minimum: that is the default of a manifest that the number was taken out of.
+    """
+    scaling = spec.server.autoscaling
+    return scaling is not None and (now < _settled_at(status) or spec.server.replicas < scaling.min_replicas)
+
+
 def _settled_at(status: Status) -> float:
-    """Until when what is measured may be the past: infinity during a rollout."""
-    if status.rollout is not None:
+    """Until when what is measured may be the past: infinity during a rollout, and when an autoscaler is first seen."""
+    if status.rollout is not None or status.autoscaled_since is None:
         return float("inf")
-    return status.history[0].time + SETTLING_SECONDS if status.history else 0.0
+    return max(status.autoscaled_since, status.history[0].time if status.history else 0.0) + SETTLING_SECONDS

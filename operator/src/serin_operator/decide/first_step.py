@@ -9,7 +9,7 @@ from serin_operator.api.spec import Mode, Spec, Strategy
 from serin_operator.api.status import ByHand, Phase, Rollout, Status
 from serin_operator.decide import analysis, blue_green, calibration, ramp, slots
 from serin_operator.decide.calibration import Calibration
-from serin_operator.decide.capacity import first_capacity, load, needed, room
+from serin_operator.decide.capacity import first_capacity, load, needed, room, staying
 from serin_operator.decide.clocks import due
 from serin_operator.decide.conditions import Activity
 from serin_operator.decide.keys import REQUESTS
@@ -37,9 +37,10 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     capacity = max(status.rollout.capacity, first_capacity(spec), load(status))
     status = replace(status, rollout=replace(status.rollout, capacity=capacity))
     pods = needed(spec, status, capacity, now)
-    if workload.ready < pods:
+    ready = staying(observed, canary)
+    if ready < pods:
         trouble = f" {workload.trouble.message}" if workload.trouble else ""
-        text = f"{workload.ready} of {pods} pods of {canary.version} are ready.{trouble}"
+        text = f"{ready} of {pods} pods of {canary.version} are ready.{trouble}"
         return status, Activity("StartingCanary", text)
     router = observed.router or Router()
     if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision, pods):

@@ -263,7 +263,7 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
         times.append(now + READY_POLL_SECONDS)
     if status.watch is not None:
         times.append(max(next_look(status.watch, observed.spec.analysis, now), now + ROUTE_POLL_SECONDS))
-    freed_at = capacity.changes_at(status)
+    freed_at = capacity.changes_at(status, now)
     if freed_at is not None:
         times.append(freed_at)
     if activity.reason == "ScalingCanary":

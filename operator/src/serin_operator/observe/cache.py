@@ -61,6 +61,11 @@ class Cache:
         found = {each.name: each.selector or {} for each in services if each.uid not in self.ghosts}
         return {name: selector[LABEL_REVISION] for name, selector in found.items() if LABEL_REVISION in selector}
 
+    def refusals(self, place: Place) -> dict[str, str]:
+        """Why Deployments get no more pods, such as for a quota, by their names."""
+        deployments = self.objects.get("Deployment", {}).get(place, ())
+        return {each.name: each.refusal for each in deployments if each.refusal and each.uid not in self.ghosts}
+
     def uids(self, kind: str) -> dict[str, Place]:
         """Whose every cached object of a kind is, by uid."""
         if kind == KIND:

@@ -72,11 +72,16 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
     )
 
 
-def workload(pods: Iterable[Pod], revision: str) -> Workload:
-    """The revision's pods taken together; a permanent trouble is told before a passing one."""
+def workload(pods: Iterable[Pod], revision: str, refusal: str = "") -> Workload:
+    """The revision's pods taken together; a permanent trouble is told before a passing one.
+
+    refusal: why it gets no more pods, which no pod can tell.
+    """
     there = [pod for pod in pods if pod.revision == revision and pod.component == "server"]
     own = [pod for pod in there if not pod.terminating]
     troubles = sorted((pod.trouble for pod in own if pod.trouble), key=lambda trouble: not trouble.permanent)
+    if refusal:
+        troubles.append(Trouble("FailedCreate", refusal))
     ready = sum(pod.serving for pod in own)
     return Workload(ready=ready, trouble=troubles[0] if troubles else None, pods=len(there))
 
