@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.operator.decide.models import HARMFUL
+from tests.operator.decide.models import GOOD, HARMFUL, Model
 from tests.operator.decide.test_capacity import AUTOSCALED, sizes
-from tests.operator.decide.world import World, digest, serving
+from tests.operator.decide.world import Crash, World, digest, serving
 from tests.operator.definition import merged
 
-from serin_operator.api.status import Status
+from serin_operator.api.status import Phase, Status
 from serin_operator.decide.capacity import SETTLING_SECONDS, changes_at
 
 
@@ -206,14 +206,14 @@ class Autoscaler:
         if number != asked:
             world.change(server={"replicas": number})
 
-    def run(self, until: str, seconds: float = 3600.0) -> Iterator[Status]:
-        """The status after each pass, until a decision is made."""
+    def run(self, until: str, seconds: float = 3600.0, crash: Crash | None = None) -> Iterator[Status]:
+        """The status after each pass, until a decision is made. crash: where every other pass is killed."""
         end, due, before = self.world.now + seconds, self.world.now, len(self.world.decisions)
         while self.world.now < end and until not in self.world.decisions[before:]:
             if self.world.now >= due:
                 self.look()
                 due = self.world.now + 15
-            self.world.step(most=max(0.05, due - self.world.now))
+            self.world.step(max(0.05, due - self.world.now), crash if len(self.world.passes) % 2 else None)
             yield self.world.status
 
 
@@ -240,6 +240,20 @@ def test_a_rollback_finds_the_pods_that_all_of_the_traffic_needs(cpu: bool) -> N
     world.models[digest("v2")] = HARMFUL
     assert {status.stable.replicas for status in loop.run("RolledBack") if status.stable} == {5}
     assert {status.stable.replicas for status in loop.run("", SETTLING_SECONDS + 600) if status.stable} == {5}
+
+
+@pytest.mark.parametrize("crash", Crash)
+@pytest.mark.parametrize("model", [GOOD, HARMFUL], ids=["promoted", "rolled back"])
+def test_an_operator_that_is_killed_all_the_time_leaves_the_same_number(crash: Crash, model: Model) -> None:
+    world = autoscaled(5)
+    world.run(SETTLING_SECONDS)
+    loop = Autoscaler(world, each=20.0, cpu=True)
+    world.apply("v2", model)
+    for status in loop.run("", 900, crash):
+        assert status.stable and status.stable.replicas == 5
+        assert len(world._ready(status.stable.revision)) == 5
+    ends = ("v2", Phase.SERVING) if model is GOOD else ("v1", Phase.ROLLED_BACK)
+    assert (world.version, world.status.phase) == ends
 
 
 def test_what_grows_during_a_rollout_grows_in_both_revisions() -> None:
