@@ -12,9 +12,10 @@ from tests.operator.decide.world import DEFAULTS, NAME, World, rolling, serving
 from tests.operator.definition import make_spec
 
 from serin_operator.api.spec import RouterType
-from serin_operator.api.status import Phase, Routing, Status
+from serin_operator.api.status import Phase, Rollout, Routing, Status
 from serin_operator.decide.capacity import sized
 from serin_operator.decide.conditions import Activity, with_conditions
+from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.observed import Observed, Route, Router, Workload, unseen
 from serin_operator.decide.ratio import canary_pods, percent_of_pods
 from serin_operator.decide.routing import SWITCH_DRAIN_SECONDS, carriers, explained, follow
@@ -243,3 +244,22 @@ def test_a_world_begins_with_any_router() -> None:
     world.apply("v1", **PODS)
     world.until("Serving")
     assert world.status.routing == Routing(RouterType.REPLICA_RATIO)
+
+
+def test_no_canary_gets_traffic_while_clients_may_still_be_at_routers_that_leave() -> None:
+    """Nobody asks those any more whether they know the canary."""
+    until = NOW + 10
+    routing = Routing(RouterType.REPLICA_RATIO, leaving=RouterType.EMBEDDED, leaving_until=until)
+    status = replace(ROLLING, weight=0, rollout=Rollout(NOW), routing=routing)
+    reached = Router(1, (Route(STABLE),), ({STABLE: 2, CANARY: 2},))
+    at_once = ("Paused before the first step.", Phase.PAUSED)
+    held = "Waiting until the routers before have left, which some clients may still call."
+    for kind, moment, told in (
+        (RouterType.EMBEDDED, until - 1, (held, status.phase)),
+        (RouterType.EMBEDDED, until, at_once),
+        (RouterType.GATEWAY_API, until - 1, at_once),
+    ):
+        left = replace(status, routing=replace(routing, leaving=kind))
+        seen_now = Observed(NAME, 1, None, make_spec(rollout={"paused": True}), left, DEFAULTS, router=reached)
+        after, activity = take_first_step(seen_now, left, Workload(ready=2), moment)
+        assert (activity.message, after.phase) == told

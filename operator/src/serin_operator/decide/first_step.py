@@ -16,6 +16,7 @@ from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
 from serin_operator.decide.roles import compares, shadow_of
+from serin_operator.decide.routing import still_called
 from serin_operator.decide.transitions import promote, to_granted, to_shadow, to_step
 from serin_operator.decide.words import duration
 
@@ -46,6 +47,8 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision, pods):
         text = slots.waited_for(observed, status) or "Waiting for the routers to reach the canary."
         return status, Activity("StartingCanary", router.problem or text)
+    if waited_for := still_called(status, now):
+        return status, Activity("StartingCanary", waited_for)
     if spec.rollout.paused:
         return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
     if status.rollout and status.rollout.by_hand is ByHand.FULL:

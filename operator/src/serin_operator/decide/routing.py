@@ -39,6 +39,16 @@ def follow(observed: Observed, status: Status, now: float) -> Status:
     return replace(status, traffic=tuple(asked[kind] for kind in carriers(status) if kind in asked))
 
 
+def still_called(status: Status, now: float) -> str | None:
+    """Why no canary can have traffic yet, after a switch: nobody asks the embedded routers that leave whether they know
+    it, and clients may still be there.
+    """
+    routing = status.routing
+    if routing is None or routing.leaving is not RouterType.EMBEDDED or (routing.leaving_until or now) <= now:
+        return None
+    return "Waiting until the routers before have left, which some clients may still call."
+
+
 def explained(observed: Observed, status: Status, activity: Activity) -> Activity:
     """What is done, with a change of routers where nothing else is."""
     routing = status.routing
