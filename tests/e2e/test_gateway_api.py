@@ -37,11 +37,16 @@ class Routed:
     def route(self) -> Manifest:
         return self.mdep.cluster.get(ROUTE, self.mdep.name, self.mdep.namespace)
 
-    def reasons(self) -> set[str]:
-        """Of all its Events."""
-        selector = f"involvedObject.name={self.mdep.name}"
+    def edit(self, operation: dict[str, Any]) -> None:
+        """As somebody does by hand."""
+        patch = json.dumps([operation])
+        self.mdep.cluster.kubectl("patch", ROUTE, self.mdep.name, "-n", self.mdep.namespace, "--type=json", "-p", patch)
+
+    def told(self, reason: str) -> int:
+        """How many of its Events said so."""
+        selector = f"involvedObject.name={self.mdep.name},reason={reason}"
         command = ("get", "events", "-n", self.mdep.namespace, f"--field-selector={selector}", "-o", "json")
-        return {event["reason"] for event in json.loads(self.mdep.cluster.kubectl(*command))["items"]}
+        return len(json.loads(self.mdep.cluster.kubectl(*command))["items"])
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,21 @@ def test_once_it_is_installed_the_route_goes_over_under_load(routed: Routed, gat
     eventually(lambda: f"{routed.mdep.name}-router" not in _names(routed.mdep, "deployments"))
     routed.inside.wait_for(2 * INSIDE_RPS)
     assert routed.inside.stats()["failed"] == 0
+
+
+def test_host_names_that_somebody_adds_to_the_route_are_taken_away(routed: Routed, gateway: str) -> None:
+    """A server-side apply leaves them there. Before clients come: to theirs, the Gateway would know no route."""
+    assert "hostnames" not in routed.route()["spec"]
+    routed.edit({"op": "add", "path": "/spec/hostnames", "value": ["elsewhere.example.com"]})
+    eventually(lambda: "hostnames" not in routed.route()["spec"])
+    eventually(lambda: routed.told("RoutePutRight") > 0)
+
+    def followed() -> bool:
+        route = routed.route()
+        seen = {one["observedGeneration"] for parent in route["status"]["parents"] for one in parent["conditions"]}
+        return seen == {route["metadata"]["generation"]}
+
+    eventually(followed)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -201,12 +221,10 @@ def test_a_route_that_somebody_changes_is_put_right_and_told(
     def timeouts() -> list[str]:
         return [rule["timeouts"]["request"] for rule in routed.route()["spec"]["rules"]]
 
-    before = timeouts()
-    patch = [{"op": "replace", "path": "/spec/rules/1/timeouts/request", "value": "9s"}]
-    command = ("patch", ROUTE, routed.mdep.name, "-n", routed.mdep.namespace, "--type=json", "-p", json.dumps(patch))
-    routed.mdep.cluster.kubectl(*command)
+    before, told = timeouts(), routed.told("RoutePutRight")
+    routed.edit({"op": "replace", "path": "/spec/rules/1/timeouts/request", "value": "9s"})
     eventually(lambda: timeouts() == before)
-    eventually(lambda: "RoutePutRight" in routed.reasons())
+    eventually(lambda: routed.told("RoutePutRight") > told)
     assert through.stats()["failed"] == 0
 
 
