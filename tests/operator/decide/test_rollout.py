@@ -334,7 +334,7 @@ def test_passing_trouble_is_waited_for() -> None:
     world.apply("v2", Model(starts=False, trouble=trouble))
     world.run(120)
     assert world.activity == "StartingCanary"
-    assert "connection refused" in world.told
+    assert "pods of v2 are ready. Connection refused." in world.told
     assert world.status.last_failure and world.status.last_failure.reason == "Unreachable"
     assert len([1 for raw in world.statuses if raw.get("lastFailure")]) < 5
     world.models[digest("v2")] = GOOD

@@ -18,6 +18,8 @@ _TELLING = {
     (DRIFTED, "True"),
 }
 
+UNTIL_UNPAUSED = "until rollout.paused is false"  # how what has the reason Paused ends
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:

@@ -10,13 +10,13 @@ from serin_operator.api.status import ByHand, Phase, Rollout, Status
 from serin_operator.decide import analysis, blue_green, calibration, ramp, slots
 from serin_operator.decide.calibration import Calibration
 from serin_operator.decide.capacity import first_capacity, load, needed, room
-from serin_operator.decide.conditions import Activity
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
 from serin_operator.decide.roles import compares, shadow_of
 from serin_operator.decide.transitions import promote, to_granted, to_shadow, to_step
-from serin_operator.decide.words import duration
+from serin_operator.decide.words import duration, sentence
 
 
 def wants_look(rollout: Rollout, wanted: Spec, now: float) -> bool:
@@ -37,7 +37,7 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     status = replace(status, rollout=replace(status.rollout, capacity=capacity))
     pods = needed(spec, status, capacity, now)
     if workload.ready < pods:
-        trouble = f" {workload.trouble.message}" if workload.trouble else ""
+        trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
         text = f"{workload.ready} of {pods} pods of {canary.version} are ready.{trouble}"
         return status, Activity("StartingCanary", text)
     router = observed.router or Router()
@@ -45,7 +45,9 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
         text = slots.waited_for(observed, status) or "Waiting for the routers to reach the canary."
         return status, Activity("StartingCanary", router.problem or text)
     if spec.rollout.paused:
-        return replace(status, phase=Phase.PAUSED), Activity("Paused", "Paused before the first step.")
+        return replace(status, phase=Phase.PAUSED), Activity(
+            "Paused", f"Paused before the first step, {UNTIL_UNPAUSED}."
+        )
     if status.rollout and status.rollout.by_hand is ByHand.FULL:
         return promote(observed, status, None, now)
     missing = _least_seconds(spec, status.rollout) - _seconds(known)

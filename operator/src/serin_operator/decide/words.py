@@ -45,6 +45,11 @@ def shares(*values: float) -> list[str]:
     return [f"{100 * value:.{decimals}f} %" for value in values]
 
 
+def sentence(text: str) -> str:
+    """What a container or the API server says, so that other sentences can stand beside it."""
+    return f"{text[:1].upper()}{text[1:]}{'.' if text and text[-1] not in '.!?…' else ''}"
+
+
 def within(difference: float, low: float, high: float) -> str:
     """A difference of shares and its interval, as finely as that is known: +0.2 points, between -0.6 and +1.0."""
     decimals = min(4, max(1, 1 - math.floor(math.log10(100 * (high - low)))))

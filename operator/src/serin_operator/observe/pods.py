@@ -136,8 +136,12 @@ def _exit_trouble(container: Mapping[str, Any], ended: Mapping[str, Any]) -> Tro
     crashes = container.get("restartCount", 0) + (1 if "terminated" in container.get("state", {}) else 0)
     if told:
         return Trouble(told["reason"], told["message"], code, permanent=code in _PERMANENT_EXITS)
-    reason = "OutOfMemory" if ended.get("reason") == "OOMKilled" else "Crashed"
-    message = f"container {container['name']} ended with exit code {code} ({ended.get('reason', 'Error')})"
+    why = ended.get("reason", "Error")
+    killed = why == "OOMKilled"
+    reason, help_with = (
+        ("OutOfMemory", "raise server.resources.limits.memory") if killed else ("Crashed", "look at its log")
+    )
+    message = f"container {container['name']} ended with exit code {code} ({why}): {help_with}"
     return Trouble(reason, message, code, permanent=crashes >= _CRASHES_UNTIL_PERMANENT)
 
 
