@@ -34,7 +34,7 @@ from serin_operator.build.owner import RESOLVER, Key, Manifest, Owner
 from serin_operator.build.router import files_version
 from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
-from serin_operator.decide.roles import arms, route_of, router_of
+from serin_operator.decide.roles import arms, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.courier import Places, carry
@@ -59,6 +59,7 @@ EVIDENCE_WRITE_SECONDS = 10.0
 QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+_AT_ONCE = 0.05
 _REFUSED_RETRY = 1.0  # no sooner, though a route that is not seen to serve yet is looked at more often
 
 
@@ -68,6 +69,7 @@ class Memory:
 
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
+    refused: what the API server did not take of what the last pass applied, if so.
     binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
     """
 
@@ -79,6 +81,7 @@ class Memory:
     written_at: float = 0.0
     served: Route | None = None
     nudged_at: float = 0.0
+    refused: str = ""
     binned: DriftLedger | None = None
     carried: Places = field(default_factory=dict)
 
@@ -277,9 +280,13 @@ class Loop:
         finally:  # the status says already that it is done, so no later pass would tell
             await announce_mended(self._client, resource, mended)
             await announce(self._client, resource, before, after)
+        wait = self._wait(decision)
+        refused = next((str(each) for each in refusals if each.lasts), "")
+        if refused != memory.refused:
+            memory.refused, memory.written_at, wait = refused, 0.0, _AT_ONCE  # for the next pass to tell, and not later
         if refusals:
-            raise RefusedError(refusals[0], self._wait(decision))
-        return self._wait(decision)
+            raise RefusedError(refusals[0], wait)
+        return wait
 
     async def _weigh(self, owner: Owner, spec: Spec, status: Status) -> list[Key]:
         """Edits the weights in a user's own route. Returns it if somebody else had changed them."""
@@ -324,7 +331,10 @@ class Loop:
     ) -> tuple[Observed, DriftLedger | None]:
         status = memory.status
         wanted = wants(status, spec, memory.served, time.time())
-        revisions = {pod.revision for pod in pods if pod.revision}
+        owner = Owner(*place, metadata["uid"])
+        unmade = self._cache.unmade(place)
+        why = {each.revision: unmade.get(owner.server(each.revision), "") for each in running(status)}
+        revisions = {pod.revision for pod in pods if pod.revision} | why.keys()
         marks = metadata.get("annotations", {})
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
@@ -344,13 +354,14 @@ class Loop:
             spec=spec,
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),
-            workloads={revision: workload(pods, revision) for revision in revisions},
+            workloads={revision: workload(pods, revision, why.get(revision, "")) for revision in revisions},
             router=await verify(router_of(status), sight) if wanted.router else None,
             next_router=await verify(following, sight) if following else None,
             snapshot=await self._snapshot(place, spec, status, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
             drift=drift,
             served=memory.served,
+            refused=memory.refused,
         )
         return observed, binned
 
@@ -409,7 +420,7 @@ class Loop:
     def _wait(self, decision: Decision) -> float:
         if decision.check_at is None:
             return RESYNC_SECONDS
-        return min(max(decision.check_at - time.time(), 0.05), RESYNC_SECONDS)
+        return min(max(decision.check_at - time.time(), _AT_ONCE), RESYNC_SECONDS)
 
 
 def worth_writing(before: Status, after: Status, seconds: float) -> bool:

@@ -278,6 +278,11 @@ def test_a_workload_is_its_pods_taken_together(pods: list[dict[str, Any]], expec
     assert workload(several(*pods), REVISION) == expected
 
 
+def test_what_keeps_pods_from_being_made_is_told_unless_one_has_its_own_trouble() -> None:
+    assert workload([], REVISION, "exceeded quota") == Workload(trouble=Trouble("FailedCreate", "exceeded quota"))
+    assert workload(several(CRASHED), REVISION, "exceeded quota").trouble == read_pod(CRASHED).trouble
+
+
 def test_other_revisions_pods_do_not_count() -> None:
     assert workload(several(raw(ready=True)), "another000") == Workload()
 

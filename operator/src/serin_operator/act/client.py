@@ -52,6 +52,11 @@ class ApiError(Exception):
         self.code = code
         self.message = message
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it stays so until somebody sees to it: a quota, a policy, a wrong value."""
+        return self.code < 500 and self.code not in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+
 
 class NotLeadingError(Exception):
     """A write that was not sent, because another operator may act by now."""

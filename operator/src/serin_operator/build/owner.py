@@ -138,6 +138,7 @@ class Existing:
     uid: str = ""
     resource_version: int = 0
     selector: Mapping[str, str] | None = None  # of a Service
+    unmade: str = ""  # why not all pods of a Deployment can be made, if so: a quota, a policy
 
     @property
     def key(self) -> Key:
@@ -165,4 +166,10 @@ class Existing:
             metadata["uid"],
             int(metadata["resourceVersion"]),
             raw.get("spec", {}).get("selector") if kind == "Service" else None,
+            _unmade(raw) if kind == "Deployment" else "",
         )
+
+
+def _unmade(raw: Any) -> str:
+    failures = (one for one in raw.get("status", {}).get("conditions", []) if one["type"] == "ReplicaFailure")
+    return next((str(one.get("message", "")) for one in failures if one["status"] == "True"), "")

@@ -13,7 +13,7 @@ from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate,
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.capacity import load, needed
 from serin_operator.decide.clocks import QUIET_LOOKS, left, served, timed
-from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, what_was_not_seen
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, what_was_not_seen, why_unready
 from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.keys import labelled
 from serin_operator.decide.observed import Observed, Router, Workload
@@ -48,7 +48,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
     if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
-        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
+        why = why_unready(observed, workload)
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
         return reject(observed, status, "NotReady", message, now)
 

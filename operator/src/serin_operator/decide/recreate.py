@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from serin_operator.api.spec import Strategy
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
-from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, why_unready
 from serin_operator.decide.observed import Observed, Route, Router, Workload
 from serin_operator.decide.roles import spec_of
 from serin_operator.decide.routing import carriers
@@ -98,7 +98,7 @@ def _bring_up(
     since = None if workload.ready else (rollout.unready_since or now)
     status = replace(status, rollout=replace(rollout, unready_since=since))
     if since is not None and now - since >= spec.server.ready_timeout:
-        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
+        why = why_unready(observed, workload)
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s. {sentence(why)} {back}"
         return reject(observed, status, "NotReady", message, now)
     router = observed.router or Router()

@@ -15,7 +15,7 @@ from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
 from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing, slots
 from serin_operator.decide.by_hand import heed
-from serin_operator.decide.conditions import Activity, with_conditions
+from serin_operator.decide.conditions import Activity, beside_refusal, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
 from serin_operator.decide.progress import progress
@@ -103,7 +103,7 @@ def decide(observed: Observed, now: float) -> Decision:
     status = _retire(observed.router, status, now)
     status = _with_ready_counts(observed, capacity.sized(observed, status, now))
     status = routing.follow(observed, status, now)
-    activity = routing.explained(observed, status, activity)
+    activity = beside_refusal(observed, routing.explained(observed, status, activity))
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
     resolve = target is None and not unsigned
