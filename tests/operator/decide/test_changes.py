@@ -213,6 +213,27 @@ def test_changed_steps_hold_from_the_next_one_on(steps: list[int], weights: list
     assert [record.weight for record in world.records if record.decision == "Advanced"] == weights
 
 
+@pytest.mark.parametrize(
+    ("steps", "where", "listed"),
+    [
+        ([5, 20, 50], "Step 2 of 3 at 25 %", 20),
+        ([5], "Step 1 of 1 at 25 %", 5),
+        ([5, 25, 60], "Step 2 of 3 at 25 %", 0),
+    ],
+)
+def test_a_step_that_the_spec_has_otherwise_by_now_says_so(steps: list[int], where: str, listed: int) -> None:
+    world = rolling(step=1)
+    world.change(rollout={"steps": [{"weight": weight, "duration": "60s"} for weight in steps]})
+    world.run(5)
+    assert world.status.weight == 25
+    assert world.told.startswith(f"{where}: ")
+    assert world.status.rollout
+    remarks = {remark.reason: remark.message for remark in world.status.rollout.remarks}
+    assert ("StepsChanged" in remarks) is (listed > 0)
+    if listed:
+        assert f"{listed} %" in remarks["StepsChanged"]
+
+
 def test_more_replicas_midway_hold_until_they_are_ready() -> None:
     world = rolling(step=1)
     world.start_seconds = 90.0

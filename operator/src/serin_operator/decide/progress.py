@@ -7,7 +7,7 @@ Whatever is uncertain holds; only evidence promotes.
 import math
 from dataclasses import replace
 
-from serin_operator.api.spec import Analysis, Mode, OnInconclusive, RouterType, Strategy
+from serin_operator.api.spec import Analysis, Mode, OnInconclusive, RouterType, Spec, Strategy
 from serin_operator.api.status import ByHand, Phase, Remark, Rollout, Status
 from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate, shadow
 from serin_operator.decide.analysis import Judgement
@@ -37,6 +37,13 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.strategy is not spec.rollout.strategy:
         text = f"This rollout goes on as it began, by {rollout.strategy}; {spec.rollout.strategy} is for the next one."
         rollout = with_remarks(rollout, [Remark("StrategyChanged", text)])
+    listed = _listed(rollout, spec)
+    if listed not in (None, status.weight):
+        text = (
+            f"This step goes on at {status.weight} %, as it began; rollout.steps has {listed} % for it by now, and "
+            f"holds from the next step on. To take the traffic away at once: serin abort {observed.name}."
+        )
+        rollout = with_remarks(rollout, [Remark("StepsChanged", text)])
     if rollout.by_hand is ByHand.ABORT:
         return reject(observed, status, "Aborted", f"{canary.version} was turned down by hand.", now)
     if rollout.strategy is Strategy.RECREATE:
@@ -87,6 +94,13 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.by_hand is ByHand.FULL:
         return unfit or promote(observed, status, judged, now)
     return _hold(observed, status, judged, unfit, overdue) or _move_on(observed, status, judged, now)
+
+
+def _listed(rollout: Rollout, wanted: Spec) -> int | None:
+    """The weight that the user's list has for the step under way; None where no list drives it."""
+    if rollout.step is None or rollout.mirror or not by_hand.stepwise(rollout, wanted):
+        return None
+    return wanted.rollout.steps[min(rollout.step, len(wanted.rollout.steps) - 1)].weight
 
 
 def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, Status]:
@@ -226,7 +240,7 @@ def _where(observed: Observed, status: Status) -> str:
     if _adaptive(observed, status):
         return f"At {status.weight} % of the traffic"
     pods = f" ({status.routing.weight:g} % of the pods)" if status.routing and status.routing.weight else ""
-    return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %{pods}"
+    return f"Step {min(rollout.step + 1, len(steps))} of {len(steps)} at {status.weight} %{pods}"
 
 
 def _adaptive(observed: Observed, status: Status) -> bool:
