@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from serin_operator.decide.words import (
     MOST_ODDS,
     about,
+    between,
     count,
     duration,
     odds,
@@ -117,3 +118,17 @@ def test_nothing_is_shown_with_an_exponent(value: float) -> None:
 )
 def test_what_others_say_as_a_sentence(text: str, expected: str) -> None:
     assert sentence(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1 / 89, 0.000017, 0.093), ("1.1 %", "0.0 %", "9.3 %")),
+        ((0.0, 0.0, 0.267), ("0.0 %", "0.0 %", "26.7 %")),
+        ((0.0203, 0.0201, 0.0205), ("2.030 %", "2.010 %", "2.050 %")),
+    ],
+)
+def test_a_share_is_told_as_finely_as_it_is_known(
+    values: tuple[float, float, float], texts: tuple[str, str, str]
+) -> None:
+    assert between(*values) == texts
