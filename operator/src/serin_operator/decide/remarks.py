@@ -71,7 +71,9 @@ def _share(state: State) -> Remark | None:
     canary, both = state.arms.counts[state.arms.place(SHARE)].tolist()
     observed, expected = shares(canary / both, state.expected_share)
     text = (
-        f"{observed} of {count(both)} requests reached the canary where {expected} is configured. See to the routing."
+        f"{observed} of {count(both)} requests reached the canary where {expected} is configured. Look for clients "
+        "that pass the router by, such as over connections from before a change of routers, and for few callers that "
+        "traffic.sticky keeps apart; then abort, and retry."
     )
     return Remark(SHARE_MISMATCH, text)
 
