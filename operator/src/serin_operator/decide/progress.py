@@ -40,8 +40,8 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     listed = _listed(rollout, spec)
     if listed not in (None, status.weight):
         text = (
-            f"This step goes on at {status.weight} %, as it began; rollout.steps has {listed} % for it by now, and "
-            f"holds from the next step on. To take the traffic away at once: serin abort {observed.name}."
+            f"The step at {status.weight} % goes on as it began; rollout.steps has {listed} % for it by now, and holds "
+            f"from the next step on. To take the traffic away at once: serin abort {observed.name}."
         )
         rollout = with_remarks(rollout, [Remark("StepsChanged", text)])
     if rollout.by_hand is ByHand.ABORT:
