@@ -149,6 +149,13 @@ def test_mending_the_spec_forgets_the_rejected_revision() -> None:
 # --- changes while a rollout runs
 
 
+@pytest.mark.parametrize(("weights", "how"), [([20], "in 1 step."), ([5, 20], "in 2 steps.")])
+def test_a_rollout_begins_with_how_it_goes(weights: list[int], how: str) -> None:
+    world = serving(rollout={"steps": [{"weight": weight, "duration": "60s"} for weight in weights]})
+    world.apply("v2")
+    assert world.until("Started").message == f"Rolling out v2 {how}"
+
+
 def test_a_wider_margin_lets_it_pass_with_what_is_known() -> None:
     world = serving(analysis={"metrics": [{"name": "errors", "margin": 0.001}]})
     world.apply("v2")
