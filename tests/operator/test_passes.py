@@ -77,6 +77,7 @@ class Refusing(Deletes):
     """Takes all objects but those of some kinds, and keeps the Events. `silent`: it does not answer instead."""
 
     silent = False
+    code = 403
 
     def __init__(self, held: dict[str, Any], *kinds: str) -> None:
         super().__init__(held)
@@ -98,7 +99,7 @@ class Refusing(Deletes):
 
     def _admit(self, kind: str) -> None:
         if kind in self.kinds:
-            raise TimeoutError if self.silent else ApiError(403, "exceeded quota")
+            raise TimeoutError if self.silent else ApiError(self.code, "exceeded quota")
 
 
 SERVING = Status(phase=Phase.SERVING, stable=revision(STABLE))
@@ -164,11 +165,21 @@ async def test_what_is_refused_is_told_by_the_next_pass_and_no_longer_when_it_is
     assert (await one.told())[1] == plain
 
 
-async def test_an_api_server_that_does_not_answer_for_a_moment_refuses_nothing() -> None:
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        pytest.param(403, True, id="a quota"),
+        pytest.param(409, True, id="another has the name"),
+        pytest.param(429, False, id="it is busy"),
+        pytest.param(500, False, id="a webhook does not answer"),
+    ],
+)
+async def test_only_what_somebody_has_to_see_to_is_told_of(code: int, told: bool) -> None:
     client = Refusing(new_resource(), "Deployment")
-    client.silent = True
+    client.code = code
     one = Patient(client)
-    assert (await one.told())[1] == (await one.told())[1]
+    plain = (await one.told())[1]
+    assert ((await one.told())[1] != plain) is told
 
 
 async def test_why_a_deployment_can_make_no_pods_is_told() -> None:

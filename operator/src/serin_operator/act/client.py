@@ -54,8 +54,8 @@ class ApiError(Exception):
 
     @property
     def lasts(self) -> bool:
-        """Whether it stays so until somebody sees to it: a quota, a policy, a wrong value."""
-        return self.code < 500 and self.code not in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+        """Whether it stays so until somebody sees to it: a quota, a policy, a wrong value, a name that another has."""
+        return self.code < HTTPStatus.INTERNAL_SERVER_ERROR and self.code != HTTPStatus.TOO_MANY_REQUESTS
 
 
 class NotLeadingError(Exception):
