@@ -112,6 +112,8 @@ def test_nothing_is_shown_with_an_exponent(value: float) -> None:
         ("no module named 'x'", "No module named 'x'."),
         ("It took too long.", "It took too long."),
         ("cut short…", "Cut short…"),
+        ("ended (Error)", "Ended (Error)."),
+        ("So it is. (And more.)", "So it is. (And more.)"),
         ("0/3 nodes are available", "0/3 nodes are available."),
         ("", ""),
     ],

@@ -47,7 +47,8 @@ def shares(*values: float) -> list[str]:
 
 def sentence(text: str) -> str:
     """What a container or the API server says, so that other sentences can stand beside it."""
-    return f"{text[:1].upper()}{text[1:]}{'.' if text and text[-1] not in '.!?…' else ''}"
+    ends = not text or text.endswith((".", "!", "?", "…", ".)"))
+    return f"{text[:1].upper()}{text[1:]}{'' if ends else '.'}"
 
 
 def within(difference: float, low: float, high: float) -> str:
