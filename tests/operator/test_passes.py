@@ -82,10 +82,11 @@ class Refusing(Deletes):
     """Takes all objects but those of some kinds, and keeps the Events. `silent`: it does not answer instead."""
 
     silent = False
+    code = 403
 
     def __init__(self, held: dict[str, Any], *kinds: str) -> None:
         super().__init__(held)
-        self._kinds = kinds
+        self.kinds = kinds
         self.events: list[dict[str, Any]] = []
 
     async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
@@ -102,8 +103,8 @@ class Refusing(Deletes):
         return await super().create(manifest)
 
     def _admit(self, kind: str) -> None:
-        if kind in self._kinds:
-            raise TimeoutError if self.silent else ApiError(403, "exceeded quota")
+        if kind in self.kinds:
+            raise TimeoutError if self.silent else ApiError(self.code, "exceeded quota")
 
 
 SERVING = Status(phase=Phase.SERVING, stable=revision(STABLE))
@@ -131,6 +132,71 @@ async def test_what_is_refused_puts_off_nothing_else(kind: str, silent: bool, sa
     assert client.deleted == ["old", "failed"]
     assert ("annotate Pod" in client.writes) is (kind != "Pod")
     assert [event["reason"] for event in client.events] == ["Started"]
+
+
+class Patient:
+    """A loop and what its watch cache holds: what was written is there at the next pass."""
+
+    def __init__(self, client: Refusing) -> None:
+        self.client = client
+        self.cache = Cache({PLACE: [client.held]})
+        self._loop = loop(client, self.cache)
+
+    async def told(self) -> tuple[str, str, bool]:
+        """Makes a pass. The first condition's reason and message after it, and whether the next pass comes at once."""
+        try:
+            wait = await self._loop._pass(PLACE)
+        except RefusedError:
+            wait = RESYNC_SECONDS
+        held = self.client.held
+        assert held is not None
+        version = str(self._loop._memories[PLACE].resource_version)
+        status = self.client.statuses[-1]
+        self.client.held = {**held, "metadata": {**held["metadata"], "resourceVersion": version}, "status": status}
+        self.cache.resources = {PLACE: [self.client.held]}
+        condition = status["conditions"][0]
+        return condition["reason"], condition["message"], wait < 1
+
+
+async def test_what_is_refused_is_told_by_the_next_pass_and_no_longer_when_it_is_taken() -> None:
+    client = Refusing(new_resource(), "PodDisruptionBudget", "Deployment")
+    one = Patient(client)
+    _, plain, _ = await one.told()
+    assert plain.startswith("Waiting for a ready pod of ")
+    _, refused, _ = await one.told()
+    assert refused.startswith(f"{plain} The API server says 403: Deployment iris-")
+    assert refused.endswith(": exceeded quota.")
+    client.kinds = ()
+    assert await one.told() == ("StartingServer", refused, True)
+    assert (await one.told())[1] == plain
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        pytest.param(403, True, id="a quota"),
+        pytest.param(409, True, id="another has the name"),
+        pytest.param(429, False, id="it is busy"),
+        pytest.param(500, False, id="a webhook does not answer"),
+    ],
+)
+async def test_only_what_somebody_has_to_see_to_is_told_of(code: int, told: bool) -> None:
+    client = Refusing(new_resource(), "Deployment")
+    client.code = code
+    one = Patient(client)
+    plain = (await one.told())[1]
+    assert ((await one.told())[1] != plain) is told
+
+
+async def test_why_a_deployment_can_make_no_pods_is_told() -> None:
+    one = Patient(Refusing(new_resource()))
+    await one.told()
+    revision = one.client.statuses[-1]["stable"]
+    name = f"iris-{revision['revision']}"
+    unmade = Existing("Deployment", PLACE[0], name, 1, "uid", "d", 50, unmade="exceeded quota")
+    one.cache.objects = {"Deployment": {PLACE: [unmade]}}
+    reason, message, _ = await one.told()
+    assert (reason, message) == ("FailedCreate", f"{revision['version']} does not start: exceeded quota")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ EVIDENCE_WRITE_SECONDS = 10.0
 QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+_AT_ONCE = 0.05
 _REFUSED_RETRY = 1.0  # no sooner, though a route that is not seen to serve yet is looked at more often
 
 
@@ -68,6 +69,7 @@ class Memory:
 
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
+    refused: what the API server did not take of what the last pass applied, if so.
     binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
     unseen: pods that were there when it began, and that the watch cache has not shown yet.
     held: the resource as the API server was last asked for it; what counts while the watch cache is older.
@@ -81,6 +83,7 @@ class Memory:
     written_at: float = 0.0
     served: Route | None = None
     nudged_at: float = 0.0
+    refused: str = ""
     binned: DriftLedger | None = None
     carried: Places = field(default_factory=dict)
     unseen: frozenset[str] = frozenset()
@@ -290,9 +293,13 @@ class Loop:
         finally:  # the status says already that it is done, so no later pass would tell
             await announce_mended(self._client, resource, mended)
             await announce(self._client, resource, before, after)
+        wait = self._wait(decision)
+        refused = next((str(each) for each in refusals if each.lasts), "")
+        if refused != memory.refused:
+            memory.refused, memory.written_at, wait = refused, 0.0, _AT_ONCE  # for the next pass to tell, and not later
         if refusals:
-            raise RefusedError(refusals[0], self._wait(decision))
-        return self._wait(decision)
+            raise RefusedError(refusals[0], wait)
+        return wait
 
     async def _weigh(self, owner: Owner, spec: Spec, status: Status) -> list[Key]:
         """Edits the weights in a user's own route. Returns it if somebody else had changed them."""
@@ -345,14 +352,15 @@ class Loop:
     ) -> tuple[Observed, DriftLedger | None]:
         status = memory.status
         wanted = wants(status, spec, memory.served, time.time())
-        revisions = {pod.revision for pod in pods if pod.revision} | {each.revision for each in running(status)}
+        cache, owner = self._cache, Owner(*place, metadata["uid"])
+        unmade = cache.unmade(place)
+        why = {each.revision: unmade.get(owner.server(each.revision), "") for each in running(status)}
+        revisions = {pod.revision for pod in pods if pod.revision} | why.keys()
         marks = metadata.get("annotations", {})
         unresolved = pinned(spec.model, status.resolved) is None
         drift, binned = None, memory.binned
         if wanted.snapshot:
             await self._carry(place, spec, memory, pods)
-        cache, owner = self._cache, Owner(*place, metadata["uid"])
-        refusals = cache.refusals(place)
         sight = Sight(self._session, place, pods, spec, status, cache.routes, cache.selector(place), cache.leads(place))
         following = status.routing.next if status.routing else None
         if wanted.drift and status.stable is not None:
@@ -366,13 +374,14 @@ class Loop:
             spec=spec,
             status=status,
             defaults=Defaults(self._settings.images.server, self._settings.require_signature),
-            workloads={name: workload(pods, name, refusals.get(owner.server(name), "")) for name in revisions},
+            workloads={revision: workload(pods, revision, why.get(revision, "")) for revision in revisions},
             router=await verify(router_of(status), sight) if wanted.router else None,
             next_router=await verify(following, sight) if following else None,
             snapshot=await self._snapshot(place, spec, memory, pods) if wanted.snapshot else None,
             resolution=resolution(pods, resolver_name(place[1], spec.model)) if unresolved else None,
             drift=drift,
             served=memory.served,
+            refused=memory.refused,
         )
         return observed, binned
 
@@ -438,7 +447,7 @@ class Loop:
     def _wait(self, decision: Decision) -> float:
         if decision.check_at is None:
             return RESYNC_SECONDS
-        return min(max(decision.check_at - time.time(), 0.05), RESYNC_SECONDS)
+        return min(max(decision.check_at - time.time(), _AT_ONCE), RESYNC_SECONDS)
 
 
 def _version(resource: Mapping[str, Any]) -> int:

@@ -100,6 +100,12 @@ async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
             id="a failure",
         ),
         pytest.param(
+            Status(),
+            Status(last_failure=Failure("b", "Crashed", "container server ended with exit code 42 (Error)", NOW, 42)),
+            [("Warning", "Crashed", "container server ended with exit code 42 (Error)")],
+            id="a failure that says its exit code",
+        ),
+        pytest.param(
             Status(last_failure=Failure("b", "Crashed", "again", NOW)),
             Status(last_failure=Failure("b", "Crashed", "again", NOW)),
             [],
@@ -142,6 +148,12 @@ async def told(before: Status, after: Status) -> list[tuple[str, str, str]]:
             id="the same remark on another canary",
         ),
         pytest.param(remarked(("Overdispersed", "by 2.")), Status(), [], id="the rollout is over"),
+        pytest.param(
+            remarked(),
+            remarked(("AnswersDiffer", "0.0 % of 16 requests got another answer.")),
+            [("Normal", "AnswersDiffer", "0.0 % of 16 requests got another answer.")],
+            id="a remark that asks nobody to do anything",
+        ),
     ],
 )
 async def test_people_are_told_what_is_new(before: Status, after: Status, expected: list[tuple[str, str, str]]) -> None:

@@ -149,6 +149,13 @@ def test_mending_the_spec_forgets_the_rejected_revision() -> None:
 # --- changes while a rollout runs
 
 
+@pytest.mark.parametrize(("weights", "how"), [([20], "in 1 step."), ([5, 20], "in 2 steps.")])
+def test_a_rollout_begins_with_how_it_goes(weights: list[int], how: str) -> None:
+    world = serving(rollout={"steps": [{"weight": weight, "duration": "60s"} for weight in weights]})
+    world.apply("v2")
+    assert world.until("Started").message == f"Rolling out v2 {how}"
+
+
 def test_a_wider_margin_lets_it_pass_with_what_is_known() -> None:
     world = serving(analysis={"metrics": [{"name": "errors", "margin": 0.001}]})
     world.apply("v2")
@@ -213,6 +220,27 @@ def test_changed_steps_hold_from_the_next_one_on(steps: list[int], weights: list
     assert [record.weight for record in world.records if record.decision == "Advanced"] == weights
 
 
+@pytest.mark.parametrize(
+    ("steps", "where", "listed"),
+    [
+        ([5, 20, 50], "Step 2 of 3 at 25 %", 20),
+        ([5], "Step 1 of 1 at 25 %", 5),
+        ([5, 25, 60], "Step 2 of 3 at 25 %", 0),
+    ],
+)
+def test_a_step_that_the_spec_has_otherwise_by_now_says_so(steps: list[int], where: str, listed: int) -> None:
+    world = rolling(step=1)
+    world.change(rollout={"steps": [{"weight": weight, "duration": "60s"} for weight in steps]})
+    world.run(5)
+    assert world.status.weight == 25
+    assert world.told.startswith(f"{where}: ")
+    assert world.status.rollout
+    remarks = {remark.reason: remark.message for remark in world.status.rollout.remarks}
+    assert ("StepsChanged" in remarks) is (listed > 0)
+    if listed:
+        assert f"{listed} %" in remarks["StepsChanged"]
+
+
 def test_more_replicas_midway_hold_until_they_are_ready() -> None:
     world = rolling(step=1)
     world.start_seconds = 90.0
@@ -225,6 +253,16 @@ def test_more_replicas_midway_hold_until_they_are_ready() -> None:
 
 
 # --- a model without a pinned digest
+
+
+def test_what_is_not_known_yet_was_not_turned_down() -> None:
+    world = rejected()
+    world.change(model={"uri": "https://models.example.com/v3", "sha256": None, "version": "v3"})
+    world.look()
+    assert (world.status.phase, world.activity) == (Phase.SERVING, "ResolvingModel")
+    world.apply("v2", HARMFUL)
+    world.look()
+    assert (world.status.phase, world.activity) == (Phase.ROLLED_BACK, "MoreErrors")
 
 
 def test_the_digest_is_read_first() -> None:

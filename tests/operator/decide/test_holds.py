@@ -15,7 +15,7 @@ ERRORS_ONLY = [{"name": "errors", "margin": 0.05}]
 def test_a_pause_before_the_first_step_moves_no_traffic() -> None:
     world = serving()
     world.apply("v2", rollout={"paused": True})
-    world.until_activity("Paused")
+    assert world.until_activity("Paused") == "Paused before the first step, until rollout.paused is false."
     world.run(200)
     assert (world.status.phase, world.status.weight) == (Phase.PAUSED, 0)
     world.change(rollout={"paused": False})
@@ -33,6 +33,20 @@ def test_a_pause_holds_the_weight_and_ends() -> None:
     assert (world.status.phase, world.status.weight) == (Phase.PAUSED, 25)
     world.change(rollout={"paused": False})
     world.until("Promoted")
+
+
+def test_a_pause_says_how_it_ends_and_what_waits_for_that() -> None:
+    world = rolling(step=1)
+    world.change(rollout={"paused": True})
+    world.run(10)
+    assert world.told == "Step 2 of 3 at 25 %: paused, until rollout.paused is false."
+    world.ask_promote("1")
+    world.run(10)
+    assert world.told == (
+        "Step 2 of 3 at 25 %: paused, until rollout.paused is false. What somebody promoted by hand waits for that too."
+    )
+    world.change(rollout={"paused": False})
+    assert world.until("Advanced").reason == "ByHand"
 
 
 def test_the_step_goes_on_after_a_pause_where_it_was() -> None:

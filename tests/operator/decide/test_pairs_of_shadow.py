@@ -137,7 +137,7 @@ def test_pairs_that_are_counted_at_an_age_are_evidence_as_those_that_count_as_th
     assert aged.reports == at_once.reports
     assert aged.canary_trials == at_once.canary_trials
     differ = [next(r.message for r in found.remarks if r.reason == "AnswersDiffer") for found in (at_once, aged)]
-    assert differ[0].startswith("2.00 % of 500 requests") and "drawn" not in differ[0]
+    assert differ[0].startswith("2.0 % of 500 requests") and "drawn" not in differ[0]
     assert differ[1].startswith("2.0 % of 4,000 requests") and "500 of them, drawn by chance" in differ[1]
 
 

@@ -61,7 +61,7 @@ def test_what_can_not_run_brings_the_old_one_back(model: Model, reason: str, sec
     world.until_activity("BringingUp")
     record = world.until("RolledBack", within=seconds)
     assert record.reason == reason
-    assert "v1 starts again" in record.message
+    assert record.message.endswith(". v1 starts again.")
     world.until_activity("BringingBack", within=2)
     world.until_activity(reason, within=15)
     world.run(10)

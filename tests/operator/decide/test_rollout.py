@@ -328,13 +328,25 @@ def test_a_canary_that_is_never_ready_is_rejected_after_its_time() -> None:
     assert 120 <= record.time - started.time <= 125
 
 
+def test_what_the_api_server_refuses_is_told_while_something_waits() -> None:
+    world = serving(server={"readyTimeout": "2m"})
+    world.refused = "403: Deployment iris-b: exceeded quota"
+    world.run(10)
+    assert world.told == ""
+    world.apply("v2", SLEEPY)
+    told = world.until_activity("StartingCanary")
+    assert told == "0 of 1 pods of v2 are ready. The API server says 403: Deployment iris-b: exceeded quota."
+    message = world.until("Rejected").message
+    assert message == "No pod of v2 was ready for 120 s: the API server says 403: Deployment iris-b: exceeded quota"
+
+
 def test_passing_trouble_is_waited_for() -> None:
     trouble = Trouble("Unreachable", "connection refused", 10)
     world = serving()
     world.apply("v2", Model(starts=False, trouble=trouble))
     world.run(120)
     assert world.activity == "StartingCanary"
-    assert "connection refused" in world.told
+    assert "pods of v2 are ready. Connection refused." in world.told
     assert world.status.last_failure and world.status.last_failure.reason == "Unreachable"
     assert len([1 for raw in world.statuses if raw.get("lastFailure")]) < 5
     world.models[digest("v2")] = GOOD

@@ -132,6 +132,8 @@ def test_what_is_missing_is_told_while_stable_serves_on() -> None:
     missing = unseen("RouterNotInstalled", "The cluster has no HTTPRoute.")
     told = explained(observed(COMING, next_router=missing), COMING, Activity.none())
     assert told == Activity("SwitchingRouter", "Embedded serves on. The cluster has no HTTPRoute.")
+    busy = explained(observed(COMING, next_router=missing), COMING, Activity("Evaluating", "Step 1 of 2 at 5 %: 30 s."))
+    assert busy == Activity("Evaluating", "Step 1 of 2 at 5 %: 30 s. Embedded serves on. The cluster has no HTTPRoute.")
     status = with_conditions(observed(COMING, next_router=missing), COMING, told, NOW)
     condition = status.condition("RouterReady")
     assert condition is not None
@@ -215,6 +217,8 @@ def test_from_the_embedded_router_to_pods_and_back_under_load() -> None:
 def test_pods_take_over_only_between_rollouts() -> None:
     world = rolling(GOOD, server={"replicas": 3}, rollout={"steps": [{"weight": 20, "duration": "60s"}]})
     world.change(traffic={"router": {"type": "ReplicaRatio"}})
+    world.run(5)
+    assert world.told.endswith(" Embedded serves on. ReplicaRatio takes over when this rollout is over.")
     assert world.until("Promoted")
     assert "Switched" not in world.decisions
     world.until("Switched")

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serin_operator.decide.words import MOST_ODDS, about, count, duration, odds, percent, points, shares, to_one, within
+from serin_operator.decide.words import (
+    MOST_ODDS,
+    about,
+    between,
+    count,
+    duration,
+    odds,
+    percent,
+    points,
+    sentence,
+    shares,
+    to_one,
+    within,
+)
 
 
 @pytest.mark.parametrize(("value", "text"), [(28904, "28,904"), (10.4, "10"), (0.042, "0.042"), (3, "3"), (0, "0")])
@@ -91,3 +104,33 @@ def test_durations(minutes: float, text: str) -> None:
 def test_nothing_is_shown_with_an_exponent(value: float) -> None:
     for text in (count(value), about(value), to_one(value), duration(value)):
         assert "e" not in text.replace(" : 1", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no module named 'x'", "No module named 'x'."),
+        ("It took too long.", "It took too long."),
+        ("cut short…", "Cut short…"),
+        ("ended (Error)", "Ended (Error)."),
+        ("So it is. (And more.)", "So it is. (And more.)"),
+        ("0/3 nodes are available", "0/3 nodes are available."),
+        ("", ""),
+    ],
+)
+def test_what_others_say_as_a_sentence(text: str, expected: str) -> None:
+    assert sentence(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1 / 89, 0.000017, 0.093), ("1.1 %", "0.0 %", "9.3 %")),
+        ((0.0, 0.0, 0.267), ("0.0 %", "0.0 %", "26.7 %")),
+        ((0.0203, 0.0201, 0.0205), ("2.030 %", "2.010 %", "2.050 %")),
+    ],
+)
+def test_a_share_is_told_as_finely_as_it_is_known(
+    values: tuple[float, float, float], texts: tuple[str, str, str]
+) -> None:
+    assert between(*values) == texts

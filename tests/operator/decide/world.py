@@ -96,7 +96,7 @@ class World:
     traffic: requests per second. start_seconds: how long a pod takes to be ready. router_seconds: how long the
     routers take to follow. metrics: whether counters can be read. routers: whether the routers answer.
     stop_seconds: how long a pod is there after it was told to go. late: how long it is taken for ready after that.
-    skew: of the operator's clock.
+    skew: of the operator's clock. refused: what the API server refused when the last pass acted, if so.
     labelled: the part of the predictions that get a label. lost: the part of the canary's requests that stable gets.
     selector: which pods the Service leads to that clients call; behind: how many answered there last.
     due, due_to_canary, due_copies: the part of a request that is left over, of all, of the canary's and of copies.
@@ -110,6 +110,7 @@ class World:
     metrics: bool = True
     routers: bool = True
     resolution: Resolution | None = None
+    refused: str = ""
     labelled: float = 0.5
     lost: float = 0.0
     now: float = START
@@ -322,6 +323,7 @@ class World:
             router=self._seen(router_of(status)) if wanted.router else None,
             next_router=self._seen(following) if following else None,
             served=self.seen,
+            refused=self.refused,
             snapshot=self._snapshot(spec, status) if wanted.snapshot else None,
             resolution=(self.resolution if self.resolving and self.resolution else Resolution())
             if pinned(spec.model, status.resolved) is None

@@ -132,42 +132,51 @@ def told(reason: str, message: str = "why") -> dict[str, str]:
         ),
         pytest.param(
             raw(mains=[ended("server", 137, reason="OOMKilled")]),
-            Trouble("OutOfMemory", "container server ended with exit code 137 (OOMKilled)", 137),
+            Trouble(
+                "OutOfMemory",
+                "container server ended with exit code 137 (OOMKilled): raise server.resources.limits.memory",
+                137,
+            ),
             id="out of memory once",
         ),
         pytest.param(
             raw(mains=[ended("server", 137, reason="OOMKilled", restarts=3, now=False)]),
-            Trouble("OutOfMemory", "container server ended with exit code 137 (OOMKilled)", 137, permanent=True),
+            Trouble(
+                "OutOfMemory",
+                "container server ended with exit code 137 (OOMKilled): raise server.resources.limits.memory",
+                137,
+                permanent=True,
+            ),
             id="out of memory every time",
         ),
         pytest.param(
             raw(mains=[ended("server", 1, restarts=1, now=False)]),
-            Trouble("Crashed", "container server ended with exit code 1 (Error)", 1),
+            Trouble("Crashed", "container server ended with exit code 1 (Error): look at its log", 1),
             id="crashed once",
         ),
         pytest.param(
             raw(mains=[ended("server", 1, restarts=2)]),
-            Trouble("Crashed", "container server ended with exit code 1 (Error)", 1, permanent=True),
+            Trouble("Crashed", "container server ended with exit code 1 (Error): look at its log", 1, permanent=True),
             id="crashed for the third time",
         ),
         pytest.param(
             raw(mains=[ended("server", 1, message="Traceback (most recent call last): …", restarts=1, now=False)]),
-            Trouble("Crashed", "container server ended with exit code 1 (Error)", 1),
+            Trouble("Crashed", "container server ended with exit code 1 (Error): look at its log", 1),
             id="its last words are not Serin's",
         ),
         pytest.param(
             raw(mains=[ended("server", 20, message='{"reason": "NotAModel", "mess', restarts=1, now=False)]),
-            Trouble("Crashed", "container server ended with exit code 20 (Error)", 20),
+            Trouble("Crashed", "container server ended with exit code 20 (Error): look at its log", 20),
             id="its last words are cut short",
         ),
         pytest.param(
             raw(mains=[ended("server", 20, message=told("not a reason!"), restarts=1, now=False)]),
-            Trouble("Crashed", "container server ended with exit code 20 (Error)", 20),
+            Trouble("Crashed", "container server ended with exit code 20 (Error): look at its log", 20),
             id="a reason that no condition may have",
         ),
         pytest.param(
             raw(mains=[ended("server", 20, message={"reason": 5, "message": None}, restarts=1, now=False)]),
-            Trouble("Crashed", "container server ended with exit code 20 (Error)", 20),
+            Trouble("Crashed", "container server ended with exit code 20 (Error): look at its log", 20),
             id="last words of the wrong kind",
         ),
         pytest.param(
@@ -197,7 +206,7 @@ def test_what_keeps_a_pod_from_serving(pod: dict[str, Any], trouble: Trouble | N
 
 def test_a_message_that_is_nested_without_end_is_none_of_serins() -> None:
     crashed = read_pod(raw(mains=[ended("server", 1, message="[" * 4096)]))
-    assert crashed.trouble == Trouble("Crashed", "container server ended with exit code 1 (Error)", 1)
+    assert crashed.trouble == Trouble("Crashed", "container server ended with exit code 1 (Error): look at its log", 1)
 
 
 # What the API server sees to itself.
@@ -260,7 +269,7 @@ LEAVING = raw(ready=True, metadata={"deletionTimestamp": "2025-06-15T15:06:40Z"}
         ([raw(ready=True, component="router"), raw(ready=True)], Workload(1, pods=1)),
         (
             [raw(ready=True), CRASHED],
-            Workload(1, Trouble("Crashed", "container server ended with exit code 1 (Error)", 1), 2),
+            Workload(1, Trouble("Crashed", "container server ended with exit code 1 (Error): look at its log", 1), 2),
         ),
         ([CRASHED, FOREVER], Workload(0, Trouble("NotAModel", "why", 20, permanent=True), 2)),
     ],

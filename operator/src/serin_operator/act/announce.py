@@ -21,7 +21,7 @@ _HOLDS = {
     *("NoTraffic", "CannotSee", "Paused", "AwaitingPromotion", "Inconclusive", "CanaryNotReady", "ExposureSpent"),
     *("PreviousNotReady", "NotMeasurable", "TakingDown"),
 }
-_NOTES = {"Overdispersed"}  # remarks that ask nobody to do anything
+_NOTES = {"Overdispersed", "AnswersDiffer"}  # remarks that ask nobody to do anything
 _NOTE_BYTES = 1024
 _REASON_LIMIT = 128
 
@@ -92,8 +92,8 @@ def _drifted(status: Status) -> str:
 
 
 def _failure_text(failure: Failure) -> str:
-    code = "" if failure.exit_code is None else f" (exit code {failure.exit_code})"
-    return f"{failure.message}{code}"
+    code = f"exit code {failure.exit_code}"
+    return failure.message if failure.exit_code is None or code in failure.message else f"{failure.message} ({code})"
 
 
 def _log(resource: Mapping[str, Any], record: Record) -> None:

@@ -52,6 +52,11 @@ class ApiError(Exception):
         self.code = code
         self.message = message
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it stays so until somebody sees to it: a quota, a policy, a wrong value, a name that another has."""
+        return self.code < HTTPStatus.INTERNAL_SERVER_ERROR and self.code != HTTPStatus.TOO_MANY_REQUESTS
+
 
 class NotLeadingError(Exception):
     """A write that was not sent, because another operator may act by now."""

@@ -138,7 +138,7 @@ class Existing:
     uid: str = ""
     resource_version: int = 0
     selector: Mapping[str, str] | None = None  # of a Service
-    refusal: str = ""  # why a Deployment gets no more pods, if it does not
+    unmade: str = ""  # why not all pods of a Deployment can be made, if so: a quota, a policy
 
     @property
     def key(self) -> Key:
@@ -171,11 +171,10 @@ class Existing:
             metadata["uid"],
             int(metadata["resourceVersion"]),
             raw.get("spec", {}).get("selector") if kind == "Service" else None,
-            _refusal(raw) if kind == "Deployment" else "",
+            _unmade(raw) if kind == "Deployment" else "",
         )
 
 
-def _refusal(deployment: Any) -> str:
-    conditions = deployment.get("status", {}).get("conditions", [])
-    failing = (each for each in conditions if each["type"] == "ReplicaFailure" and each["status"] == "True")
-    return next((each.get("message", "") for each in failing), "")
+def _unmade(raw: Any) -> str:
+    failures = (one for one in raw.get("status", {}).get("conditions", []) if one["type"] == "ReplicaFailure")
+    return next((str(one.get("message", "")) for one in failures if one["status"] == "True"), "")

@@ -6,7 +6,8 @@ from serin_operator.api.status import Condition, Phase, Status
 from serin_operator.decide import certificate
 from serin_operator.decide.drift_watch import CONDITION as DRIFTED
 from serin_operator.decide.drift_watch import Told
-from serin_operator.decide.observed import Observed
+from serin_operator.decide.observed import Observed, Workload
+from serin_operator.decide.words import sentence
 
 # By type and status: what somebody who looks should be told before that all is well.
 _TELLING = {
@@ -17,6 +18,8 @@ _TELLING = {
     (certificate.CONDITION, "False"),
     (DRIFTED, "True"),
 }
+
+UNTIL_UNPAUSED = "until rollout.paused is false"  # how what has the reason Paused ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,24 @@ class Activity:
     def none(cls) -> "Activity":
         """Nothing to do."""
         return cls()
+
+
+def beside_refusal(observed: Observed, activity: Activity) -> Activity:
+    """The activity with what the API server refuses beside it, which may be why nothing moves."""
+    if not activity.reason or not observed.refused:
+        return activity
+    return replace(activity, message=f"{sentence(activity.message)} {sentence(_refusal(observed))}")
+
+
+def why_unready(observed: Observed, workload: Workload) -> str:
+    """Why no pod of a revision is ready, as far as it is known."""
+    if workload.trouble:
+        return workload.trouble.message
+    return _refusal(observed) if observed.refused else "its pods never passed their readiness check"
+
+
+def _refusal(observed: Observed) -> str:
+    return f"the API server says {observed.refused}"
 
 
 def with_conditions(

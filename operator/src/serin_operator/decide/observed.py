@@ -138,7 +138,8 @@ class Defaults:
 class Observed:
     """One ModelDeployment at one moment. What was not asked for is None.
 
-    retry, promote, abort: the annotations by which somebody asks for that.
+    retry, promote, abort: the annotations by which somebody asks for that. refused: what the API server did not take of
+    what the last pass applied, if so.
     """
 
     name: str
@@ -156,3 +157,4 @@ class Observed:
     drift: DriftReading | None = None
     served: Route | None = None  # the route that every router was last seen to serve
     resolution: Resolution | None = None
+    refused: str = ""

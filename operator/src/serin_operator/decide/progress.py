@@ -7,13 +7,13 @@ Whatever is uncertain holds; only evidence promotes.
 import math
 from dataclasses import replace
 
-from serin_operator.api.spec import Analysis, Mode, OnInconclusive, RouterType, Strategy
+from serin_operator.api.spec import Analysis, Mode, OnInconclusive, RouterType, Spec, Strategy
 from serin_operator.api.status import ByHand, Phase, Remark, Rollout, Status
 from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate, shadow
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.capacity import load, needed
 from serin_operator.decide.clocks import QUIET_LOOKS, left, served, timed
-from serin_operator.decide.conditions import Activity, what_was_not_seen
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, what_was_not_seen, why_unready
 from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.keys import labelled
 from serin_operator.decide.observed import Observed, Router, Workload
@@ -21,6 +21,7 @@ from serin_operator.decide.outlook import foreseen, with_remarks
 from serin_operator.decide.roles import compares, route_of, router_of
 from serin_operator.decide.transitions import promote, reject, with_failure
 from serin_operator.decide.verdict import Action
+from serin_operator.decide.words import sentence
 
 
 def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
@@ -36,6 +37,13 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.strategy is not spec.rollout.strategy:
         text = f"This rollout goes on as it began, by {rollout.strategy}; {spec.rollout.strategy} is for the next one."
         rollout = with_remarks(rollout, [Remark("StrategyChanged", text)])
+    listed = _listed(rollout, spec)
+    if listed not in (None, status.weight):
+        text = (
+            f"The step at {status.weight} % goes on as it began; rollout.steps has {listed} % for it by now, and holds "
+            f"from the next step on. To take the traffic away at once: serin abort {observed.name}."
+        )
+        rollout = with_remarks(rollout, [Remark("StepsChanged", text)])
     if rollout.by_hand is ByHand.ABORT:
         return reject(observed, status, "Aborted", f"{canary.version} was turned down by hand.", now)
     if rollout.strategy is Strategy.RECREATE:
@@ -47,7 +55,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
     if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
-        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
+        why = why_unready(observed, workload)
         message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why}"
         return reject(observed, status, "NotReady", message, now)
 
@@ -86,6 +94,13 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     if rollout.by_hand is ByHand.FULL:
         return unfit or promote(observed, status, judged, now)
     return _hold(observed, status, judged, unfit, overdue) or _move_on(observed, status, judged, now)
+
+
+def _listed(rollout: Rollout, wanted: Spec) -> int | None:
+    """The weight that the user's list has for the step under way; None where no list drives it."""
+    if rollout.step is None or rollout.mirror or not by_hand.stepwise(rollout, wanted):
+        return None
+    return wanted.rollout.steps[min(rollout.step, len(wanted.rollout.steps) - 1)].weight
 
 
 def _judge(observed: Observed, status: Status, now: float) -> tuple[Judgement, Status]:
@@ -141,10 +156,13 @@ def _unfit(observed: Observed, status: Status, workload: Workload, now: float) -
     assert canary
     where = _where(observed, status)
     if spec.rollout.paused:
-        return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused.")
+        asked = status.rollout is not None and status.rollout.by_hand is not None
+        waits = " What somebody promoted by hand waits for that too." if asked else ""
+        return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused, {UNTIL_UNPAUSED}.{waits}")
     pods = needed(spec, status, load(status), now)
     if workload.ready < pods:
-        text = f"{where}: holding, {workload.ready} of {pods} canary pods are ready."
+        trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
+        text = f"{where}: holding, {workload.ready} of {pods} canary pods are ready.{trouble}"
         return status, Activity("CanaryNotReady", text)
     if not (observed.router and observed.router.reaches(canary.revision, pods)):
         return status, Activity("CanaryNotReady", f"{where}: holding, not every router reaches the canary.")
@@ -222,7 +240,7 @@ def _where(observed: Observed, status: Status) -> str:
     if _adaptive(observed, status):
         return f"At {status.weight} % of the traffic"
     pods = f" ({status.routing.weight:g} % of the pods)" if status.routing and status.routing.weight else ""
-    return f"Step {rollout.step + 1} of {len(steps)} at {status.weight} %{pods}"
+    return f"Step {min(rollout.step + 1, len(steps))} of {len(steps)} at {status.weight} %{pods}"
 
 
 def _adaptive(observed: Observed, status: Status) -> bool:

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from serin_operator.api.spec import Strategy
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
-from serin_operator.decide.conditions import Activity
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, why_unready
 from serin_operator.decide.observed import Observed, Route, Router, Workload
 from serin_operator.decide.roles import spec_of
 from serin_operator.decide.routing import carriers
 from serin_operator.decide.transitions import DRAIN_SECONDS, reject, turned_down
+from serin_operator.decide.words import sentence
 
 _SLACK_SECONDS = 90.0  # beyond the longest request, for pods to go
 
@@ -27,7 +28,7 @@ def progress(observed: Observed, status: Status, workload: Workload, now: float)
     assert canary and stable and rollout
     if not stable.stopped:
         if spec.rollout.paused:
-            text = f"Paused before {stable.version} is taken down."
+            text = f"Paused before {stable.version} is taken down, {UNTIL_UNPAUSED}."
             return replace(status, phase=Phase.PAUSED), Activity("Paused", text)
         return _take_down(status, rollout, now)
     if canary.stopped:
@@ -93,12 +94,12 @@ def _bring_up(
     assert canary and stable
     back = f"{stable.version} starts again."
     if workload.trouble and workload.trouble.permanent:
-        return reject(observed, status, workload.trouble.reason, f"{workload.trouble.message} {back}", now)
+        return reject(observed, status, workload.trouble.reason, f"{sentence(workload.trouble.message)} {back}", now)
     since = None if workload.ready else (rollout.unready_since or now)
     status = replace(status, rollout=replace(rollout, unready_since=since))
     if since is not None and now - since >= spec.server.ready_timeout:
-        why = workload.trouble.message if workload.trouble else "its pods never passed their readiness check"
-        message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s: {why} {back}"
+        why = why_unready(observed, workload)
+        message = f"No pod of {canary.version} was ready for {spec.server.ready_timeout:g} s. {sentence(why)} {back}"
         return reject(observed, status, "NotReady", message, now)
     router = observed.router or Router()
     if not workload.ready or not router.serves(Route(stable.revision)) or not router.reaches(canary.revision):
@@ -141,5 +142,5 @@ def _taking_down(old: str, new: str, left: int) -> str:
 
 
 def _bringing_up(version: str, workload: Workload) -> str:
-    trouble = f" {workload.trouble.message}" if workload.trouble else ""
+    trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
     return f"Waiting for the first ready pod of {version} that the routers reach. Requests fail meanwhile.{trouble}"

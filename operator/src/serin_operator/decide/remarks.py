@@ -11,7 +11,7 @@ from serin_operator.decide.lineup import SHARE
 from serin_operator.decide.observed import Snapshot
 from serin_operator.decide.standings import Numbers, Standings
 from serin_operator.decide.tracks import State
-from serin_operator.decide.words import count, duration, percent, shares, two_digits
+from serin_operator.decide.words import between, count, duration, percent, shares, two_digits
 
 SHARE_MISMATCH = "TrafficShareMismatch"
 DISAGREEMENT = "AnswersDiffer"
@@ -43,7 +43,7 @@ def of_pairs(state: State, analysis: Analysis, snapshot: Snapshot, canary: str) 
         return ()
     seen = state.pairs.seen
     low, high = pairs.disagreement_interval(seen, alpha=analysis.false_rollback_rate)
-    share, least, most = shares(seen.failures / seen.trials, low, high)
+    share, least, most = between(seen.failures / seen.trials, low, high)
     text = f"{share} of {count(seen.trials)} requests got another answer from the canary (between {least} and {most})."
     if state.pairs.window and state.pairs.totals.all:
         tested, age = count(state.pairs.totals.all), duration(state.pairs.window / 60)
@@ -71,7 +71,9 @@ def _share(state: State) -> Remark | None:
     canary, both = state.arms.counts[state.arms.place(SHARE)].tolist()
     observed, expected = shares(canary / both, state.expected_share)
     text = (
-        f"{observed} of {count(both)} requests reached the canary where {expected} is configured. See to the routing."
+        f"{observed} of {count(both)} requests reached the canary where {expected} is configured. Look for clients "
+        "that pass the router by, such as over connections from before a change of routers, and for few callers that "
+        "traffic.sticky keeps apart; then abort, and retry."
     )
     return Remark(SHARE_MISMATCH, text)
 

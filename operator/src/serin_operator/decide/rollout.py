@@ -16,7 +16,7 @@ from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
 from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing, slots
 from serin_operator.decide.by_hand import heed
 from serin_operator.decide.clocks import due
-from serin_operator.decide.conditions import Activity, with_conditions
+from serin_operator.decide.conditions import Activity, beside_refusal, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
 from serin_operator.decide.progress import progress
@@ -104,7 +104,7 @@ def decide(observed: Observed, now: float) -> Decision:
     status = _retire(observed.router, status, now)
     status = _with_ready_counts(observed, capacity.sized(observed, status, now))
     status = routing.follow(observed, status, now)
-    activity = routing.explained(observed, status, activity)
+    activity = beside_refusal(observed, routing.explained(observed, status, activity))
     status, drifted = drift_watch.follow(observed, status, now)
     status = with_conditions(observed, status, activity, now, drifted)
     resolve = target is None and not unsigned
@@ -169,6 +169,9 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
             return status, activity
         stable = replace(stable, stopped=None)
     if target is None:
+        status = replace(
+            status, phase=Phase.SERVING
+        )  # what is asked for is not known, so nothing of it was turned down
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     if target.revision == stable.revision:
         status = replace(status, stable=_from(target, stable))

@@ -13,6 +13,7 @@ from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.ratio import percent_of_pods
 from serin_operator.decide.roles import asked_of_routers, route_of
+from serin_operator.decide.words import sentence
 
 SWITCH_DRAIN_SECONDS = 15.0  # how long a router outlives its last new client: its connections end, names are forgotten
 
@@ -50,15 +51,18 @@ def still_called(status: Status, now: float) -> str | None:
 
 
 def explained(observed: Observed, status: Status, activity: Activity) -> Activity:
-    """What is done, with a change of routers where nothing else is."""
+    """What is done, and what a change of routers waits for."""
     routing = status.routing
-    if activity.reason or routing is None or routing.next is None:
-        return activity
-    if routing.next is RouterType.REPLICA_RATIO and status.canary is not None:
+    if routing is None or routing.next is None:
         return activity
     seen = observed.next_router
     why = seen.problem if seen is not None and seen.problem else f"Waiting until {routing.next} serves the route."
-    return Activity("SwitchingRouter", f"{routing.router} serves on. {why}")
+    if routing.next is RouterType.REPLICA_RATIO and status.canary is not None:
+        why = "ReplicaRatio takes over when this rollout is over."
+    text = f"{routing.router} serves on. {why}"
+    if activity.reason:
+        return replace(activity, message=f"{sentence(activity.message)} {text}")
+    return Activity("SwitchingRouter", text)
 
 
 def _switch(observed: Observed, status: Status, routing: Routing, now: float) -> tuple[Status, Routing]:

@@ -18,7 +18,11 @@ def begin(observed: Observed, status: Status, target: Revision, now: float) -> S
     previous = status.previous if status.previous and status.previous.revision != target.revision else None
     strategy = observed.spec.rollout.strategy
     steps = step_count(observed, strategy)
-    how = f"in {steps} steps" if steps else "as fast as the evidence and the exposure budget allow"
+    how = (
+        f"in {steps} step{'s' if steps > 1 else ''}"
+        if steps
+        else "as fast as the evidence and the exposure budget allow"
+    )
     if strategy is Strategy.SHADOW:
         how = "as a shadow"
     elif strategy is Strategy.CANARY and observed.spec.rollout.shadow is not None:

@@ -45,11 +45,28 @@ def shares(*values: float) -> list[str]:
     return [f"{100 * value:.{decimals}f} %" for value in values]
 
 
+def sentence(text: str) -> str:
+    """What a container or the API server says, so that other sentences can stand beside it."""
+    ends = not text or text.endswith((".", "!", "?", "…", ".)"))
+    return f"{text[:1].upper()}{text[1:]}{'' if ends else '.'}"
+
+
 def within(difference: float, low: float, high: float) -> str:
     """A difference of shares and its interval, as finely as that is known: +0.2 points, between -0.6 and +1.0."""
-    decimals = min(4, max(1, 1 - math.floor(math.log10(100 * (high - low)))))
+    decimals = _decimals(high - low)
     each, lowest, highest = (f"{100 * value:+.{decimals}f}" for value in (difference, low, high))
     return f"{each} points, between {lowest} and {highest}"
+
+
+def between(share: float, low: float, high: float) -> tuple[str, str, str]:
+    """A share and the ends of its interval, as finely as that is known: 1.1 %, 0.0 %, 9.3 %."""
+    share_text, lowest, highest = (f"{100 * value:.{_decimals(high - low)}f} %" for value in (share, low, high))
+    return share_text, lowest, highest
+
+
+def _decimals(width: float) -> int:
+    """Of percentages that are known to within this fraction."""
+    return min(4, max(1, 1 - math.floor(math.log10(max(100 * width, 1e-4)))))
 
 
 def duration(minutes: float) -> str:

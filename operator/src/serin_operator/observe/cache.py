@@ -61,10 +61,10 @@ class Cache:
         found = {each.name: each.selector or {} for each in services if each.uid not in self.ghosts}
         return {name: selector[LABEL_REVISION] for name, selector in found.items() if LABEL_REVISION in selector}
 
-    def refusals(self, place: Place) -> dict[str, str]:
-        """Why Deployments get no more pods, such as for a quota, by their names."""
+    def unmade(self, place: Place) -> dict[str, str]:
+        """Why not all pods of a Deployment can be made, by the Deployment's name."""
         deployments = self.objects.get("Deployment", {}).get(place, ())
-        return {each.name: each.refusal for each in deployments if each.refusal and each.uid not in self.ghosts}
+        return {each.name: each.unmade for each in deployments if each.unmade and each.uid not in self.ghosts}
 
     def uids(self, kind: str) -> dict[str, Place]:
         """Whose every cached object of a kind is, by uid."""

@@ -72,16 +72,16 @@ def read_pod(raw: Mapping[str, Any]) -> Pod:
     )
 
 
-def workload(pods: Iterable[Pod], revision: str, refusal: str = "") -> Workload:
+def workload(pods: Iterable[Pod], revision: str, unmade: str = "") -> Workload:
     """The revision's pods taken together; a permanent trouble is told before a passing one.
 
-    refusal: why it gets no more pods, which no pod can tell.
+    unmade: why some of them can not be made, if so. It is told when no pod has a trouble of its own.
     """
+    reason = "FailedCreate"  # as Kubernetes' own Events about it say
     there = [pod for pod in pods if pod.revision == revision and pod.component == "server"]
     own = [pod for pod in there if not pod.terminating]
     troubles = sorted((pod.trouble for pod in own if pod.trouble), key=lambda trouble: not trouble.permanent)
-    if refusal:
-        troubles.append(Trouble("FailedCreate", refusal))
+    troubles += [Trouble(reason, unmade)] if unmade else []
     ready = sum(pod.serving for pod in own)
     return Workload(ready=ready, trouble=troubles[0] if troubles else None, pods=len(there))
 
@@ -141,8 +141,10 @@ def _exit_trouble(container: Mapping[str, Any], ended: Mapping[str, Any]) -> Tro
     crashes = container.get("restartCount", 0) + (1 if "terminated" in container.get("state", {}) else 0)
     if told:
         return Trouble(told["reason"], told["message"], code, permanent=code in _PERMANENT_EXITS)
-    reason = "OutOfMemory" if ended.get("reason") == "OOMKilled" else "Crashed"
-    message = f"container {container['name']} ended with exit code {code} ({ended.get('reason', 'Error')})"
+    why = ended.get("reason", "Error")
+    reason = "OutOfMemory" if why == "OOMKilled" else "Crashed"
+    remedy = "raise server.resources.limits.memory" if why == "OOMKilled" else "look at its log"
+    message = f"container {container['name']} ended with exit code {code} ({why}): {remedy}"
     return Trouble(reason, message, code, permanent=crashes >= _CRASHES_UNTIL_PERMANENT)
 
 
