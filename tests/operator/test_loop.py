@@ -15,15 +15,8 @@ from serin_operator.api.spec import parse_spec
 from serin_operator.api.status import Condition, Drift, Forecast, Phase, Remark, Revision, Rollout, Status, Watch
 from serin_operator.build.owner import Existing, Images
 from serin_operator.decide.observed import Route, Trouble, Workload
-from serin_operator.loop import (
-    CACHE_LAG_LIMIT_SECONDS,
-    CACHE_LAG_SECONDS,
-    EVIDENCE_WRITE_SECONDS,
-    QUIET_WRITE_SECONDS,
-    Loop,
-    Memory,
-    worth_writing,
-)
+from serin_operator.loop import CACHE_LAG_LIMIT_SECONDS, CACHE_LAG_SECONDS, Loop
+from serin_operator.memory import EVIDENCE_WRITE_SECONDS, QUIET_WRITE_SECONDS, Memory, worth_writing
 from serin_operator.observe.cache import Cache
 from serin_operator.settings import Candidacy, Settings
 

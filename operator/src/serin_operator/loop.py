@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -32,12 +32,13 @@ from serin_operator.build.manifests import manifests
 from serin_operator.build.own_route import weights
 from serin_operator.build.owner import RESOLVER, Key, Manifest, Owner
 from serin_operator.build.router import files_version
-from serin_operator.decide.observed import Defaults, DriftReading, Observed, Route, Snapshot
+from serin_operator.decide.observed import Defaults, DriftReading, Observed, Snapshot
 from serin_operator.decide.revisions import pinned, resolver_name
 from serin_operator.decide.roles import arms, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
+from serin_operator.memory import Memory, version_of, worth_writing
 from serin_operator.observe.cache import Cache, Place
-from serin_operator.observe.courier import Places, carry
+from serin_operator.observe.courier import carry
 from serin_operator.observe.drift import DriftLedger, look_for_drift
 from serin_operator.observe.pods import Pod, resolution, workload
 from serin_operator.observe.routing import Sight, verify
@@ -55,44 +56,10 @@ CACHE_LAG_LIMIT_SECONDS = 10.0
 LAST_WORD_SECONDS = 1.0
 NUDGE_SECONDS = 2.0
 PASS_LIMIT_SECONDS = 60.0
-EVIDENCE_WRITE_SECONDS = 10.0
-QUIET_WRITE_SECONDS = 60.0  # the same while no canary has traffic: before the first step, after a promotion
 _FAILURES_UNTIL_TOLD = 3
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 _AT_ONCE = 0.05
 _REFUSED_RETRY = 1.0  # no sooner, though a route that is not seen to serve yet is looked at more often
-
-
-@dataclass
-class Memory:
-    """What is known of one ModelDeployment beyond the watch cache: the latest status, written or not.
-
-    stored: the status that the API server holds, as it gave it back, at `resource_version`.
-    served: the route that every router was last seen to serve.
-    refused: what the API server did not take of what the last pass applied, if so.
-    binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
-    unseen: pods that were there when it began, and that the watch cache has not shown yet.
-    held: the resource as the API server was last asked for it; what counts while the watch cache is older.
-    """
-
-    uid: str
-    status: Status
-    stored: Mapping[str, Any]
-    resource_version: int
-    since: float
-    written_at: float = 0.0
-    served: Route | None = None
-    nudged_at: float = 0.0
-    refused: str = ""
-    binned: DriftLedger | None = None
-    carried: Places = field(default_factory=dict)
-    unseen: frozenset[str] = frozenset()
-    held: Mapping[str, Any] | None = None
-
-    def newest(self, cached: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The resource at the version that was written last, or later; None where no such is known yet."""
-        known = (cached, self.held)
-        return next((raw for raw in known if raw is not None and _version(raw) >= self.resource_version), None)
 
 
 class Loop:
@@ -320,7 +287,7 @@ class Loop:
         asked. An older status that it holds comes from a backup.
         """
         memory = self._memories.get(place)
-        uid, version = resource["metadata"]["uid"], _version(resource)
+        uid, version = resource["metadata"]["uid"], version_of(resource)
         if memory is not None and memory.uid == uid:
             lags = version < memory.resource_version
             waited = time.monotonic() - memory.since
@@ -332,7 +299,7 @@ class Loop:
         if held is None or held["metadata"]["uid"] != uid:
             return None
         if memory is not None and memory.uid == uid and memory.stored == held.get("status", {}):
-            memory.resource_version, memory.since, memory.held = _version(held), time.monotonic(), held
+            memory.resource_version, memory.since, memory.held = version_of(held), time.monotonic(), held
             return memory
         unseen: frozenset[str] = frozenset()
         if not held.get("status", {}).keys().isdisjoint(("rollout", "watch")):
@@ -343,7 +310,7 @@ class Loop:
 
     def _memorise(self, place: Place, resource: Mapping[str, Any]) -> Memory:
         uid, stored = resource["metadata"]["uid"], resource.get("status", {})
-        memory = Memory(uid, parse_status(stored), stored, _version(resource), time.monotonic())
+        memory = Memory(uid, parse_status(stored), stored, version_of(resource), time.monotonic())
         self._memories[place] = memory
         return memory
 
@@ -417,7 +384,7 @@ class Loop:
                 answer = await self._client.replace_status(resource, dump_status(status))
             except ApiError as error:
                 if error.code == 409:  # there is a later version: waited for, then asked for
-                    memory.resource_version, memory.since = _version(resource) + 1, time.monotonic()
+                    memory.resource_version, memory.since = version_of(resource) + 1, time.monotonic()
                 raise
             memory.stored = answer["status"]
             memory.resource_version = int(answer["metadata"]["resourceVersion"])
@@ -448,33 +415,3 @@ class Loop:
         if decision.check_at is None:
             return RESYNC_SECONDS
         return min(max(decision.check_at - time.time(), _AT_ONCE), RESYNC_SECONDS)
-
-
-def _version(resource: Mapping[str, Any]) -> int:
-    return int(resource["metadata"]["resourceVersion"])
-
-
-def worth_writing(before: Status, after: Status, seconds: float) -> bool:
-    """Whether the change has to be written, so many seconds after the last time: evidence alone can wait a while.
-
-    seconds: negative when the clock was set back.
-    """
-    on_trial = after.rollout is not None and after.rollout.step is not None
-    patience = EVIDENCE_WRITE_SECONDS if on_trial else QUIET_WRITE_SECONDS
-    return _without_evidence(before) != _without_evidence(after) or (before != after and not 0 <= seconds < patience)
-
-
-def _without_evidence(status: Status) -> Status:
-    """The status without what grows at every scrape, or only says it in other words."""
-    rollout = status.rollout and replace(
-        status.rollout,
-        evidence="",
-        evidence_at=None,
-        exposed=0,
-        forecast=None,
-        remarks=tuple(replace(remark, message="") for remark in status.rollout.remarks),
-    )
-    watch = status.watch and replace(status.watch, evidence="", evidence_at=None)
-    drift = status.drift and replace(status.drift, at=0.0, rows=0, evidence="")
-    conditions = tuple(replace(condition, message="") for condition in status.conditions)
-    return replace(status, rollout=rollout, watch=watch, drift=drift, metrics=(), conditions=conditions)

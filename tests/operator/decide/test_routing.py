@@ -256,7 +256,7 @@ def test_no_canary_gets_traffic_while_clients_may_still_be_at_routers_that_leave
     routing = Routing(RouterType.REPLICA_RATIO, leaving=RouterType.EMBEDDED, leaving_until=until)
     status = replace(ROLLING, weight=0, rollout=Rollout(NOW), routing=routing)
     reached = Router(1, (Route(STABLE),), ({STABLE: 2, CANARY: 2},))
-    at_once = ("Paused before the first step.", Phase.PAUSED)
+    at_once = ("Paused before the first step, until rollout.paused is false.", Phase.PAUSED)
     held = "Waiting until the routers before have left, which some clients may still call."
     for kind, moment, told in (
         (RouterType.EMBEDDED, until - 1, (held, status.phase)),
@@ -264,6 +264,7 @@ def test_no_canary_gets_traffic_while_clients_may_still_be_at_routers_that_leave
         (RouterType.GATEWAY_API, until - 1, at_once),
     ):
         left = replace(status, routing=replace(routing, leaving=kind))
-        seen_now = Observed(NAME, 1, None, make_spec(rollout={"paused": True}), left, DEFAULTS, router=reached)
-        after, activity = take_first_step(seen_now, left, Workload(ready=2), moment)
+        spec, ready = make_spec(rollout={"paused": True}), Workload(ready=2)
+        seen_now = Observed(NAME, 1, None, spec, left, DEFAULTS, router=reached, workloads={CANARY: ready})
+        after, activity = take_first_step(seen_now, left, ready, moment)
         assert (activity.message, after.phase) == told

@@ -37,7 +37,8 @@ from serin_operator.decide.revisions import pinned, revision_of
 from serin_operator.decide.roles import arms, kept, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
 from serin_operator.decide.routing import carriers
-from serin_operator.loop import RESYNC_SECONDS, worth_writing
+from serin_operator.loop import RESYNC_SECONDS
+from serin_operator.memory import worth_writing
 from serin_operator.observe.ratio import of_pods
 
 NAME = "iris"
