@@ -1,7 +1,9 @@
 """Envoy and small upstreams on loopback, for tests that need the real router but no cluster."""
 
 import asyncio
+import itertools
 import json
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,19 +19,24 @@ READY_SECONDS = 20.0
 
 
 # Below the ports that the kernel gives to outgoing connections: one of those may take a port before its server does.
-_PORTS = range(10_000, 30_000)
+# Every process that runs tests has ports of its own and gives each once, as a server may listen a while after it was given.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = list(range(10_000 + _WORKER, 30_000, _WORKERS))
+random.shuffle(_PORTS)
+_TURNS = itertools.cycle(_PORTS)
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on at this moment, and that no outgoing connection gets."""
-    while True:
-        port = random.choice(_PORTS)
+    """A port that nothing listens on at any address at this moment, and that nobody else gets soon."""
+    for port in _TURNS:
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind(("", port))
             except OSError:
                 continue
             return port
+    raise AssertionError("the ports go round")
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -37,7 +38,7 @@ from serin_server.monitor.metrics import Metrics
 from serin_server.monitor.tokens import Tokens
 from serin_server.processes import supervisor
 from serin_server.processes.forking import Child, Ends
-from serin_server.processes.link import Link, LinkError, Question
+from serin_server.processes.link import Answering, Link, LinkError, Question
 from serin_server.processes.shared import Alone
 from serin_server.processes.sums import summed
 from serin_server.shadow.book import Book
@@ -162,25 +163,36 @@ def test_a_model_that_starts_threads_is_refused(tmp_path: Path) -> None:
     assert "loading the model started 1 threads" in done.termination["message"]
 
 
-def supervised(command: list[str]) -> int:
-    """The exit code of a supervisor whose one worker is this command."""
-    handover, its_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link, its_link = socket.socketpair()
-    handover.setblocking(False)
+def supervised(*commands: list[str]) -> int:
+    """The exit code of a supervisor whose workers are these commands."""
     metrics = Metrics("m", REVISION, None)
     keyring = Keyring.of(KEY)
     own = Alone(metrics, FeedbackCounter(Tokens(keyring, "m", REVISION), metrics), Book(keyring, "m", REVISION))
-    with (
-        subprocess.Popen(command) as worker,
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        its_handover,
-        its_link,
-    ):
-        if command == ["false"]:
-            state = Path(f"/proc/{worker.pid}/stat")
-            wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z")
-        child = Child(1, worker.pid, Ends(handover, link))
-        return supervisor.Supervisor(listener, [child], own, drain_seconds=5).run()
+    with contextlib.ExitStack() as open_until_then:
+        children = []
+        for number, command in enumerate(commands, start=1):
+            handover, its_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            link, its_link = socket.socketpair()
+            handover.setblocking(False)
+            worker = open_until_then.enter_context(subprocess.Popen(command))
+            open_until_then.enter_context(its_handover)
+            open_until_then.enter_context(its_link)
+            if command == ["false"]:
+                wait_until_ended(worker.pid)
+            children.append(Child(number, worker.pid, Ends(handover, link)))
+        listener = open_until_then.enter_context(socket.create_server(("127.0.0.1", 0)))
+        return supervisor.Supervisor(listener, children, own, drain_seconds=5).run()
+
+
+def kill_children() -> None:
+    for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+        os.kill(pid, signal.SIGKILL)
+        wait_until_ended(pid)
+
+
+def wait_until_ended(pid: int) -> None:
+    state = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +204,21 @@ def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, capfd: 
 
 def test_a_process_that_ended_at_once_is_noticed() -> None:
     assert supervised(["false"]) == 1
+
+
+def test_a_process_that_ends_while_the_links_are_made_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its death may be told at any moment."""
+    made = Link.over
+
+    async def over(end: socket.socket, answer: Answering, on_end: Callable[[], None]) -> Link:
+        link = await made(end, answer, on_end)
+        kill_children()
+        await asyncio.sleep(0)  # what listens for SIGCHLD is called
+        await asyncio.sleep(0)
+        return link
+
+    monkeypatch.setattr(Link, "over", over)
+    assert supervised(["sleep", "60"], ["sleep", "60"]) == 128 + signal.SIGKILL
 
 
 # --- parts ---------------------------------------------------------------------------------------------------

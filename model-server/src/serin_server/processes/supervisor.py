@@ -74,12 +74,13 @@ class Supervisor:
 
     async def _run(self) -> int:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        loop.add_signal_handler(signal.SIGTERM, self.drain)
-        loop.add_signal_handler(signal.SIGINT, self.stop)
         for worker in self._workers.values():
             worker.link = await Link.over(worker.child.ends.link, self._answer, lambda: None)
             loop.add_reader(worker.child.ends.handover.fileno(), self._hear, worker)
+        # No sooner: what they call needs all links, and takes workers away.
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        loop.add_signal_handler(signal.SIGTERM, self.drain)
+        loop.add_signal_handler(signal.SIGINT, self.stop)
         loop.add_reader(self._listener.fileno(), self._accept)
         self._tick()
         await self._ended.wait()
