@@ -19,7 +19,7 @@ READY_SECONDS = 20.0
 
 
 # Below the ports that the kernel gives to outgoing connections: one of those may take a port before its server does.
-# Every process that runs tests has ports of its own and gives each once, as a server may listen a while after it was given.
+# Every process that runs tests has ports of its own and gives each once, as a server may listen a while after that.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _PORTS = list(range(10_000 + _WORKER, 30_000, _WORKERS))

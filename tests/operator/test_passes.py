@@ -83,6 +83,8 @@ class Refusing(Deletes):
 
     silent = False
     code = 403
+    words = "exceeded quota"
+    refusals = 0
 
     def __init__(self, held: dict[str, Any], *kinds: str) -> None:
         super().__init__(held)
@@ -104,7 +106,8 @@ class Refusing(Deletes):
 
     def _admit(self, kind: str) -> None:
         if kind in self.kinds:
-            raise TimeoutError if self.silent else ApiError(self.code, "exceeded quota")
+            self.refusals += 1
+            raise TimeoutError if self.silent else ApiError(self.code, self.words.format(self.refusals))
 
 
 SERVING = Status(phase=Phase.SERVING, stable=revision(STABLE))
@@ -158,7 +161,10 @@ class Patient:
         return condition["reason"], condition["message"], wait < 1
 
 
-async def test_what_is_refused_is_told_by_the_next_pass_and_no_longer_when_it_is_taken() -> None:
+async def test_what_is_refused_is_told_by_the_next_pass_and_no_longer_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serin_operator.loop.EVIDENCE_WRITE_SECONDS", 0.0)
     client = Refusing(new_resource(), "PodDisruptionBudget", "Deployment")
     one = Patient(client)
     _, plain, _ = await one.told()
@@ -169,6 +175,16 @@ async def test_what_is_refused_is_told_by_the_next_pass_and_no_longer_when_it_is
     client.kinds = ()
     assert await one.told() == ("StartingServer", refused, True)
     assert (await one.told())[1] == plain
+
+
+async def test_a_refusal_whose_words_always_change_makes_no_storm_of_writes() -> None:
+    """As of a webhook that tells the request's id."""
+    client = Refusing(new_resource(), "Deployment")
+    client.words = "denied, see request {}"
+    one = Patient(client)
+    told = [await one.told() for _ in range(20)]
+    assert len({message for _, message, _ in told}) == 2
+    assert len(client.statuses) <= 3
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from serin_operator.decide.observed import Defaults, DriftReading, Observed, Sna
 from serin_operator.decide.revisions import pinned, resolver_name
 from serin_operator.decide.roles import arms, route_of, router_of, running
 from serin_operator.decide.rollout import Decision, decide, wants
-from serin_operator.memory import Memory, version_of, worth_writing
+from serin_operator.memory import EVIDENCE_WRITE_SECONDS, Memory, version_of, worth_writing
 from serin_operator.observe.cache import Cache, Place
 from serin_operator.observe.courier import carry
 from serin_operator.observe.drift import DriftLedger, look_for_drift
@@ -262,8 +262,12 @@ class Loop:
             await announce(self._client, resource, before, after)
         wait = self._wait(decision)
         refused = next((str(each) for each in refusals if each.lasts), "")
-        if refused != memory.refused:
-            memory.refused, memory.written_at, wait = refused, 0.0, _AT_ONCE  # for the next pass to tell, and not later
+        memory.refused = refused
+        if refused != memory.told:  # the next pass tells it, but not more often where its words change all the time
+            due = memory.told_at + EVIDENCE_WRITE_SECONDS - now
+            wait = min(wait, due)
+            if not 0 < due <= EVIDENCE_WRITE_SECONDS:
+                memory.told, memory.told_at, memory.written_at, wait = refused, now, 0.0, _AT_ONCE
         if refusals:
             raise RefusedError(refusals[0], wait)
         return wait
@@ -310,7 +314,10 @@ class Loop:
 
     def _memorise(self, place: Place, resource: Mapping[str, Any]) -> Memory:
         uid, stored = resource["metadata"]["uid"], resource.get("status", {})
+        before = self._memories.get(place)
         memory = Memory(uid, parse_status(stored), stored, version_of(resource), time.monotonic())
+        if before is not None and before.uid == uid:
+            memory.unseen = before.unseen
         self._memories[place] = memory
         return memory
 

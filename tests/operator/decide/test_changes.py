@@ -255,16 +255,6 @@ def test_more_replicas_midway_hold_until_they_are_ready() -> None:
 # --- a model without a pinned digest
 
 
-def test_what_is_not_known_yet_was_not_turned_down() -> None:
-    world = rejected()
-    world.change(model={"uri": "https://models.example.com/v3", "sha256": None, "version": "v3"})
-    world.look()
-    assert (world.status.phase, world.activity) == (Phase.SERVING, "ResolvingModel")
-    world.apply("v2", HARMFUL)
-    world.look()
-    assert (world.status.phase, world.activity) == (Phase.ROLLED_BACK, "MoreErrors")
-
-
 def test_the_digest_is_read_first() -> None:
     world = World(resolution=None)
     world.apply("v1")

@@ -337,7 +337,10 @@ def test_what_the_api_server_refuses_is_told_while_something_waits() -> None:
     told = world.until_activity("StartingCanary")
     assert told == "0 of 1 pods of v2 are ready. The API server says 403: Deployment iris-b: exceeded quota."
     message = world.until("Rejected").message
-    assert message == "No pod of v2 was ready for 120 s: the API server says 403: Deployment iris-b: exceeded quota"
+    assert message == (
+        "No pod of v2 was ready for 120 s: its pods never passed their readiness check; "
+        "the API server says 403: Deployment iris-b: exceeded quota"
+    )
 
 
 def test_passing_trouble_is_waited_for() -> None:

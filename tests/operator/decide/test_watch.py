@@ -130,7 +130,7 @@ def test_it_waits_for_the_pods_that_all_of_the_traffic_needs_and_not_for_ever() 
     world.start_seconds = float("inf")
     world.restart_pods(world.revision("v1"), 4)
     turn_bad(world)
-    assert "only 2 of 6 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
+    assert "only 2 of 5 pods of v1 are ready" in world.until_activity("PreviousNotReady", within=60)
     began = world.now
     world.until("RolledBack", within=120)
     assert world.now - began >= 90 - 1

@@ -255,16 +255,23 @@ def test_what_one_job_has_of_the_process_before_does_not_count_for_the_new_one(l
     assert processes == counts.keys()
 
 
-def test_counters_whose_target_is_called_otherwise_are_of_the_latest_process() -> None:
+def test_counters_may_have_labels_that_the_start_time_of_their_process_has_not() -> None:
     start, *counters = vector("c-0", CANARY)
-    renamed = [{**each, "metric": {**each["metric"], "job": "renamed"}} for each in counters]
-    points, _ = to_points(instant(start, *renamed))
+    more = [{**each, "metric": {**each["metric"], "method": "POST"}} for each in counters]
+    points, _ = to_points(instant(start, *more))
     assert samples([ERRORS], points, 0)["errors"] == {CANARY: {"c-0/1750000000": Counts(30, 1000)}}
+
+
+def test_counters_of_a_job_that_keeps_no_start_time_are_left_out() -> None:
+    """Another job's may be that of a sidecar, which does not start anew when the server does."""
+    start, *counters = vector("c-0", CANARY)
+    elsewhere = {**start, "metric": {**start["metric"], "job": "sidecars"}}
+    assert to_points(instant(elsewhere, *counters))[0] == []
 
 
 def test_series_of_one_cell_in_two_windows_are_two() -> None:
     start = vector("c-0", CANARY)[0]
-    cell = {"pod": "c-0", "revision": CANARY, "actual": "a", "predicted": "a"}
+    cell = {"pod": "c-0", "job": "pods", "revision": CANARY, "actual": "a", "predicted": "a"}
     name = "serin_feedback_settled_total"
     points, _ = to_points(instant(start, entry(name, "5", window="60", **cell), entry(name, "3", window="300", **cell)))
     assert samples([ACCURACY], points, 300)["accuracy@300"] == {CANARY: {"c-0/1750000000": Counts(0, 3)}}

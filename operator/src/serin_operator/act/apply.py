@@ -119,6 +119,8 @@ class Applier:
         added = _added(manifest["spec"], answer["spec"]) if ours and manifest["kind"] in _WHOLE else []
         if added:
             answer = await self._client.edit(*key, _without(added, answer))
+            # What a webhook puts into every write is there again.
+            added = [path for path in added if path not in _added(manifest["spec"], answer["spec"])]
         self._applied[key] = (digest, Existing.of(answer, manifest["kind"]))
         return bool(existing and (added or (applied and applied[0] == digest)))
 

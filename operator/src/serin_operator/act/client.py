@@ -5,7 +5,7 @@ asks for the whole API first starts slower and needs more rights.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from http import HTTPStatus
 from typing import Any
 
@@ -41,21 +41,28 @@ _COLLECTIONS = {
     "ModelDeployment": (f"/apis/{GROUP}/{VERSION}", PLURAL),
 }
 
+_MOST_WORDS = 1000  # of what is told on: a webhook may say more than a status or an Event can hold
+
 _CALLS = Counter("serin_operator_api_calls_total", "Calls to the API server", ["verb", "kind", "code"])
 
 
 class ApiError(Exception):
-    """The API server said no: HTTP `code` and its own words."""
+    """The API server said no: HTTP `code` and its own words.
 
-    def __init__(self, code: int, message: str) -> None:
+    raced: whether it may be that somebody else wrote at the same moment.
+    """
+
+    def __init__(self, code: int, message: str, *, raced: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.raced = raced
 
     @property
     def lasts(self) -> bool:
         """Whether it stays so until somebody sees to it: a quota, a policy, a wrong value, a name that another has."""
-        return self.code < HTTPStatus.INTERNAL_SERVER_ERROR and self.code != HTTPStatus.TOO_MANY_REQUESTS
+        passing = self.raced or self.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+        return self.code < HTTPStatus.INTERNAL_SERVER_ERROR and not passing
 
 
 class NotLeadingError(Exception):
@@ -99,7 +106,8 @@ class Client:
         metadata = manifest["metadata"]
         query = [("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false")]
         path = _path(manifest["kind"], metadata["namespace"], metadata["name"])
-        return await self._call("PATCH", manifest["kind"], path, manifest, query, _APPLY)
+        races = {HTTPStatus.CONFLICT} if force else frozenset()
+        return await self._call("PATCH", manifest["kind"], path, manifest, query, _APPLY, races=races)
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Creates an object. Raises ApiError 409 when it is there."""
@@ -114,7 +122,8 @@ class Client:
     async def edit(self, kind: str, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Does a JSON patch as a whole, or not at all: then a test in it has failed, and that is an ApiError 422."""
         path = _path(kind, namespace, name)
-        return await self._call("PATCH", kind, path, patch, [("fieldManager", FIELD_MANAGER)], _EDIT)
+        query, races = [("fieldManager", FIELD_MANAGER)], {HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY}
+        return await self._call("PATCH", kind, path, patch, query, _EDIT, races=races)
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         """An object as the API server holds it now; None when it is not there."""
@@ -139,7 +148,7 @@ class Client:
         if preconditions:
             body["preconditions"] = preconditions
         try:
-            await self._call("DELETE", kind, _path(kind, namespace, name), body, [])
+            await self._call("DELETE", kind, _path(kind, namespace, name), body, [], races={HTTPStatus.CONFLICT})
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -208,12 +217,15 @@ class Client:
         query: list[tuple[str, str]],
         content_type: str = _JSON,
         accept: str = _JSON,
+        *,
+        races: Set[int] = frozenset(),
     ) -> dict[str, Any]:
+        """races: the codes by which this call is refused when somebody else writes at the same moment."""
         response = await self._send(verb, path, body, query, content_type, accept, TIMEOUT)
         data = await response.read()
         _CALLS.labels(verb, kind, response.status).inc()
         if not 200 <= response.status <= 299:
-            raise ApiError(response.status, _message(data))
+            raise ApiError(response.status, _message(data), raced=response.status in races)
         try:
             answer: dict[str, Any] = json.loads(data)
         except ValueError as error:
@@ -258,6 +270,7 @@ def _path(kind: str, namespace: str, name: str | None = None) -> str:
 
 def _message(data: bytes) -> str:
     try:
-        return str(json.loads(data)["message"])
+        text = str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):
-        return data[:500].decode(errors="replace")
+        text = data.decode(errors="replace")
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]}…"

@@ -26,4 +26,4 @@ def noted(refusals: list[ApiError], what: str) -> Iterator[None]:
     except TimeoutError:
         refusals.append(ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{what}: no answer in time"))
     except ApiError as error:
-        refusals.append(ApiError(error.code, f"{what}: {error.message}"))
+        refusals.append(ApiError(error.code, f"{what}: {error.message}", raced=error.raced))

@@ -176,5 +176,6 @@ class Existing:
 
 
 def _unmade(raw: Any) -> str:
-    failures = (one for one in raw.get("status", {}).get("conditions", []) if one["type"] == "ReplicaFailure")
-    return next((str(one.get("message", "")) for one in failures if one["status"] == "True"), "")
+    conditions = raw.get("status", {}).get("conditions", [])
+    failures = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
+    return next((str(one.get("message", "")) for one in failures if one.get("reason") == "FailedCreate"), "")

@@ -5,6 +5,7 @@ always has them, so a rollback waits for nothing. The canary has its share of th
 and before it is promoted, and fewer only after the route has moved and what was on its way has ended.
 """
 
+import math
 from dataclasses import replace
 
 from serin_operator.api.spec import CanaryReplicas, Mode, RouterType, Spec
@@ -102,14 +103,17 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
 def missing_to_go_back(observed: Observed, status: Status, now: float) -> str | None:
     """What the old stable revision lacks to serve all of the traffic again; None when it lacks nothing.
 
-    It needs all of its pods, which may be more than the revision needs that serves now. But where that one lacks some
-    itself, as many as it has do.
+    It needs its own pods, which may be more than the revision needs that serves now, but no greater part of them than
+    that one has of its own; and a quarter may be missing, as in a rolling update.
     """
     serving, old = status.stable, status.previous
     assert serving and old
     ready, of_serving = (staying(observed, each) for each in (old, serving))
     everything = whole(observed.spec, status, now)
-    needed_pods = max(1, everything, old.replicas) if of_serving >= everything else max(1, of_serving)
+    kept = old.replicas if observed.spec.server.autoscaling and status.watch else 0  # else a number is asked for
+    most = max(1, everything, kept)
+    enough = most - most // 4
+    needed_pods = max(1, min(enough, math.ceil(most * of_serving / max(1, everything))))
     return None if ready >= needed_pods else f"{ready} of {needed_pods} pods of {old.version} are ready"
 
 
@@ -178,7 +182,9 @@ def _unmeasured(spec: Spec, status: Status, now: float) -> bool:
     It never writes one below its minimum: that is the default of a manifest that the number was taken out of.
     """
     scaling = spec.server.autoscaling
-    return scaling is not None and (now < _settled_at(status) or spec.server.replicas < scaling.min_replicas)
+    if scaling is None:
+        return False
+    return now < _settled_at(status) or spec.server.replicas < max(scaling.min_replicas, status.least_replicas or 0)
 
 
 def _settled_at(status: Status) -> float:

@@ -7,7 +7,7 @@ from serin_operator.decide import certificate
 from serin_operator.decide.drift_watch import CONDITION as DRIFTED
 from serin_operator.decide.drift_watch import Told
 from serin_operator.decide.observed import Observed, Workload
-from serin_operator.decide.words import sentence
+from serin_operator.decide.words import ended, sentence
 
 # By type and status: what somebody who looks should be told before that all is well.
 _TELLING = {
@@ -38,16 +38,17 @@ class Activity:
 
 def beside_refusal(observed: Observed, activity: Activity) -> Activity:
     """The activity with what the API server refuses beside it, which may be why nothing moves."""
-    if not activity.reason or not observed.refused:
+    if not activity.reason or not observed.refused or _refusal(observed) in activity.message:
         return activity
-    return replace(activity, message=f"{sentence(activity.message)} {sentence(_refusal(observed))}")
+    return replace(activity, message=f"{ended(activity.message)} {sentence(_refusal(observed))}")
 
 
 def why_unready(observed: Observed, workload: Workload) -> str:
     """Why no pod of a revision is ready, as far as it is known."""
     if workload.trouble:
         return workload.trouble.message
-    return _refusal(observed) if observed.refused else "its pods never passed their readiness check"
+    why = "its pods never passed their readiness check"
+    return f"{why}; {_refusal(observed)}" if observed.refused else why
 
 
 def _refusal(observed: Observed) -> str:

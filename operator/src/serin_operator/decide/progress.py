@@ -39,9 +39,11 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
         rollout = with_remarks(rollout, [Remark("StrategyChanged", text)])
     listed = _listed(rollout, spec)
     if listed not in (None, status.weight):
+        last = rollout.step is not None and rollout.step >= len(spec.rollout.steps) - 1
+        then = "a promotion is next" if last else "holds from the next step on"
         text = (
-            f"The step at {status.weight} % goes on as it began; rollout.steps has {listed} % for it by now, and holds "
-            f"from the next step on. To take the traffic away at once: serin abort {observed.name}."
+            f"The step at {status.weight} % goes on as it began; rollout.steps has {listed} % for it by now, and "
+            f"{then}. To take the traffic away at once: serin abort {observed.name}."
         )
         rollout = with_remarks(rollout, [Remark("StepsChanged", text)])
     if rollout.by_hand is ByHand.ABORT:
@@ -52,7 +54,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
     # Can it run at all? The router hides a canary that crashes, and its counters die with it: no metric tells.
     if workload.trouble and workload.trouble.permanent:
         return reject(observed, status, workload.trouble.reason, workload.trouble.message, now)
-    rollout = replace(rollout, unready_since=(rollout.unready_since or now) if workload.ready == 0 else None)
+    rollout = replace(rollout, unready_since=min(rollout.unready_since or now, now) if workload.ready == 0 else None)
     status = replace(status, rollout=rollout)
     if rollout.unready_since is not None and now - rollout.unready_since >= spec.server.ready_timeout:
         why = why_unready(observed, workload)
@@ -98,7 +100,7 @@ def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Ac
 
 def _listed(rollout: Rollout, wanted: Spec) -> int | None:
     """The weight that the user's list has for the step under way; None where no list drives it."""
-    if rollout.step is None or rollout.mirror or not by_hand.stepwise(rollout, wanted):
+    if rollout.step is None or not rollout.steps or rollout.mirror or not by_hand.stepwise(rollout, wanted):
         return None
     return wanted.rollout.steps[min(rollout.step, len(wanted.rollout.steps) - 1)].weight
 

@@ -95,7 +95,7 @@ def _bring_up(
     back = f"{stable.version} starts again."
     if workload.trouble and workload.trouble.permanent:
         return reject(observed, status, workload.trouble.reason, f"{sentence(workload.trouble.message)} {back}", now)
-    since = None if workload.ready else (rollout.unready_since or now)
+    since = None if workload.ready else min(rollout.unready_since or now, now)
     status = replace(status, rollout=replace(rollout, unready_since=since))
     if since is not None and now - since >= spec.server.ready_timeout:
         why = why_unready(observed, workload)

@@ -169,9 +169,6 @@ def _later(observed: Observed, status: Status, target: Revision | None, now: flo
             return status, activity
         stable = replace(stable, stopped=None)
     if target is None:
-        status = replace(
-            status, phase=Phase.SERVING
-        )  # what is asked for is not known, so nothing of it was turned down
         return look_after(observed, status, now) if status.watch else (status, Activity.none())
     if target.revision == stable.revision:
         status = replace(status, stable=_from(target, stable))

@@ -13,7 +13,7 @@ from serin_operator.decide.conditions import Activity
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.ratio import percent_of_pods
 from serin_operator.decide.roles import asked_of_routers, route_of
-from serin_operator.decide.words import sentence
+from serin_operator.decide.words import ended
 
 SWITCH_DRAIN_SECONDS = 15.0  # how long a router outlives its last new client: its connections end, names are forgotten
 
@@ -45,7 +45,9 @@ def still_called(status: Status, now: float) -> str | None:
     it, and clients may still be there.
     """
     routing = status.routing
-    if routing is None or routing.leaving is not RouterType.EMBEDDED or (routing.leaving_until or now) <= now:
+    if routing is None or routing.leaving is not RouterType.EMBEDDED:
+        return None
+    if not 0 < (routing.leaving_until or now) - now <= SWITCH_DRAIN_SECONDS:  # or the clock was set back
         return None
     return "Waiting until the routers before have left, which some clients may still call."
 
@@ -61,7 +63,7 @@ def explained(observed: Observed, status: Status, activity: Activity) -> Activit
         why = "ReplicaRatio takes over when this rollout is over."
     text = f"{routing.router} serves on. {why}"
     if activity.reason:
-        return replace(activity, message=f"{sentence(activity.message)} {text}")
+        return replace(activity, message=f"{ended(activity.message)} {text}")
     return Activity("SwitchingRouter", text)
 
 

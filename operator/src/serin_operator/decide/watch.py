@@ -42,7 +42,7 @@ def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, 
         return _unless_over(status, watch, Activity.none(), now)
 
     reason, sentence = judged.reason_for_rollback()
-    since = now if watch.worse_since is None else watch.worse_since
+    since = now if watch.worse_since is None else min(watch.worse_since, now)
     missing = missing_to_go_back(observed, status, now)
     patient = now < min(since + observed.spec.server.ready_timeout, watch.until)
     if missing is None or (not patient and observed.workloads.get(old.revision, Workload()).ready > 0):

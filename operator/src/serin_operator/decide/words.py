@@ -47,8 +47,13 @@ def shares(*values: float) -> list[str]:
 
 def sentence(text: str) -> str:
     """What a container or the API server says, so that other sentences can stand beside it."""
-    ends = not text or text.endswith((".", "!", "?", "…", ".)"))
-    return f"{text[:1].upper()}{text[1:]}{'' if ends else '.'}"
+    return ended(f"{text[:1].upper()}{text[1:]}")
+
+
+def ended(text: str) -> str:
+    """The text with its full stop."""
+    text = text.rstrip()
+    return text if not text or text.endswith((".", "!", "?", "…", ".)")) else f"{text}."
 
 
 def within(difference: float, low: float, high: float) -> str:

@@ -169,6 +169,8 @@ def _objection(raw: Mapping[str, Any], parent: Mapping[str, Any]) -> _Objection 
         for status in raw.get("status", {}).get("parents", [])
         if _meant(status.get("parentRef", {}), namespace) == _meant(parent, namespace)
     ]
+    # Controllers of policies tell theirs in entries of their own.
+    said = [each for each in said if any(one.get("type") == "Accepted" for one in each)] or said
     if not said:
         return _Objection("no controller has answered for it. Is it there, and its controller running?")
     generation = raw["metadata"]["generation"]

@@ -1,7 +1,8 @@
 """The other metrics source: the same raw counters from a Prometheus server, never rate() or increase()."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ _IDENTITY = (
     *("stable", "answers", "wrong", "by"),
     *("feature", "bin"),
 )
+_Labels = Set[tuple[str, str]]
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -104,30 +106,31 @@ def _selector(namespace: str, pods: list[str], wanted: Wanted) -> str:
 def to_points(result: Iterable[tuple[Mapping[str, str], float]]) -> tuple[list[Point], frozenset[str]]:
     """The points of an instant vector, and the series of the processes in it.
 
-    A pod without a start time among them is left out: its resets would be unseen. A pod that two jobs scrape
-    appears twice; the later of each counter, which is the greater, is taken. One job may have the counters of a process
-    that another one knows to be over: each counter is of the process that its own job tells of. Raises ValueError for
-    what no model server counts.
+    A counter belongs to the process whose start time was scraped with it, whose labels it bears besides its own.
+    Without one it is left out: resets would be unseen. What two jobs scrape appears twice; the later of each counter,
+    which is the greater, is taken. Raises ValueError for what no model server counts.
     """
-    entries = list(result)
-    starts = [(labels, value) for labels, value in entries if labels.get("__name__") == STARTED]
-    newest = {_pod(labels): series_of(_pod(labels), value) for labels, value in sorted(starts, key=lambda one: one[1])}
-    processes = {_target(labels): series_of(_pod(labels), value) for labels, value in starts}
+    started: dict[str, list[tuple[_Labels, str]]] = defaultdict(list)
     latest: dict[tuple[str, ...], Point] = {}
+    entries = list(result)
+    for labels, value in entries:
+        if labels.get("__name__") == STARTED:
+            pod = _pod(labels)
+            started[pod].append((_target(labels), series_of(pod, value)))
     for labels, value in entries:
         name = labels.get("__name__", "")
-        series = processes.get(_target(labels), newest.get(_pod(labels)))
+        series = next((series for target, series in started[_pod(labels)] if target <= labels.items()), None)
         if name == STARTED or series is None:
             continue
         key = (series, *(labels.get(label, "") for label in _IDENTITY))
         if key not in latest or value > latest[key].value:
             latest[key] = Point(series, name, labels, value)
-    return list(latest.values()), frozenset(processes.values())
+    return list(latest.values()), frozenset(series for found in started.values() for _, series in found)
 
 
-def _target(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    """What scraped it as what: the labels that all series of one scrape share."""
-    return frozenset(item for item in labels.items() if item[0] not in _IDENTITY)
+def _target(labels: Mapping[str, str]) -> _Labels:
+    """What all series of one scrape share."""
+    return {item for item in labels.items() if item[0] != "__name__"}
 
 
 def _pod(labels: Mapping[str, str]) -> str:

@@ -103,9 +103,10 @@ class Routes:
         while True:
             try:
                 items, version = await source.listed(kind, scope, LABEL_OWNER)
-                self._found[key] = {_place(item): _slim(item) for item in items}
-                self._turn(key, State.KNOWN)
-                wake(None)
+                before, self._found[key] = self._found.get(key), {_place(item): _slim(item) for item in items}
+                news = self._turn(key, State.KNOWN)
+                for owner in [None] if news or before is None else _touched(before, self._found[key]):
+                    wake(owner)
                 async for change, item in source.changes(kind, scope, LABEL_OWNER, version, _WATCH_SECONDS):
                     if change == "ERROR":
                         break  # the version is too old: list again
@@ -141,6 +142,17 @@ class Routes:
         _LOGGER.info("%s: %s", key[0], state)
         self._states[key] = state
         return True
+
+
+def _touched(before: Mapping[Place, Raw], after: Mapping[Place, Raw]) -> set[Place]:
+    """The ModelDeployments whose routes are not what they were."""
+    changed = [
+        raw
+        for one, other in ((before, after), (after, before))
+        for place, raw in one.items()
+        if other.get(place) != raw
+    ]
+    return {(raw["metadata"]["namespace"], raw["metadata"]["labels"][LABEL_OWNER]) for raw in changed}
 
 
 def _place(item: Raw) -> Place:
