@@ -273,6 +273,7 @@ class LenientClient(FakeClient):
         super().__init__()
         self.added: dict[str, dict[str, Any]] = {}  # per kind, to its spec
         self.busy = False  # somebody else is always faster
+        self.stubborn = False  # a webhook puts it in again
 
     async def apply(self, manifest: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         stored = await super().apply(manifest, force=force)
@@ -283,9 +284,11 @@ class LenientClient(FakeClient):
         self._take("edit", kind, name)
         if self.busy:
             raise ApiError(422, "testing value failed")
-        self.added.pop(kind)
+        if not self.stubborn:
+            self.added.pop(kind)
         key = (kind, namespace, name)
         self.objects[key] = patched(self.objects[key], patch)
+        self.objects[key]["spec"] = merged(self.added.get(kind, {}), self.objects[key]["spec"])
         self.version += 1
         self.objects[key]["metadata"]["resourceVersion"] = str(self.version)
         return self.objects[key]
@@ -327,6 +330,19 @@ async def test_what_somebody_added_to_a_route_is_taken_away_and_told(
     client.took()
     assert (await applier.sync(OWNER, manifests, client.existing())).mended == []
     assert client.took() == []
+
+
+async def test_what_a_webhook_puts_into_a_route_again_is_not_told_to_be_put_right() -> None:
+    client = LenientClient()
+    status = replace(SERVING, routing=Routing(RouterType.GATEWAY_API))
+    manifests = wanted(status, traffic={"router": {"type": "GatewayAPI", **ROUTES[RouterType.GATEWAY_API]}})
+    applier = Applier(client, "operator-1")  # type: ignore[arg-type]
+    client.added["HTTPRoute"] = {"hostnames": ["other.example.com"]}
+    client.stubborn = True
+    await applier.sync(OWNER, manifests, [])
+    there = [client.touched(item) if item.kind == "HTTPRoute" else item for item in client.existing()]
+    again = Applier(client, "operator-2")  # type: ignore[arg-type]
+    assert (await again.sync(OWNER, manifests, there)).mended == []
 
 
 async def test_an_edit_at_the_same_moment_is_looked_at_anew() -> None:

@@ -505,12 +505,19 @@ def test_an_existing_object_is_read(kind: str, metadata: dict[str, Any], version
     assert existing.owner == ("u" if "ownerReferences" in metadata else None)
 
 
-@pytest.mark.parametrize(("status", "why"), [("True", "exceeded quota: pods"), ("False", "")])
-def test_a_deployment_tells_why_its_pods_can_not_be_made(status: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason", "why"),
+    [
+        ("True", "FailedCreate", "exceeded quota: pods"),
+        ("False", "FailedCreate", ""),
+        ("True", "FailedDelete", ""),
+    ],
+)
+def test_a_deployment_tells_why_its_pods_can_not_be_made(status: str, reason: str, why: str) -> None:
     metadata = {"namespace": "shop", "name": "iris", "uid": "0", "resourceVersion": "9"}
     conditions = [
         {"type": "Available", "status": "False", "message": "too few"},
-        {"type": "ReplicaFailure", "status": status, "message": "exceeded quota: pods"},
+        {"type": "ReplicaFailure", "status": status, "reason": reason, "message": "exceeded quota: pods"},
     ]
     raw = {"metadata": metadata, "status": {"conditions": conditions}}
     assert Existing.of(raw, "Deployment").unmade == why

@@ -122,6 +122,14 @@ def test_a_second_controller_that_refuses_counts() -> None:
     assert not of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
 
 
+def test_what_a_controller_of_policies_says_is_not_waited_for() -> None:
+    """It has an entry of its own for the same Gateway, and accepts no routes."""
+    raw = http_route((BOTH[0], ACCEPTED), (BOTH[0], [condition("PolicyAffected")]), parents=BOTH[:1])
+    assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)
+    alone = http_route((BOTH[0], [condition("PolicyAffected")]), parents=BOTH[:1])
+    assert not of_gateway(PLACE, Cached(alone), False, READY).serves(ROUTE)
+
+
 def test_what_was_partly_invalid_before_is_fine_now() -> None:
     raw = http_route((BOTH[0], [*ACCEPTED, condition("PartiallyInvalid", generation=2)]), parents=BOTH[:1])
     assert of_gateway(PLACE, Cached(raw), False, READY).serves(ROUTE)

@@ -175,6 +175,16 @@ async def test_a_watch_that_ends_is_begun_again_with_a_list(trouble: Any) -> Non
         assert following.state() == {State.KNOWN}
 
 
+async def test_a_watch_that_is_begun_again_wakes_those_whose_routes_have_changed_alone() -> None:
+    async with Following(Source({"VirtualService": [route("iris"), route("same")]})) as following:
+        await following.until(lambda: following.state() == {State.KNOWN})
+        following.source.lists["VirtualService"] = [route("iris"), route("same"), route("new", namespace="elsewhere")]
+        woken = len(following.woken)
+        following.source.feeds["VirtualService"].put_nowait(None)
+        await following.until(lambda: len(following.woken) > woken)
+        assert following.woken[woken:] == [("elsewhere", "iris")]
+
+
 async def test_a_bug_ends_no_watch_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with Following(Source({"VirtualService": LookupError("a bug")})) as following:
         await following.until(lambda: following.source.asked.count(("VirtualService", None)) >= 2)
