@@ -239,6 +239,7 @@ def test_a_step_that_the_spec_has_otherwise_by_now_says_so(steps: list[int], whe
     assert ("StepsChanged" in remarks) is (listed > 0)
     if listed:
         assert f"{listed} %" in remarks["StepsChanged"]
+        assert ("a promotion is next" in remarks["StepsChanged"]) is (len(steps) == 1)
 
 
 def test_more_replicas_midway_hold_until_they_are_ready() -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.operator.decide.models import GOOD, HARMFUL
+from tests.operator.decide.models import GOOD, HARMFUL, SLEEPY
 from tests.operator.decide.world import World, digest, rolling, serving
 
 HOUR = 3600.0
@@ -53,3 +53,31 @@ def test_what_comes_before_the_first_step_does_not_wait_for_the_old_time(waiting
     world.until_activity("Calibrating")
     world.skew = -HOUR
     world.until("Advanced", within=200)
+
+
+@pytest.mark.parametrize("strategy", ["Canary", "Recreate"])
+def test_what_never_gets_ready_is_not_waited_for_any_longer(strategy: str) -> None:
+    world = serving(rollout={"strategy": strategy}, server={"readyTimeout": "2m"})
+    world.apply("v2", SLEEPY)
+    world.until_activity("StartingCanary" if strategy == "Canary" else "BringingUp")
+    world.run(60)
+    since = world.now
+    world.skew = -HOUR
+    world.run(150)
+    assert world.status.rejected is not None
+    assert world.status.rejected.reason == "NotReady"
+    assert world.now - since <= 151
+
+
+def test_pods_of_the_old_revision_that_never_come_are_not_waited_for_any_longer() -> None:
+    metrics = [{"name": "errors", "margin": 0.02}]
+    rollout = {"steps": [{"weight": 20, "duration": "15s"}], "watch": "2h"}
+    world = serving(rollout=rollout, analysis={"metrics": metrics}, server={"replicas": 4, "readyTimeout": "2m"})
+    world.apply("v2", GOOD)
+    world.until("Promoted")
+    world.start_seconds = float("inf")
+    world.restart_pods(world.revision("v1"), 2)
+    turn_bad(world)
+    world.until_activity("PreviousNotReady", within=60)
+    world.skew = -HOUR
+    world.until("RolledBack", within=150)

@@ -261,6 +261,7 @@ def test_no_canary_gets_traffic_while_clients_may_still_be_at_routers_that_leave
     for kind, moment, told in (
         (RouterType.EMBEDDED, until - 1, (held, status.phase)),
         (RouterType.EMBEDDED, until, at_once),
+        (RouterType.EMBEDDED, until - SWITCH_DRAIN_SECONDS - 1, at_once),  # the clock was set back
         (RouterType.GATEWAY_API, until - 1, at_once),
     ):
         left = replace(status, routing=replace(routing, leaving=kind))
