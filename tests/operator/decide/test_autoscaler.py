@@ -139,13 +139,19 @@ def test_a_canary_grows_with_stable_and_the_weight_waits_for_it() -> None:
     assert len(world._ready(world.revision("v2"))) == 8
 
 
-def test_the_way_back_from_a_promotion_keeps_its_pods_while_it_is_watched() -> None:
-    """The promoted model needs less, the autoscaler sees it, and the old one would need what it always did."""
+def promoted_to_a_cheaper_model() -> World:
+    """Of six pods the autoscaler leaves it two, and the promotion is watched."""
     world = autoscaled(6, rollout={"watch": "30m", "keepPrevious": "60m"})
     world.apply("v2")
     world.until("Promoted")
     world.run(SETTLING_SECONDS + 1)
     autoscaler_says(world, 2)
+    return world
+
+
+def test_the_way_back_from_a_promotion_keeps_its_pods_while_it_is_watched() -> None:
+    """The promoted model needs less, the autoscaler sees it, and the old one would need what it always did."""
+    world = promoted_to_a_cheaper_model()
     assert sizes(world) == {"v1": 6, "v2": 2}
     world.turn_bad()
     world.until("RolledBack")
@@ -155,11 +161,7 @@ def test_the_way_back_from_a_promotion_keeps_its_pods_while_it_is_watched() -> N
 
 def test_the_way_back_waits_for_the_pods_that_the_old_model_needs() -> None:
     """The two that the promoted model does with would not do for the old one."""
-    world = autoscaled(6, rollout={"watch": "30m", "keepPrevious": "60m"})
-    world.apply("v2")
-    world.until("Promoted")
-    world.run(SETTLING_SECONDS + 1)
-    autoscaler_says(world, 2)
+    world = promoted_to_a_cheaper_model()
     world.start_seconds = 40.0
     world.restart_pods(world.revision("v1"), 4)
     world.turn_bad()

@@ -10,11 +10,10 @@ from dataclasses import replace
 
 from serin_operator.api.spec import CanaryReplicas, Mode, RouterType, Spec
 from serin_operator.api.status import Revision, Status
-from serin_operator.decide.conditions import Activity
+from serin_operator.decide.conditions import Activity, of_trouble
 from serin_operator.decide.observed import Observed, Router, Workload
 from serin_operator.decide.ratio import canary_pods
 from serin_operator.decide.roles import compares, route_of, router_of, shadow_of
-from serin_operator.decide.words import sentence
 
 DRAIN_SECONDS = 10.0  # how long a revision outlives its last traffic: requests in flight end, clients reconnect
 SETTLING_SECONDS = 300.0  # after traffic has moved, until an autoscaler has surely measured what it needs now
@@ -93,8 +92,7 @@ def room(observed: Observed, status: Status, weight: int, now: float) -> tuple[S
     if ready >= pods:
         text = f"Before the weight rises: {where}, and not every router reaches so many."
     else:
-        seen = observed.workloads.get(canary.revision, Workload()).trouble
-        trouble = f" {sentence(seen.message)}" if seen else ""
+        trouble = of_trouble(observed.workloads.get(canary.revision, Workload()))
         text = f"Before the weight rises: {where}, and {ready} are ready.{trouble}"
     rollout = replace(rollout, capacity=max(rollout.capacity, weight))
     return replace(status, rollout=rollout), Activity("ScalingCanary", text)

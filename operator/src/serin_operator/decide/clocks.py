@@ -13,6 +13,11 @@ def due(last: float | None, interval: float, now: float) -> bool:
     return last is None or not 0 <= now - last < interval
 
 
+def due_at(last: float | None, interval: float, now: float) -> float:
+    """When it is."""
+    return now if last is None or due(last, interval, now) else last + interval
+
+
 def timed(rollout: Rollout, paused: bool, now: float) -> Rollout:
     """The rollout with its clocks moved on by a pause that is over; the begin of a pause is noted."""
     if paused or rollout.paused_at is None:

@@ -43,6 +43,11 @@ def beside_refusal(observed: Observed, activity: Activity) -> Activity:
     return replace(activity, message=f"{ended(activity.message)} {sentence(_refusal(observed))}")
 
 
+def of_trouble(workload: Workload) -> str:
+    """What troubles a revision's pods, as one more sentence of a message; nothing if nothing does."""
+    return f" {sentence(workload.trouble.message)}" if workload.trouble else ""
+
+
 def why_unready(observed: Observed, workload: Workload) -> str:
     """Why no pod of a revision is ready, as far as it is known."""
     if workload.trouble:

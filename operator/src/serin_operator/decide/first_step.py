@@ -11,14 +11,14 @@ from serin_operator.decide import analysis, blue_green, calibration, ramp, slots
 from serin_operator.decide.calibration import Calibration
 from serin_operator.decide.capacity import first_capacity, load, needed, room, staying
 from serin_operator.decide.clocks import due
-from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, of_trouble
 from serin_operator.decide.keys import REQUESTS
 from serin_operator.decide.observed import Observed, Route, Router, Snapshot, Workload
 from serin_operator.decide.outlook import foreseen
 from serin_operator.decide.roles import compares, shadow_of
 from serin_operator.decide.routing import still_called
 from serin_operator.decide.transitions import promote, to_granted, to_shadow, to_step
-from serin_operator.decide.words import duration, sentence
+from serin_operator.decide.words import duration
 
 
 def wants_look(rollout: Rollout, wanted: Spec, now: float) -> bool:
@@ -40,8 +40,7 @@ def take_first_step(observed: Observed, status: Status, workload: Workload, now:
     pods = needed(spec, status, capacity, now)
     ready = staying(observed, canary)
     if ready < pods:
-        trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
-        text = f"{ready} of {pods} pods of {canary.version} are ready.{trouble}"
+        text = f"{ready} of {pods} pods of {canary.version} are ready.{of_trouble(workload)}"
         return status, Activity("StartingCanary", text)
     router = observed.router or Router()
     if not router.serves(Route(stable.revision)) or not router.reaches(canary.revision, pods):

@@ -13,7 +13,7 @@ from serin_operator.decide import analysis, blue_green, by_hand, ramp, recreate,
 from serin_operator.decide.analysis import Judgement
 from serin_operator.decide.capacity import load, needed
 from serin_operator.decide.clocks import QUIET_LOOKS, left, served, timed
-from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, what_was_not_seen, why_unready
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, of_trouble, what_was_not_seen, why_unready
 from serin_operator.decide.first_step import take_first_step
 from serin_operator.decide.keys import labelled
 from serin_operator.decide.observed import Observed, Router, Workload
@@ -21,7 +21,6 @@ from serin_operator.decide.outlook import foreseen, with_remarks
 from serin_operator.decide.roles import compares, route_of, router_of
 from serin_operator.decide.transitions import promote, reject, with_failure
 from serin_operator.decide.verdict import Action
-from serin_operator.decide.words import sentence
 
 
 def progress(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
@@ -163,7 +162,7 @@ def _unfit(observed: Observed, status: Status, workload: Workload, now: float) -
         return replace(status, phase=Phase.PAUSED), Activity("Paused", f"{where}: paused, {UNTIL_UNPAUSED}.{waits}")
     pods = needed(spec, status, load(status), now)
     if workload.ready < pods:
-        trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
+        trouble = of_trouble(workload)
         text = f"{where}: holding, {workload.ready} of {pods} canary pods are ready.{trouble}"
         return status, Activity("CanaryNotReady", text)
     if not (observed.router and observed.router.reaches(canary.revision, pods)):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from serin_operator.api.spec import Strategy
 from serin_operator.api.status import Phase, Record, Revision, Rollout, Status
-from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, why_unready
+from serin_operator.decide.conditions import UNTIL_UNPAUSED, Activity, of_trouble, why_unready
 from serin_operator.decide.observed import Observed, Route, Router, Workload
 from serin_operator.decide.roles import spec_of
 from serin_operator.decide.routing import carriers
@@ -142,5 +142,5 @@ def _taking_down(old: str, new: str, left: int) -> str:
 
 
 def _bringing_up(version: str, workload: Workload) -> str:
-    trouble = f" {sentence(workload.trouble.message)}" if workload.trouble else ""
-    return f"Waiting for the first ready pod of {version} that the routers reach. Requests fail meanwhile.{trouble}"
+    text = f"Waiting for the first ready pod of {version} that the routers reach. Requests fail meanwhile."
+    return f"{text}{of_trouble(workload)}"

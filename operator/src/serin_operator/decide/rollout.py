@@ -15,7 +15,7 @@ from serin_operator.api.spec import RouterType, Spec, Strategy
 from serin_operator.api.status import Phase, Record, Resolved, Revision, Status
 from serin_operator.decide import capacity, certificate, drift_watch, recreate, routing, slots
 from serin_operator.decide.by_hand import heed
-from serin_operator.decide.clocks import due
+from serin_operator.decide.clocks import due, due_at
 from serin_operator.decide.conditions import Activity, beside_refusal, with_conditions
 from serin_operator.decide.first_step import wants_look
 from serin_operator.decide.observed import Observed, Route, Router, Trouble, Workload
@@ -256,8 +256,7 @@ def _check_at(observed: Observed, status: Status, activity: Activity, now: float
     if rollout is not None and rollout.step is None:
         times.append(now + READY_POLL_SECONDS)
     elif rollout is not None and rollout.evidence_at is not None:
-        interval = observed.spec.analysis.interval
-        look_at = now if due(rollout.evidence_at, interval, now) else rollout.evidence_at + interval
+        look_at = due_at(rollout.evidence_at, observed.spec.analysis.interval, now)
         times.append(max(look_at, now + ROUTE_POLL_SECONDS))
     if status.stable is not None and status.stable.stopped:
         times.append(now + READY_POLL_SECONDS)

@@ -11,7 +11,7 @@ from serin_operator.api.spec import Analysis
 from serin_operator.api.status import Status, Watch
 from serin_operator.decide import analysis
 from serin_operator.decide.capacity import missing_to_go_back
-from serin_operator.decide.clocks import due
+from serin_operator.decide.clocks import due_at
 from serin_operator.decide.conditions import Activity, what_was_not_seen
 from serin_operator.decide.observed import Observed, Workload
 from serin_operator.decide.roles import compares
@@ -23,8 +23,7 @@ LEAST_INTERVAL = 10.0  # seconds between looks: what comes late is not urgent
 
 def next_look(watch: Watch, spec: Analysis, now: float) -> float:
     """When the counters are to be read again: the last time is the watch's end."""
-    last, interval = watch.evidence_at or 0.0, max(spec.interval, LEAST_INTERVAL)
-    return min(now if due(last, interval, now) else last + interval, watch.until)
+    return min(due_at(watch.evidence_at, max(spec.interval, LEAST_INTERVAL), now), watch.until)
 
 
 def look_after(observed: Observed, status: Status, now: float) -> tuple[Status, Activity]:
