@@ -163,8 +163,8 @@ def test_a_model_that_starts_threads_is_refused(tmp_path: Path) -> None:
     assert "loading the model started 1 threads" in done.termination["message"]
 
 
-def supervised(*commands: list[str]) -> int:
-    """The exit code of a supervisor whose workers are these commands."""
+def supervised(*commands: list[str], started: list[int] | None = None) -> int:
+    """The exit code of a supervisor whose workers are these commands; their process ids go into `started`."""
     metrics = Metrics("m", REVISION, None)
     keyring = Keyring.of(KEY)
     own = Alone(metrics, FeedbackCounter(Tokens(keyring, "m", REVISION), metrics), Book(keyring, "m", REVISION))
@@ -179,15 +179,11 @@ def supervised(*commands: list[str]) -> int:
             open_until_then.enter_context(its_link)
             if command == ["false"]:
                 wait_until_ended(worker.pid)
+            if started is not None:
+                started.append(worker.pid)
             children.append(Child(number, worker.pid, Ends(handover, link)))
         listener = open_until_then.enter_context(socket.create_server(("127.0.0.1", 0)))
         return supervisor.Supervisor(listener, children, own, drain_seconds=5).run()
-
-
-def kill_children() -> None:
-    for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
-        os.kill(pid, signal.SIGKILL)
-        wait_until_ended(pid)
 
 
 def wait_until_ended(pid: int) -> None:
@@ -209,16 +205,19 @@ def test_a_process_that_ended_at_once_is_noticed() -> None:
 def test_a_process_that_ends_while_the_links_are_made_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its death may be told at any moment."""
     made = Link.over
+    started: list[int] = []
 
     async def over(end: socket.socket, answer: Answering, on_end: Callable[[], None]) -> Link:
         link = await made(end, answer, on_end)
-        kill_children()
+        for pid in started:
+            os.kill(pid, signal.SIGKILL)
+            wait_until_ended(pid)
         await asyncio.sleep(0)  # what listens for SIGCHLD is called
         await asyncio.sleep(0)
         return link
 
     monkeypatch.setattr(Link, "over", over)
-    assert supervised(["sleep", "60"], ["sleep", "60"]) == 128 + signal.SIGKILL
+    assert supervised(["sleep", "60"], ["sleep", "60"], started=started) == 128 + signal.SIGKILL
 
 
 # --- parts ---------------------------------------------------------------------------------------------------
