@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,11 +26,26 @@ _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _PORTS = list(range(10_000 + _WORKER, 30_000, _WORKERS))
 random.shuffle(_PORTS)
 _TURNS = itertools.cycle(_PORTS)
+_LAST_CLAIMS: deque[socket.socket] = deque(maxlen=200)
+
+
+def claim(name: str) -> socket.socket | None:
+    """Claims a name for as long as the socket is open; None when it is claimed already, by any test on this machine."""
+    claimed = socket.socket(socket.AF_UNIX)
+    try:
+        claimed.bind(f"\0serin-tests-{name}")
+    except OSError:
+        claimed.close()
+        return None
+    return claimed
 
 
 def free_port() -> int:
     """A port that nothing listens on at any address at this moment, and that nobody else gets soon."""
     for port in _TURNS:
+        if (claimed := claim(f"port-{port}")) is None:
+            continue
+        _LAST_CLAIMS.append(claimed)
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))

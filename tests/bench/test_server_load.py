@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -63,8 +64,10 @@ async def test_every_request_that_the_server_gets_is_counted_once(rate: float | 
 
 async def test_at_a_fixed_rate_no_more_is_sent_than_is_due() -> None:
     async with serving() as port:
+        started = time.perf_counter()
         found = await run(port, client, connections=2, seconds=0.2, rate=100.0)
-    assert 1 <= found["answers"] <= 21
+        took = time.perf_counter() - started
+    assert 1 <= found["answers"] <= 100 * took + 1
 
 
 class Answered:

@@ -242,8 +242,8 @@ async def test_a_broken_body_is_counted() -> None:
 @pytest.mark.parametrize(
     ("sent", "limits"),
     [
-        (b"GET /v2/he", replace(LIMITS, head_seconds=0.05)),
-        (post(row(1, 1))[:-5], replace(LIMITS, body_seconds=0.05)),
+        (b"GET /v2/he", replace(LIMITS, head_seconds=0.5)),
+        (post(row(1, 1))[:-5], replace(LIMITS, body_seconds=0.5)),
     ],
     ids=["head", "body"],
 )
@@ -258,7 +258,7 @@ async def test_a_request_that_does_not_come_in_time_is_refused(sent: bytes, limi
 
 
 async def test_an_idle_connection_ends() -> None:
-    async with site(replace(LIMITS, keep_alive_seconds=0.05)) as web:
+    async with site(replace(LIMITS, keep_alive_seconds=0.5)) as web:
         unused, used = await web.connect(), await web.connect()
         used.send(get("/v2/health/live"))
         assert (await used.answer())[0] == 200

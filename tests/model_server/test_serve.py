@@ -232,7 +232,7 @@ def test_health_answers_while_the_model_computes_and_the_queue_is_bounded(tmp_pa
         server.client() as client,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
-        slow = pool.submit(infer, client, infer_body([1.5]))
+        slow = pool.submit(infer, client, infer_body([5.0]))
         wait_until(started.exists)
         refused = infer(client, infer_body([0]))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -250,7 +250,7 @@ def test_a_client_that_goes_away_is_a_499_and_what_waits_for_it_is_dropped(tmp_p
         serving(save(estimators.Slow(started), tmp_path / "model")) as server,
         server.client() as client,
     ):
-        running = _send_and_leave_open(server, 0.5)
+        running = _send_and_leave_open(server, 5)
         wait_until(started.exists)
         waiting = _send_and_leave_open(server, 60)
         assert client.get("/v2/health/live").status_code == 200

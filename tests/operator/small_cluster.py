@@ -9,20 +9,20 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from aiohttp import web
+from tests.loopback import claim
 from tests.operator.small_api_server import Object, SmallApiServer
 
 NAMESPACE, NAME = "shop", "iris"
 STEP_SECONDS = 0.05
 START_SECONDS = 0.3
 UNAIDED_SYNC_SECONDS = 5.0  # until a kubelet looks at a ConfigMap by itself
-_NETWORKS = itertools.count(Random().randrange(1, 200))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class SmallCluster:
     pods: dict[str, SmallPod] = field(default_factory=dict)
     random: Random = field(default_factory=lambda: Random(1))
     skew: Callable[[], float] = lambda: 0.0  # of a new pod's clock
-    _ips: Any = field(default_factory=lambda: _addresses(next(_NETWORKS) % 250 + 2))
+    _ips: Iterator[str] = field(default_factory=lambda: _addresses())
     _due: float = 0.0
     _synced: dict[str, tuple[str, float]] = field(default_factory=dict)
 
@@ -190,6 +190,10 @@ class SmallCluster:
                     _route(files["data"])
                     pod.files = files["data"]
 
+    def routes(self) -> list[tuple[str, str, int]]:
+        """Stable, canary and its weight, as each router reads them."""
+        return [_route(pod.files) for pod in self.pods_of("router")]
+
     def _send(self) -> None:
         """The clients' requests that are due."""
         now = time.monotonic()
@@ -245,5 +249,10 @@ def _route(files: Mapping[str, str]) -> tuple[str, str, int]:
     return stable, str(routes["canary"]["route"]["cluster"]).rpartition("-")[2], weight
 
 
-def _addresses(network: int) -> Any:
-    return (f"127.{network}.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+def _addresses() -> Iterator[str]:
+    """Those of a loopback network that no other test on this machine uses."""
+    for network in Random().sample(range(2, 252), 250):
+        if (claimed := claim(f"network-{network}")) is not None:
+            with claimed:
+                yield from (f"127.{network}.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+    raise AssertionError("no network is free")

@@ -15,9 +15,9 @@ from tests.operator.mortal import MortalCluster, installed
 from serin_operator.api import ANNOTATION_ABORT
 from serin_operator.api.status import Phase, Record
 
-pytestmark = pytest.mark.simulation
-
 EVERY = int(os.environ.get("SERIN_KILLS_EVERY") or 11)  # an odd number, so that both are tried
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300 + 3000 // EVERY)]
+
 STEPS = [{"weight": 10, "duration": "8s"}, {"weight": 50, "duration": "8s"}]
 ENDINGS = ("Promoted", "RolledBack", "Rejected")
 

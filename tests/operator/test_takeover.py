@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import cast
 
 import aiohttp
+import pytest
+from tests.loopback import free_port
 from tests.operator.build.test_manifests import STABLE, revision
 from tests.operator.definition import raw_spec
 from tests.operator.observe.http import answering, pod
@@ -19,6 +21,7 @@ from serin_operator.decide.evidence import Counts
 from serin_operator.decide.observed import Defaults, Snapshot
 from serin_operator.decide.revisions import revision_of
 from serin_operator.loop import Loop
+from serin_operator.observe import scrape
 from serin_operator.observe.cache import Cache
 from serin_operator.observe.pods import Pod
 
@@ -26,6 +29,7 @@ SPEC = raw_spec(analysis={"interval": "1s", "metrics": [{"name": "errors", "marg
 ANALYSIS = parse_spec(SPEC).analysis
 TARGET = revision_of(parse_spec(SPEC), "0" * 64, Defaults(SETTINGS.images.server))
 CANARY = TARGET.revision
+PORT = free_port()
 BEGUN = float(int(time.time()) - 100)
 
 
@@ -42,7 +46,7 @@ ADDED = served(3, CANARY, BEGUN + 50, 1000)  # a pod that came with a higher wei
 
 def tells(found: tuple[Pod, str, str]) -> AbstractAsyncContextManager[list[str]]:
     one, text, _ = found
-    return answering(str(one.ip), 8080, text)
+    return answering(str(one.ip), PORT, text)
 
 
 class Predecessors(Writes):
@@ -75,7 +79,8 @@ def trials(one: Loop) -> dict[str, int]:
     return {"canary": report.canary.trials, "stable": report.stable.trials}
 
 
-async def test_a_pod_that_the_cache_does_not_show_yet_counts_once() -> None:
+async def test_a_pod_that_the_cache_does_not_show_yet_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "_PORT", PORT)
     held = {**new_resource(**dump_status(left_behind())), "spec": SPEC}
     client = Predecessors(held)
     pods = {PLACE: [one for one, *_ in OLD]}

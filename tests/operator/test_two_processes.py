@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.operator.operators import FAILOVER_SECONDS, operators
 
+from serin_operator.act.lease import LEASE_SECONDS, RENEW_SECONDS
+
 pytestmark = pytest.mark.process
 
 
@@ -25,7 +27,7 @@ async def test_one_acts_and_its_successor_takes_over(tmp_path: Path) -> None:
 
             # It ends in order: the other acts at once.
             first.send_signal(signal.SIGTERM)
-            assert await one.acts("b") < 5
+            assert await one.acts("b") < LEASE_SECONDS - RENEW_SECONDS  # the soonest without its word
             assert await asyncio.wait_for(first.wait(), 20) == 0
 
             # It dies.

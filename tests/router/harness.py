@@ -55,6 +55,8 @@ class Router:
             files["sds.json"] = listeners.certificate()
         moved = {name: on_loopback(file, self.ports, self.volume.path) for name, file in files.items()}
         for cluster in moved["cds.json"]["resources"]:
+            for check in cluster["health_checks"]:
+                check["timeout"] = "20s"  # the upstreams share this process, which may stand still for a while
             places = {config.cluster_of(STABLE): 0, config.canary_cluster_of(CANARY): 1}
             if self.second and cluster["name"] in places:
                 self._add_pod(cluster, self.second, places[cluster["name"]])

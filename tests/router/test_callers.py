@@ -148,7 +148,7 @@ async def test_requests_without_the_key_are_drawn_one_by_one(envoy_binary: Path,
 
 async def test_a_sticky_caller_does_not_see_the_canary_fail(envoy_binary: Path, tmp_path: Path) -> None:
     sticky = Sticky(header="x-user")
-    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 50), sticky=sticky, request_seconds=4.0) as router:
+    async with running(envoy_binary, tmp_path, Route(STABLE, CANARY, 50), sticky=sticky, request_seconds=6.0) as router:
         ours = sorted(await on_canary(router, "x-user: {}"))[:8]
         router.canary.status = 500
         assert {await router.one(headers={"x-user": caller}) for caller in ours} == {(200, "stable")}

@@ -121,7 +121,7 @@ async def test_keep_alive_clients_lose_no_request_when_their_router_stops(envoy_
 async def test_a_request_in_flight_is_waited_for_beyond_the_least_time(envoy_binary: Path, tmp_path: Path) -> None:
     listen, admin = free_port(), free_port()
     async with (
-        Upstream("stable", delay=2.5).running() as upstream,
+        Upstream("stable", delay=4.0).running() as upstream,
         aiohttp.ClientSession() as session,
         envoy(envoy_binary, bootstrap(listen, admin, upstream.port), tmp_path),
     ):
@@ -132,7 +132,7 @@ async def test_a_request_in_flight_is_waited_for_beyond_the_least_time(envoy_bin
         assert answer.status == 200
         assert answer.headers["connection"] == "close"
     assert code == 0, said
-    assert 2 < seconds < 10
+    assert 1.5 < seconds < 10  # the least time is one
 
 
 async def test_an_idle_connection_holds_the_router_only_for_the_greatest_time(

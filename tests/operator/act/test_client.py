@@ -196,7 +196,7 @@ async def test_an_object_is_read_and_replaced_whole() -> None:
 
 async def test_whoever_may_not_act_sends_no_write_but_may_read() -> None:
     server = ApiServer(answer={"items": [], "metadata": {"resourceVersion": "8"}, "status": {}})
-    left = 1.0
+    left = 30.0
     async with server.running() as client:
         mine = client.within(lambda: left)
         await mine.create(manifest("Secret"))

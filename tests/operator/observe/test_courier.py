@@ -55,7 +55,7 @@ class Server:
 @pytest.fixture
 def pods(port: int, monkeypatch: pytest.MonkeyPatch) -> list[Pod]:
     monkeypatch.setattr(courier, "_PORT", port)
-    monkeypatch.setattr(courier, "_TIMEOUT", aiohttp.ClientTimeout(total=0.25))
+    monkeypatch.setattr(courier, "_TIMEOUT", aiohttp.ClientTimeout(total=20))
     return [
         pod("s0", "127.0.0.2", revision=STABLE),
         pod("s1", "127.0.0.3", revision=STABLE),
