@@ -43,8 +43,8 @@ test-chaos-cluster: images ## the same on the local cluster, with signals to its
 fuzz: venv ## 100,000 malformed requests to the model server; FUZZ_SEED=N runs the same ones again
 	SERIN_FUZZ_INPUTS=100000 SERIN_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/pytest -s -o timeout=900 tests/model_server/test_fuzz.py
 
-chart: cluster-up ## Helm lint and template; schema and examples against the API server
-	$(BIN)/python -m tests.run -m "helm or (cluster and not e2e)" tests/chart
+chart: cluster-up ## Helm lint and template; schema and examples against the API server; a cluster that comes and goes
+	$(BIN)/python -m tests.run -m "helm or (cluster and not e2e)" tests/chart tests/cluster
 
 e2e: images ## the rollouts, on the cluster
 	$(BIN)/python -m tests.run -m e2e tests/e2e

@@ -85,7 +85,6 @@ def serve(
         mdep = new_model_deployment(name, prometheus=source)
         mdep.spec["server"] = {"replicas": 2, "resources": {"limits": {"memory": "512Mi"}}}
         mdep.spec["traffic"]["router"] = {"replicas": 2}
-        mdep.spec["analysis"]["falseRollbackRate"] = 0.001  # most models here are as good as the stable one
         # What else runs on a small machine slows a canary's one pod more than two of stable, and is no fault here.
         mdep.spec["analysis"]["metrics"] = [one for one in mdep.spec["analysis"]["metrics"] if one["name"] in METRICS]
         traffic = Traffic(cluster, mdep.namespace, name, Figures())

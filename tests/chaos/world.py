@@ -51,7 +51,7 @@ class World:
 
     def one_of(self, name: str, count: int, random: Random) -> Manifest:
         """A pod of an arm, as soon as so many are ready, and every router knows."""
-        eventually(lambda: len(self.arm(name)) >= count and self._least_known(name) >= count, 90)
+        eventually(lambda: len(self.arm(name)) >= count and self._least_known(name) >= count, 330)  # its back-off
         return random.choice(self.arm(name))
 
     def _least_known(self, name: str) -> int:

@@ -51,8 +51,7 @@ def kubectl() -> Iterator[Kubectl]:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": mine, "labels": labels}}
     try:
         kubectl.apply(namespace, crd).must_succeed()
-        established = ("--for=condition=Established", f"crd/{kubectl.resource}")
-        kubectl("wait", *established, "--timeout=60s").must_succeed()
+        kubectl.wait_known(kubectl.resource)
         yield kubectl
     finally:
         gone = (f"namespace/{mine}", f"crd/{kubectl.resource}")

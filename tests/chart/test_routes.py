@@ -66,7 +66,7 @@ def own(kubectl: Kubectl) -> Iterator[Callable[[Manifest], Manifest]]:
     try:
         for document in found:
             kubectl.apply(document).must_succeed()
-        kubectl("wait", "--for=condition=Established", *copies, "--timeout=60s").must_succeed()
+        kubectl.wait_known(*(document["metadata"]["name"] for document in found))
         yield lambda manifest: {**manifest, "apiVersion": f"{kubectl.group}/{manifest['apiVersion'].split('/')[1]}"}
     finally:
         kubectl("delete", *copies, "--ignore-not-found", "--wait=false").must_succeed()

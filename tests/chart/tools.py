@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,16 @@ class Kubectl:
     def resource(self) -> str:
         """What to `kubectl get` for the tests' ModelDeployments."""
         return f"{PLURAL}.{self.group}"
+
+    def wait_known(self, *resources: str) -> None:
+        """Until the kinds of these definitions can be used: they are found a moment after they are established."""
+        definitions = [f"crd/{resource}" for resource in resources]
+        self("wait", "--for=condition=Established", *definitions, "--timeout=60s").must_succeed()
+        deadline = time.monotonic() + 30
+        for resource in resources:
+            while (answer := self("get", resource)).code != 0 and time.monotonic() < deadline:
+                time.sleep(0.2)
+            answer.must_succeed()
 
     def dry_run(self, manifest: Manifest) -> Answer:
         """Whether the API server would create an object, and the object with its defaults."""

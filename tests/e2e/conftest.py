@@ -27,6 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(__file__.rpartition("/")[0]):
             item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("timeout") is None:  # every wait has a bound of its own
+                compiles = "gateway_operator" in getattr(item, "fixturenames", ())  # a Gateway, the first time
+                item.add_marker(pytest.mark.timeout(1800 if compiles else 900))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,5 +167,7 @@ def serving(cluster: Cluster, new_model_deployment: NewModelDeployment, figures:
             traffic.stop()
         finally:
             mdep.delete(wait=False)
+            pod = ("pod", traffic.pod, "-n", mdep.namespace)  # where the test failed it still sends
+            cluster.kubectl("delete", *pod, "--ignore-not-found", "--wait=false")
 
     return serve

@@ -159,7 +159,6 @@ class Reaper:
         self._operator = operator
         self._process: subprocess.Popen[str] | None = None
         self._pod: Manifest = {}
-        self._leader = ""
 
     def __enter__(self) -> Self:
         command = ("kubectl", "exec", "-i", "-n", self._namespace, _REAPER, "--", "python", "-u", "-c")
@@ -185,7 +184,7 @@ class Reaper:
         """Waits for a ready operator that leads and finds its process."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            self._pod, self._leader = self._operator.wait_ready(), self._operator.leader()
+            self._pod = self._operator.wait_ready()
             [container] = self._pod["status"]["containerStatuses"]
             container_id = container["containerID"].partition("://")[2]
             answer = self._ask(f"aim {container_id}")
@@ -197,7 +196,7 @@ class Reaper:
             time.sleep(0.2)
 
     def kill(self) -> float:
-        """Sends SIGKILL. Returns the time of it. Call `replace` or `succeeded` next."""
+        """Sends SIGKILL. Returns the time of it. Call `replace` next."""
         return self.send("SIGKILL")
 
     def send(self, signal: str) -> float:
@@ -205,10 +204,6 @@ class Reaper:
         answer = self._ask(signal)
         assert answer.startswith("sent"), answer
         return time.time()
-
-    def succeeded(self) -> None:
-        """Waits until another process leads: in the other pod, or in the same one, which costs it no patience yet."""
-        self._operator.wait_leader(self._leader)
 
     def replace(self) -> None:
         """Sees that the process is dead by signal 9, and has a new pod take its place.

@@ -134,7 +134,7 @@ def test_a_newer_spec_drops_the_canary_under_way(stable: tuple[ModelDeployment, 
     mdep.apply(server={"readyTimeout": "2m"}, rollout={"steps": steps((10, 60))})
     mdep.serve("better", "older")
     older = mdep.wait_weight(10)["canary"]["revision"]
-    mdep.apply(rollout={"steps": steps((20, 2), (50, 2))})
+    mdep.spec["rollout"]["steps"] = steps((20, 2), (50, 2))
     mdep.serve("better", "newer")
     mdep.wait_decision("Promoted")
 

@@ -45,13 +45,13 @@ def certificate(name: str) -> dict[str, str]:
 def test_testers_meet_the_candidate_at_weight_0_and_are_no_evidence(serving: Callable[..., Any]) -> None:
     with serving("tested", 20) as (mdep, traffic):
         mdep.spec["traffic"] |= {"testers": TESTERS}
-        mdep.spec["analysis"] |= {"calibration": "20s"}
+        mdep.spec["rollout"] |= {"paused": True}
         generation = mdep.serve("better")
         waiting = mdep.wait(
             "the candidate is ready", lambda s: s.get("canary", {}).get("readyReplicas", 0) > 0, 60, generation
         )
         stable, canary = waiting["stable"]["revision"], waiting["canary"]["revision"]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while ask(mdep, traffic, 1, x_tester="yes") != {canary: 1}:
             assert time.monotonic() < deadline, mdep.account()
         assert mdep.status["weight"] == 0
@@ -59,6 +59,7 @@ def test_testers_meet_the_candidate_at_weight_0_and_are_no_evidence(serving: Cal
         assert ask(mdep, traffic, 20) == {stable: 20}
         assert counted(mdep, canary, "tester") >= 21
         assert counted(mdep, canary, "first") == 0
+        mdep.apply(rollout={"paused": False})
         mdep.wait_decision("Promoted")
 
 

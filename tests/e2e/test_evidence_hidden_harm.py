@@ -49,6 +49,7 @@ def rollouts(serving: Callable[..., Any]) -> Iterator[tuple[Served, Served]]:
             {"name": "accuracy", "margin": 0.03},
             {"name": "recall-of-nines", "type": "recall", "class": str(RARE), "margin": 0.1, "role": "GuardAndGate"},
         ]
+        mdep.spec["analysis"]["falseRollbackRate"] = 0.05  # of nines there are few
         mdep.spec["rollout"]["steps"] = steps((10, 3), (50, 120))
         mdep.serve("rare-recall")
         mdep, _ = late

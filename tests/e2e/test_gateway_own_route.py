@@ -252,7 +252,7 @@ def turns(owned: Owned, promotion: dict[str, Any]) -> Iterator[Turns]:
 def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
     mdep = owned.mdep
     # A step outlasts the time that its successor takes to lead and to be aimed at.
-    mdep.apply(rollout={"steps": steps((10, 25), (50, 25))}, analysis={"falseRollbackRate": 0.001})
+    mdep.apply(rollout={"steps": steps((10, 25), (50, 25))})
     reaper.aim()
     mdep.serve("better", "killed")
     kill_when(mdep, reaper, "it has a Service", lambda s: has_turn(s, "killed"))
@@ -267,7 +267,7 @@ def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, tu
 def test_killed_around_the_next_turn(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
     """The Service that the canary takes has had a weight until a moment ago."""
     mdep = owned.mdep
-    mdep.apply(rollout={"steps": steps((50, 25))}, analysis={"falseRollbackRate": 0.001})
+    mdep.apply(rollout={"steps": steps((50, 25))})
     reaper.aim()
     mdep.serve("better", "killed-again")
     kill_when(mdep, reaper, "its Service has no weight", lambda s: waits_for_turn(s, "killed-again"))

@@ -45,7 +45,7 @@ def test_it_holds_while_the_server_is_away_and_then_stops_a_harmful_model(
     cluster: Cluster, measured: Measured, figures: Figures
 ) -> None:
     mdep, traffic = measured
-    mdep.apply(rollout={"steps": steps((5, 4), (50, 60))})
+    mdep.apply(rollout={"steps": steps((5, 15), (50, 60))})
     mdep.serve("harmful")
     mdep.wait_weight(5)
     prometheus_server.scale(cluster, mdep.namespace, 0)

@@ -42,7 +42,7 @@ def test_pods_make_the_nearest_weight_and_the_status_tells_it(
     split: tuple[ModelDeployment, Traffic], figures: Figures
 ) -> None:
     mdep, traffic = split
-    mdep.apply(rollout={"steps": steps((20, 10))})
+    mdep.apply(rollout={"steps": steps((20, 30))})
     mdep.serve("better")
     status = mdep.wait_weight(20)
     assert status["routing"]["weight"] == pytest.approx(NEAREST, abs=0.1)

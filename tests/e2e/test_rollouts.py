@@ -31,6 +31,8 @@ class Promotion:
 @pytest.fixture(scope="module")
 def digits(new_model_deployment: NewModelDeployment) -> Iterator[ModelDeployment]:
     mdep = new_model_deployment("digits")
+    [latency] = [metric for metric in mdep.spec["analysis"]["metrics"] if metric["name"] == "latency"]
+    latency["slowerThan"] = "250ms"  # which the slow model always is
     yield mdep
     mdep.delete(wait=False)
 
@@ -114,7 +116,7 @@ def test_clients_see_the_split_that_a_step_asks_for(
         ("harmful", "harmful-at-half", "accuracy", "LessAccurate", steps((50, 60))),
         ("harmful", "harmful-at-most", "accuracy", "LessAccurate", steps((80, 60))),
         ("erroring", "erroring", "errors", "MoreErrors", steps((10, 3), (50, 60))),
-        ("slow", "slow", "latency", "Slower", steps((3, 3), (6, 60))),
+        ("slow", "slow", "latency", "Slower", steps((1, 3), (2, 60))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

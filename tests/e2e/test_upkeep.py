@@ -41,7 +41,7 @@ def test_a_revert_takes_the_pods_that_are_still_warm(kept: Kept) -> None:
 
 def test_a_canary_pod_that_dies_holds_the_rollout_until_it_is_back(kept: Kept) -> None:
     mdep, traffic = kept
-    mdep.apply(rollout={"steps": steps((20, 4), (50, 3))})
+    mdep.apply(rollout={"steps": steps((20, 15), (50, 3))})
     mdep.serve("better", "fragile")
     canary = mdep.wait_weight(20)["canary"]["revision"]
     [pod] = mdep.server_pods(canary)
@@ -99,7 +99,8 @@ def test_nothing_is_written_while_nothing_happens(kept: Kept, operator: Operator
     calls, before = operator.api_calls(), versions()
     time.sleep(IDLE_SECONDS)
     assert versions() == before
-    assert operator.api_calls() - calls == {}
+    listed = operator.api_calls() - calls  # now and then it lists each kind, for what its watches missed
+    assert all(call.startswith("GET ") and count == 1 for call, count in listed.items()), listed
 
 
 def _has_replicas(number: int, status: Status) -> bool:
