@@ -42,7 +42,7 @@ def claim(name: str) -> socket.socket | None:
 
 def free_port() -> int:
     """A port that nothing listens on at any address at this moment, and that nobody else gets soon."""
-    for port in _TURNS:
+    for port in itertools.islice(_TURNS, len(_PORTS)):
         if (claimed := claim(f"port-{port}")) is None:
             continue
         _LAST_CLAIMS.append(claimed)

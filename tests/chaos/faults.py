@@ -13,7 +13,7 @@ from demo.manifests import KIND
 from tests.chaos import metrics
 from tests.chaos.between import Way
 from tests.chaos.somebody import Somebody
-from tests.chaos.world import ROUTER, SERVER, Failover, Fault, World
+from tests.chaos.world import BACK_OFF_SECONDS, ROUTER, SERVER, Failover, Fault, World
 from tests.cluster.local.layout import NODE_IP
 from tests.e2e.cluster import Manifest
 from tests.e2e.deployments import eventually
@@ -165,7 +165,7 @@ def upgrade_definition(world: World, random: Random) -> None:
 
 
 def kill_router(world: World, random: Random) -> None:
-    eventually(lambda: len(world.pods("router")) >= 2, 90)
+    eventually(lambda: len(world.pods("router")) >= 2, BACK_OFF_SECONDS)
     _kill(world, random.choice(world.pods("router")), ROUTER)
 
 

@@ -17,6 +17,7 @@ from serin_operator.observe.routers import healthy_hosts
 SERVER = "server"  # the container in a model server's pod
 ROUTER = "envoy"  # and in a router's
 _HOSTS = "/clusters?format=json"
+BACK_OFF_SECONDS = 150  # more than the kubelet waits before it starts a container that has died four times
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class World:
 
     def one_of(self, name: str, count: int, random: Random) -> Manifest:
         """A pod of an arm, as soon as so many are ready, and every router knows."""
-        eventually(lambda: len(self.arm(name)) >= count and self._least_known(name) >= count, 330)  # its back-off
+        eventually(lambda: len(self.arm(name)) >= count and self._least_known(name) >= count, BACK_OFF_SECONDS)
         return random.choice(self.arm(name))
 
     def _least_known(self, name: str) -> int:

@@ -16,7 +16,7 @@ from tests.cluster.local.layout import Layout
 from tests.cluster.places import REPOSITORY
 from tests.cluster.report import Failure
 
-NAME = "lifecycle-test"
+NAME = f"lifecycle-{os.getpid()}"
 LAYOUT = Layout(NAME)
 
 # What Pod Security "restricted" asks for, with the pause image, because every cluster has it.

@@ -128,10 +128,9 @@ async def test_the_rate_does_not_wait_for_slow_answers_and_overruns_are_counted(
 async def test_the_rate_is_kept() -> None:
     async with Service().running() as service:
         started = time.monotonic()
-        final = await run(service, rps=100, requests=100)
+        final = await run(service, rps=100, requests=300)
         took = time.monotonic() - started
-    assert final["sent"] == 100
-    assert took > 0.95
+    assert 55 * took < final["sent"] + final["late"] <= 100 * took + 1
 
 
 async def test_it_is_steered_while_it_runs() -> None:

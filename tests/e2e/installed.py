@@ -196,7 +196,7 @@ class Reaper:
             time.sleep(0.2)
 
     def kill(self) -> float:
-        """Sends SIGKILL. Returns the time of it. Call `replace` next."""
+        """Sends SIGKILL. Returns the time of it. Call `replace` next where its pod shall go too."""
         return self.send("SIGKILL")
 
     def send(self, signal: str) -> float:

@@ -10,8 +10,6 @@ from tests.e2e.deployments import GOOD_ENOUGH, ModelDeployment, epoch
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(600)
-
 RPS = 80
 ENOUGH_FOR_STABLE = 300
 BUDGET = {"equal": 300, "harmful": 100}  # with 100, one equal model in eight is held with its budget spent

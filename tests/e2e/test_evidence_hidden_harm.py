@@ -15,8 +15,6 @@ from tests.e2e.deployments import ModelDeployment, epoch, steps
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(600)
-
 RPS = 80
 ENOUGH_FOR_STABLE = 300
 WEIGHTS = (10, 25, 50, 75)

@@ -8,8 +8,6 @@ from tests.e2e.deployments import GOOD_ENOUGH, ModelDeployment, decisions, epoch
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(600)
-
 RPS = 60
 ENOUGH_FOR_STABLE = 300
 LABELS_DELAYED = 30

@@ -248,7 +248,6 @@ def turns(owned: Owned, promotion: dict[str, Any]) -> Iterator[Turns]:
         yield turns
 
 
-@pytest.mark.timeout(600)
 def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
     mdep = owned.mdep
     # A step outlasts the time that its successor takes to lead and to be aimed at.
@@ -263,7 +262,6 @@ def test_killed_in_every_phase_of_a_promotion(owned: Owned, through: Traffic, tu
     ends_well(owned, through, turns, status["stable"]["revision"])
 
 
-@pytest.mark.timeout(600)
 def test_killed_around_the_next_turn(owned: Owned, through: Traffic, turns: Turns, reaper: Reaper) -> None:
     """The Service that the canary takes has had a weight until a moment ago."""
     mdep = owned.mdep

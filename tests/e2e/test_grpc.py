@@ -6,7 +6,6 @@ Others speak HTTP beside them and send the labels, except to the shadow: that is
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from demo.environment import Cluster
 from tests.e2e import gateways
 from tests.e2e.conftest import NewModelDeployment
@@ -15,8 +14,6 @@ from tests.e2e.figures import Figures
 from tests.e2e.grpc_calls import Calls, calling
 from tests.e2e.installed import Operator
 from tests.e2e.traffic import Traffic
-
-pytestmark = pytest.mark.timeout(480)
 
 RPS, HTTP_RPS = 60, 30
 HOST = "grpc.example.com"

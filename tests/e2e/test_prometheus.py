@@ -12,7 +12,7 @@ from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
 RPS = 80
-AWAY_SECONDS = 10  # several intervals, and longer than the step
+AWAY_SECONDS = 20  # several intervals, and longer than the step
 
 Measured = tuple[ModelDeployment, Traffic]
 

@@ -12,8 +12,6 @@ from tests.e2e.deployments import GOOD_ENOUGH, ModelDeployment, epoch, steps
 from tests.e2e.figures import Figures
 from tests.e2e.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(480)
-
 RPS = 60
 ENOUGH_FOR_STABLE = 200
 SHADOW = {"percent": 100, "duration": "3s"}

@@ -22,7 +22,7 @@ from tests.operator.small_api_server import Object, SmallApiServer
 NAMESPACE, NAME = "shop", "iris"
 STEP_SECONDS = 0.05
 START_SECONDS = 0.3
-UNAIDED_SYNC_SECONDS = 5.0  # until a kubelet looks at a ConfigMap by itself
+UNAIDED_SYNC_SECONDS = 60.0  # until a kubelet looks at a ConfigMap by itself
 
 
 @dataclass
