@@ -97,6 +97,6 @@ def serve(
             yield Trial(World(cluster, node, operator, mdep), traffic, RPS, fault, random, ledger.entry(fault.name))
         finally:
             mdep.delete(wait=False)
-            cluster.kubectl("delete", "pod", traffic.pod, "-n", mdep.namespace, "--ignore-not-found", "--wait=false")
+            traffic.remove()
 
     return serve

@@ -62,14 +62,14 @@ def own(kubectl: Kubectl) -> Iterator[Callable[[Manifest], Manifest]]:
         document.pop("status", None)
         names.pop("shortNames", None)
         names.pop("categories", None)
-    copies = [f"crd/{document['metadata']['name']}" for document in found]
+    copies = [document["metadata"]["name"] for document in found]
     try:
         for document in found:
             kubectl.apply(document).must_succeed()
-        kubectl.wait_known(*(document["metadata"]["name"] for document in found))
+        kubectl.wait_known(*copies)
         yield lambda manifest: {**manifest, "apiVersion": f"{kubectl.group}/{manifest['apiVersion'].split('/')[1]}"}
     finally:
-        kubectl("delete", *copies, "--ignore-not-found", "--wait=false").must_succeed()
+        kubectl("delete", "crd", *copies, "--ignore-not-found", "--wait=false").must_succeed()
 
 
 @pytest.mark.parametrize("router", [FULL, LEAST], ids=["everything", "the least"])

@@ -95,8 +95,7 @@ class Kubectl:
 
     def wait_known(self, *resources: str) -> None:
         """Until the kinds of these definitions can be used: they are found a moment after they are established."""
-        definitions = [f"crd/{resource}" for resource in resources]
-        self("wait", "--for=condition=Established", *definitions, "--timeout=60s").must_succeed()
+        self("wait", "--for=condition=Established", "crd", *resources, "--timeout=60s").must_succeed()
         deadline = time.monotonic() + 30
         for resource in resources:
             while (answer := self("get", resource)).code != 0 and time.monotonic() < deadline:

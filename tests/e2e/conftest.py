@@ -167,7 +167,6 @@ def serving(cluster: Cluster, new_model_deployment: NewModelDeployment, figures:
             traffic.stop()
         finally:
             mdep.delete(wait=False)
-            pod = ("pod", traffic.pod, "-n", mdep.namespace)  # where the test failed it still sends
-            cluster.kubectl("delete", *pod, "--ignore-not-found", "--wait=false")
+            traffic.remove()
 
     return serve

@@ -20,8 +20,8 @@ Mortal = tuple[ModelDeployment, Traffic]
 
 @pytest.fixture(scope="module")
 def mortal(serving: Callable[..., Any], reaper: Reaper) -> Iterator[Mortal]:
-    with serving("mortal", RPS) as (mdep, traffic):
-        yield mdep, traffic
+    with serving("mortal", RPS) as both:
+        yield both
 
 
 def test_killed_in_every_phase_of_a_promotion(mortal: Mortal, reaper: Reaper) -> None:

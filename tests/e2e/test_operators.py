@@ -26,8 +26,8 @@ Guarded = tuple[ModelDeployment, Traffic]
 
 @pytest.fixture(scope="module")
 def guarded(serving: Callable[..., Any]) -> Iterator[Guarded]:
-    with serving("relayed", RPS) as (mdep, traffic):
-        yield mdep, traffic
+    with serving("relayed", RPS) as both:
+        yield both
 
 
 def test_one_of_two_leads_and_both_say_who(operator: Operator) -> None:

@@ -137,6 +137,10 @@ class Traffic:
         canary = self.stats()["by_revision"][record["fromRevision"]]
         return float(canary["last_sent"]) / ONE_SECOND_MS - epoch(record["time"])
 
+    def remove(self) -> None:
+        """Delete its pod, which goes on sending where a test has failed before it was stopped."""
+        self.cluster.kubectl("delete", "pod", self.pod, "-n", self.namespace, "--ignore-not-found", "--wait=false")
+
     def stop(self) -> None:
         """End it and put its counts into the ledger."""
         final = self.cluster.pod_post(self.namespace, self.pod, manifests.TRAFFIC_PORT, "/stop", {})

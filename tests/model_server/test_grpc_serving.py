@@ -139,15 +139,16 @@ async def test_watches_are_bounded_and_end_with_their_clients(monkeypatch: pytes
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
+def lines_of(server: Server, request_id: str) -> list[dict[str, Any]]:
+    """The lines about the calls with this id, so far."""
+    found = [line for line in server.log_lines() if line["message"] == "request"]
+    return [line for line in found if line.get("request_id") == request_id]
+
+
 def logged(server: Server, request_id: str) -> dict[str, Any]:
     """The line about a call, once it is there."""
-
-    def lines() -> list[dict[str, Any]]:
-        found = [line for line in server.log_lines() if line["message"] == "request"]
-        return [line for line in found if line.get("request_id") == request_id]
-
-    wait_until(lambda: bool(lines()))
-    [line] = lines()
+    wait_until(lambda: bool(lines_of(server, request_id)))
+    [line] = lines_of(server, request_id)
     return line
 
 
@@ -208,7 +209,7 @@ def test_a_call_whose_client_went_away_is_logged_as_such(tmp_path: Path) -> None
             """Statuses of calls whose time is over. One that the server hears of late counts as gone."""
             with contextlib.suppress(grpc.RpcError):
                 infer(channel, one_row(0), timeout=0.1, metadata=[("x-request-id", "late")])
-            return [line["status"] for line in server.log_lines() if line.get("request_id") == "late"]
+            return [line["status"] for line in lines_of(server, "late")]
 
         wait_until(lambda: 504 in late())
         assert not running.done()
